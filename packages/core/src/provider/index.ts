@@ -1,0 +1,10 @@
+export * from "./definition.ts";
+export * from "./error.ts";
+export * from "./extents.ts";
+export * from "./geometry.ts";
+export * from "./lane.ts";
+export * from "./reader.ts";
+export type * from "./source.ts";
+export type * from "./target.ts";
+export type * from "./tracker.ts";
+export type * from "./wait.ts";
