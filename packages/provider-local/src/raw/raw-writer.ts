@@ -1,0 +1,239 @@
+import { close, fdatasync, fsync, openSync, closeSync, read, readSync, write, writeSync } from "node:fs";
+import { dirname } from "node:path";
+import { promisify } from "node:util";
+import type { BlockWriter, Volume } from "@diskferry/core/provider";
+import { localError, translate } from "../errors.ts";
+import { openRaw } from "./raw-file.ts";
+import { type WriteGate, checkGate, createGate, enterGate, leaveGate, shutGate } from "./write-gate.ts";
+
+/** What a raw writer must be told: who it is, and what to do at the steps that its caller knows more of. */
+export interface RawWriterOptions {
+  /** The writer's `generation`. */
+  generation: string;
+  /** Proven to read as zeroes wherever this run has not written. */
+  blank?: boolean;
+  /** Refuse unless the path still leads to this file or device. */
+  place?: string | undefined;
+  /** The gate shared with whoever may have to cut this writer off. */
+  gate?: WriteGate;
+  /** Asked before each flush resolves: rejects with FENCED when a newer epoch has taken over. */
+  checkFence?(): Promise<void>;
+  /** Records the commit, after the data is durable; its result is the volume. */
+  committed?(): Promise<Volume>;
+  /** Discards what this run wrote; called with no write under way. */
+  discard?(fd: number): Promise<void>;
+  /** Called once when the writer is closed. */
+  closed?(): Promise<void>;
+}
+
+/** What a writer's lane is opened with. */
+export interface RawWriterLaneData {
+  path: string;
+  place: string;
+  size: number;
+  blockSize: number;
+  gate: WriteGate;
+}
+
+const laneModule = new URL(import.meta.url.endsWith(".ts") ? "./raw-writer-lane.ts" : "./raw-writer-lane.js", import.meta.url)
+  .href;
+
+/** More than two writes at once into one file halve the speed of ext4 (measured), see docs/performance.md. */
+const writesAtOnce = 2;
+const preferredLength = 1024 * 1024;
+
+/** Writes in place into a raw file or block device that exists already and has its full size. */
+export async function openRawWriter(path: string, options: RawWriterOptions): Promise<BlockWriter> {
+  const file = openRaw(path, { write: true, place: options.place });
+  const { fd, size, blockSize } = file;
+  const gate = options.gate ?? createGate();
+  const lane: RawWriterLaneData = { path: file.path, place: file.place, size, blockSize, gate };
+  let isClosed = false;
+  let nameIsDurable = file.kind === "device";
+
+  async function guarded(operation: string, work: () => Promise<void>): Promise<void> {
+    enterGate(gate, file.path);
+    try {
+      await work();
+    } catch (error) {
+      throw translate(error, operation, file.path);
+    } finally {
+      leaveGate(gate);
+    }
+  }
+
+  async function flush(): Promise<void> {
+    checkGate(gate, file.path);
+    try {
+      await fdatasyncOf(fd);
+      if (!nameIsDurable) await syncFolder(dirname(file.path));
+      nameIsDurable = true;
+    } catch (error) {
+      // Linux reports a failed write-back once and then forgets the pages: nothing after this may be believed.
+      await shutGate(gate, "failed");
+      throw translate(error, "flushing", file.path);
+    }
+    await options.checkFence?.();
+    checkGate(gate, file.path);
+  }
+
+  return {
+    size,
+    blockSize,
+    concurrency: writesAtOnce,
+    preferredLength,
+    generation: options.generation,
+    ...(options.blank === true ? { blank: true } : {}),
+    lane: { module: laneModule, data: lane },
+    async write(offset, data, wait): Promise<void> {
+      wait?.signal?.throwIfAborted();
+      checkRange(file.path, size, offset, data.byteLength);
+      await guarded("writing", () => writeFully(fd, file.path, offset, data));
+    },
+    async zero(offset, length, wait): Promise<void> {
+      wait?.signal?.throwIfAborted();
+      checkRange(file.path, size, offset, length);
+      await guarded("clearing", () => clearRangeAsync(fd, file.path, offset, length, wait?.signal));
+    },
+    async read(offset, into, wait): Promise<void> {
+      checkRange(file.path, size, offset, into.byteLength);
+      await guarded("reading back", () => readFully(fd, file.path, offset, into, wait?.signal));
+    },
+    async flush(wait): Promise<void> {
+      wait?.signal?.throwIfAborted();
+      await flush();
+    },
+    async commit({ signal }): Promise<Volume> {
+      signal?.throwIfAborted();
+      await flush();
+      return (await options.committed?.()) ?? { id: file.identity, size, data: { path: file.path } };
+    },
+    async abandon(): Promise<void> {
+      checkGate(gate, file.path);
+      await options.discard?.(fd);
+    },
+    async [Symbol.asyncDispose](): Promise<void> {
+      if (isClosed) return;
+      isClosed = true;
+      await shutGate(gate, "closed");
+      await closeFd(fd);
+      await options.closed?.();
+    },
+  };
+}
+
+/** @throws RangeError for what is not inside the disk. */
+export function checkRange(path: string, size: number, offset: number, length: number): void {
+  if (offset < 0 || length < 0 || offset + length > size) {
+    throw new RangeError(`${length} bytes at ${offset} are outside of ${path} (${size} bytes)`);
+  }
+}
+
+const zeroes = new Uint8Array(1024 * 1024);
+
+/** Writes all of `bytes` in place, blocking the thread: for worker threads. */
+export function writeFullySync(fd: number, path: string, offset: number, bytes: Uint8Array): void {
+  try {
+    let done = 0;
+    while (done < bytes.byteLength) done += writeSync(fd, bytes, done, bytes.byteLength - done, offset + done);
+  } catch (error) {
+    throw translate(error, "writing", path);
+  }
+}
+
+/**
+ * Makes a range read as zeroes, blocking the thread. Node cannot punch holes, so what reads as zeroes already is left as
+ * it is (a hole stays a hole) and only the rest is written.
+ */
+export function clearRange(
+  fd: number,
+  path: string,
+  offset: number,
+  length: number,
+  signal: AbortSignal | undefined,
+): void {
+  const piece = new Uint8Array(Math.min(length, zeroes.byteLength));
+  for (let done = 0; done < length; ) {
+    signal?.throwIfAborted();
+    const part = piece.subarray(0, Math.min(piece.byteLength, length - done));
+    const got = readSync(fd, part, 0, part.byteLength, offset + done);
+    if (got === 0) throw localError("CORRUPT", `${path} ended at ${offset + done} bytes while it was cleared`);
+    if (!isZero(part.subarray(0, got))) writeFullySync(fd, path, offset + done, zeroes.subarray(0, got));
+    done += got;
+  }
+}
+
+async function clearRangeAsync(
+  fd: number,
+  path: string,
+  offset: number,
+  length: number,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const piece = new Uint8Array(Math.min(length, zeroes.byteLength));
+  for (let done = 0; done < length; ) {
+    const part = piece.subarray(0, Math.min(piece.byteLength, length - done));
+    await readFully(fd, path, offset + done, part, signal);
+    if (!isZero(part)) await writeFully(fd, path, offset + done, zeroes.subarray(0, part.byteLength));
+    done += part.byteLength;
+  }
+}
+
+function isZero(bytes: Uint8Array): boolean {
+  return Buffer.compare(bytes, zeroes.subarray(0, bytes.byteLength)) === 0;
+}
+
+async function writeFully(fd: number, path: string, offset: number, data: Uint8Array): Promise<void> {
+  let done = 0;
+  while (done < data.byteLength) {
+    const wrote = await pwrite(fd, data, done, offset + done);
+    if (wrote === 0) throw localError("UNAVAILABLE", `${path} took no more bytes at ${offset + done}`);
+    done += wrote;
+  }
+}
+
+async function readFully(
+  fd: number,
+  path: string,
+  offset: number,
+  into: Uint8Array,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  let done = 0;
+  while (done < into.byteLength) {
+    signal?.throwIfAborted();
+    const got = await pread(fd, into, done, offset + done);
+    if (got === 0) throw localError("CORRUPT", `${path} ended at ${offset + done} bytes while it was read back`);
+    done += got;
+  }
+}
+
+/** Makes the name of a new file durable: without it a power cut may leave a file that no folder knows. */
+export async function syncFolder(path: string): Promise<void> {
+  const fd = openSync(path, "r");
+  try {
+    await fsyncOf(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+const closeFd: (fd: number) => Promise<void> = promisify(close);
+const fsyncOf: (fd: number) => Promise<void> = promisify(fsync);
+const fdatasyncOf: (fd: number) => Promise<void> = promisify(fdatasync);
+
+function pwrite(fd: number, data: Uint8Array, from: number, position: number): Promise<number> {
+  return new Promise((resolve, reject) => {
+    write(fd, data, from, data.byteLength - from, position, (error, wrote) =>
+      error === null ? resolve(wrote) : reject(error),
+    );
+  });
+}
+
+function pread(fd: number, into: Uint8Array, from: number, position: number): Promise<number> {
+  return new Promise((resolve, reject) => {
+    read(fd, into, from, into.byteLength - from, position, (error, got) =>
+      error === null ? resolve(got) : reject(error),
+    );
+  });
+}
