@@ -31,7 +31,7 @@ export interface Call {
   readonly offset?: number | undefined;
   /** Bytes. */
   readonly length?: number | undefined;
-  /** What a read fills or a write takes. Absent where the bytes are in another thread. */
+  /** What a read fills or a write takes: the innermost `run` uses these bytes. Absent where they are in another thread. */
   readonly data?: Uint8Array | undefined;
   /** 1 for the first attempt. */
   attempt: number;
