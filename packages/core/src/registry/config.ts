@@ -1,0 +1,51 @@
+import { ProviderError } from "../provider/error.ts";
+import type { ProviderDefinition } from "../provider/definition.ts";
+import { isSecretName, redacted } from "./secrets.ts";
+
+/** How many issues a message lists before it counts the rest. */
+const listedIssues = 50;
+/** Configurations are shallow; what is deeper is a cycle or an attack. */
+const deepest = 64;
+
+/**
+ * Checks options against a provider's own schema and returns what the provider works with.
+ * @throws ProviderError CONFIG_INVALID listing every issue with its path; values of secret options never appear in it.
+ */
+export async function validateConfig<Config>(definition: ProviderDefinition<Config>, options: unknown): Promise<Config> {
+  const result = await definition.config["~standard"].validate(options);
+  if (result.issues === undefined) return result.value;
+  const secrets = [...secretValues(options)];
+  const lines = result.issues.slice(0, listedIssues).map(({ path, message }) => {
+    const keys = (path ?? []).map((part) => (typeof part === "object" ? part.key : part));
+    return `  ${formatPath(keys)}: ${secrets.reduce((text, secret) => text.replaceAll(secret, redacted), message)}`;
+  });
+  if (result.issues.length > listedIssues) lines.push(`  and ${result.issues.length - listedIssues} more`);
+  throw new ProviderError(
+    "CONFIG_INVALID",
+    `options of provider "${definition.name}" are not valid:\n${lines.join("\n")}`,
+    { provider: definition.name, operation: "validate options" },
+  );
+}
+
+/** A path into nested options in words: `targets[0].host`; `(options)` for the whole. */
+export function formatPath(path: readonly PropertyKey[]): string {
+  const text = path
+    .map((key) => {
+      if (typeof key === "number") return `[${key}]`;
+      const name = String(key);
+      return /^[\p{L}_$][\p{L}\d_$-]*$/u.test(name) ? `.${name}` : `[${JSON.stringify(name)}]`;
+    })
+    .join("");
+  return text === "" ? "(options)" : text.replace(/^\./, "");
+}
+
+function* secretValues(value: unknown, secret = false, depth = 0): Generator<string> {
+  if (typeof value === "string") {
+    // A value of one or two letters would blacken the whole message.
+    if (secret && value.length > 2) yield value;
+  } else if (typeof value === "object" && value !== null && depth < deepest) {
+    for (const [name, member] of Object.entries(value)) {
+      yield* secretValues(member, secret || isSecretName(name), depth + 1);
+    }
+  }
+}
