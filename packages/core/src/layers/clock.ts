@@ -32,12 +32,12 @@ export function sleep(delayMs: number, wait: Wait = {}, clock: Clock = systemClo
   const { signal } = wait;
   return new Promise((resolve, reject) => {
     if (signal?.aborted === true) {
-      reject(signal.reason);
+      reject(signal.reason as Error);
       return;
     }
     const abort = (): void => {
       cancel();
-      reject(signal?.reason);
+      reject(signal?.reason as Error);
     };
     const cancel = clock.after(delayMs, () => {
       signal?.removeEventListener("abort", abort);

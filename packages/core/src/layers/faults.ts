@@ -11,7 +11,7 @@ import type { Call, CallMethod, Layer, Run } from "./layer.ts";
  * reports success.
  */
 export type Fault =
-  | { kind: "error"; code?: ProviderErrorCode; when?: "before" | "after"; retryAfterMs?: number; error?: unknown }
+  | { kind: "error"; code?: ProviderErrorCode; when?: "before" | "after"; retryAfterMs?: number; error?: Error }
   | { kind: "delay"; delayMs: number }
   | { kind: "hang"; deaf?: boolean }
   | { kind: "corrupt" };
@@ -86,8 +86,8 @@ async function strike(fault: Fault, call: Call, run: Run, random: () => number, 
 function hang(signal: AbortSignal, deaf: boolean): Promise<never> {
   return new Promise((_resolve, reject) => {
     if (deaf) return;
-    if (signal.aborted) reject(signal.reason);
-    else signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+    if (signal.aborted) reject(signal.reason as Error);
+    else signal.addEventListener("abort", () => reject(signal.reason as Error), { once: true });
   });
 }
 

@@ -50,7 +50,7 @@ export class PauseGate implements Gate {
     if (this.#open === open) return;
     this.#open = open;
     if (open) while (this.#waiters.count > 0) this.#waiters.release();
-    for (const listener of [...this.#listeners]) listener(open);
+    for (const listener of this.#listeners) listener(open);
   }
 }
 

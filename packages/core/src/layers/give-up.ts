@@ -17,7 +17,7 @@ export function runUntilGivenUp(
   clock: Clock,
 ): Promise<void> {
   const outer = call.signal;
-  if (outer.aborted) return Promise.reject(outer.reason);
+  if (outer.aborted) return Promise.reject(outer.reason as Error);
   return new Promise((resolve, reject) => {
     const controller = new AbortController();
     let failure: ProviderError | undefined;
@@ -43,7 +43,7 @@ export function runUntilGivenUp(
         over = true;
         disarm();
         outer.removeEventListener("abort", abortedOutside);
-        reject(failure === undefined ? outer.reason : ignoredAbort(call, failure));
+        reject(failure === undefined ? (outer.reason as Error) : ignoredAbort(call, failure));
       });
     };
     const abortedOutside = (): void => stop(outer.reason);
@@ -61,10 +61,10 @@ export function runUntilGivenUp(
         call.signal = outer;
         resolve();
       },
-      (error: unknown) => {
+      (error: Error) => {
         if (!finish()) return;
         call.signal = outer;
-        reject(failure === undefined || error === failure ? (failure ?? error) : withCause(failure, error));
+        reject(failure === undefined || error === failure ? error : withCause(failure, error));
       },
     );
   });

@@ -21,7 +21,8 @@ export function verifyWrites(options: VerifyOptions): Layer {
   return async (call, run) => {
     if (call.method !== "write" && call.method !== "zero") return run(call);
     const { offset, length, data, method } = call;
-    if (offset === undefined || length === undefined) throw new TypeError("verifyWrites needs the call's offset and length");
+    if (offset === undefined || length === undefined)
+      throw new TypeError("verifyWrites needs the call's offset and length");
     if (method === "write" && data === undefined) throw new TypeError("verifyWrites needs the call's data");
     await run(call);
     const piece = new Uint8Array(method === "zero" ? Math.min(pieceBytes, length) : length);
@@ -30,13 +31,19 @@ export function verifyWrites(options: VerifyOptions): Layer {
       const found = piece.subarray(0, Math.min(piece.length, length - done));
       await options.read(offset + done, found, { signal: call.signal });
       const wanted = (zeroes ?? data)?.subarray(0, found.length);
-      if (wanted === undefined || Buffer.compare(found, wanted) !== 0) throw mismatch(call, offset + done, found, wanted);
+      if (wanted === undefined || Buffer.compare(found, wanted) !== 0)
+        throw mismatch(call, offset + done, found, wanted);
     }
   };
 }
 
 function mismatch(call: Call, offset: number, found: Uint8Array, wanted: Uint8Array | undefined): ProviderError {
-  const at = offset + Math.max(0, found.findIndex((byte, index) => byte !== wanted?.[index]));
+  const at =
+    offset +
+    Math.max(
+      0,
+      found.findIndex((byte, index) => byte !== wanted?.[index]),
+    );
   const message = `${describeCall(call)}: byte ${at} reads back different from what was written; the target is not to be trusted, check its storage`;
   return new ProviderError("CORRUPT", message, { operation: "verify" });
 }

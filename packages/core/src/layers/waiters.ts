@@ -24,7 +24,7 @@ export class Waiters {
     const signal = wait?.signal;
     return new Promise((resolve, reject) => {
       if (signal?.aborted === true) {
-        reject(signal.reason);
+        reject(signal.reason as Error);
         return;
       }
       const waiter: Waiter = {
@@ -36,7 +36,7 @@ export class Waiters {
       };
       const abort = (): void => {
         if (!this.#queue.delete(waiter)) return;
-        reject(signal?.reason);
+        reject(signal?.reason as Error);
         onLeave();
       };
       signal?.addEventListener("abort", abort, { once: true });

@@ -52,7 +52,7 @@ export function watchdog(options: WatchdogOptions): Layer {
     progressAt = now;
     cancelTimer = clock.after(idleMs, look);
     onStall?.(error);
-    for (const { giveUp } of [...underWay.values()]) giveUp(error);
+    for (const { giveUp } of underWay.values()) giveUp(error);
   };
 
   return async (call, run) => {

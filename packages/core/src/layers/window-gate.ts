@@ -20,6 +20,7 @@ export class WindowGate implements Gate, Disposable {
   #watching = 0;
   #waiting = 0;
   #cancelTimer: (() => void) | undefined;
+  #lookedAtSecond: number | undefined;
 
   constructor(window?: BackupWindow, options: { clock?: Clock | undefined } = {}) {
     this.#clock = options.clock ?? systemClock;
@@ -45,6 +46,7 @@ export class WindowGate implements Gate, Disposable {
   /** Puts another window in force; without one the gate is open. */
   set(window: BackupWindow | undefined): void {
     this.#window = window;
+    this.#lookedAtSecond = undefined;
     this.#look();
     this.#arm();
   }
@@ -81,6 +83,10 @@ export class WindowGate implements Gate, Disposable {
   }
 
   #look(): void {
+    // Every call asks, and time zones are slow to compute; windows change on whole seconds only.
+    const second = Math.floor(this.#clock.date() / 1000);
+    if (second === this.#lookedAtSecond) return;
+    this.#lookedAtSecond = second;
     if (this.#window === undefined || this.#window.isOpen(this.#clock.date())) this.#gate.resume();
     else this.#gate.pause();
   }

@@ -74,8 +74,7 @@ export class BackupWindow {
     const weekday = (((today + 4) % 7) + 7) % 7;
     return this.#openings.some(
       ({ days, from, to }) =>
-        (days.has(weekday) && ofDay >= from && ofDay < to) ||
-        (days.has((weekday + 6) % 7) && ofDay + dayMinutes < to),
+        (days.has(weekday) && ofDay >= from && ofDay < to) || (days.has((weekday + 6) % 7) && ofDay + dayMinutes < to),
     );
   }
 
@@ -96,7 +95,7 @@ export class BackupWindow {
 
   #nextChange(start: number): number | undefined {
     const before = this.isOpen(start);
-    for (let at = start; at < start + horizonMs; ) {
+    for (let at = start; at < start + horizonMs;) {
       // The state changes only where the wall clock shows a boundary or jumps; so go from one such moment to the next.
       const next = at + this.#untilBoundaryMs(this.#local.at(at));
       const jump = this.#local.firstJump(at, next);
@@ -128,7 +127,7 @@ function daysOf(text: string, whole: string): number[] {
   });
   if (first === undefined) return [];
   const days = [first];
-  for (let day = first; last !== undefined && day !== last; ) days.push((day = (day + 1) % 7));
+  for (let day = first; last !== undefined && day !== last;) days.push((day = (day + 1) % 7));
   return days;
 }
 

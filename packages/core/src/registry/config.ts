@@ -11,7 +11,10 @@ const deepest = 64;
  * Checks options against a provider's own schema and returns what the provider works with.
  * @throws ProviderError CONFIG_INVALID listing every issue with its path; values of secret options never appear in it.
  */
-export async function validateConfig<Config>(definition: ProviderDefinition<Config>, options: unknown): Promise<Config> {
+export async function validateConfig<Config>(
+  definition: ProviderDefinition<Config>,
+  options: unknown,
+): Promise<Config> {
   const result = await definition.config["~standard"].validate(options);
   if (result.issues === undefined) return result.value;
   const secrets = [...secretValues(options)];

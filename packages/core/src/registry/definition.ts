@@ -30,7 +30,8 @@ export function checkDefinition(value: unknown, source: { package?: string | und
   if (name === undefined || !providerName.test(name)) problems.push("its name must be like aws-ebs, in lower case");
   if (!isStandardSchema(given.config)) problems.push("its config must be a Standard Schema (zod, valibot, arktype …)");
   for (const member of ["fromUri", "source", "target"] as const) {
-    if (given[member] !== undefined && typeof given[member] !== "function") problems.push(`its ${member} is no function`);
+    if (given[member] !== undefined && typeof given[member] !== "function")
+      problems.push(`its ${member} is no function`);
   }
   if (given.source === undefined && given.target === undefined) problems.push("it has neither source nor target");
   if (given.schemes !== undefined && !isSchemes(given.schemes)) {

@@ -10,14 +10,19 @@ const deepest = 64;
  * a variable is not looked at again.
  * @throws ProviderError CONFIG_INVALID naming every variable that is not set, with the paths where it is used.
  */
-export function expandEnvironment(value: unknown, env: Readonly<Record<string, string | undefined>> = process.env): unknown {
+export function expandEnvironment(
+  value: unknown,
+  env: Readonly<Record<string, string | undefined>> = process.env,
+): unknown {
   const problems: string[] = [];
 
   const text = (given: string, path: readonly PropertyKey[]): string =>
     given.replace(/\$\$\{|\$\{([^}]*)\}?/g, (whole: string, name: string | undefined) => {
       if (name === undefined) return "${";
       if (!whole.endsWith("}") || !/^[A-Za-z_][A-Za-z0-9_]*$/.test(name)) {
-        problems.push(`  ${formatPath(path)}: a "\${" that names no variable; write \${NAME}, or $\${ for the text itself`);
+        problems.push(
+          `  ${formatPath(path)}: a "\${" that names no variable; write \${NAME}, or $\${ for the text itself`,
+        );
         return whole;
       }
       const found = Object.hasOwn(env, name) ? env[name] : undefined;

@@ -17,7 +17,8 @@ export interface DiskUri {
  */
 export function parseUri(text: string): DiskUri {
   if (text.trim() === "") throw invalid("the name of a disk is empty; give a path or a URI such as nbd://host/export");
-  if (hasControlCharacter(text)) throw invalid(`the disk's name ${JSON.stringify(redactUri(text))} holds a control character; remove it`);
+  if (hasControlCharacter(text))
+    throw invalid(`the disk's name ${JSON.stringify(redactUri(text))} holds a control character; remove it`);
   const match = /^([a-z][a-z\d+.-]+):/i.exec(text);
   if (match?.[1] === undefined) return { scheme: "local", text };
   refuseSecrets(text);

@@ -55,7 +55,15 @@ export interface DiskMeter {
 }
 
 /** The order in which phases follow each other; the run is where its hindmost disk is. */
-const order: readonly ProgressPhase[] = ["snapshot", "waiting", "paused", "copying", "verifying", "committing", "releasing"];
+const order: readonly ProgressPhase[] = [
+  "snapshot",
+  "waiting",
+  "paused",
+  "copying",
+  "verifying",
+  "committing",
+  "releasing",
+];
 
 /**
  * Adds up what is done and tells a callback and the channel `diskferry:progress-report`, at most so many times a second
