@@ -1,13 +1,22 @@
+import { availableParallelism } from "node:os";
+import { Worker } from "node:worker_threads";
+import { ProviderError } from "../provider/error.ts";
 import type { DigestAlgorithm } from "../provider/reader.ts";
 import type { Wait } from "../provider/wait.ts";
 import { digester } from "./digest.ts";
+import type { HashAnswer, HashRequest } from "./hash-worker.ts";
+
+/** Blocks per message at most: when several wait, one message saves the cost of the others. */
+const blocksPerMessage = 8;
+/** Messages a thread holds at once: with the second one it need not wait for us. */
+const messagesPerThread = 2;
 
 export interface HashPoolOptions {
   /** Worker threads at most. Default: 2, or 1 where the machine has a single core. */
   threads?: number | undefined;
 }
 
-/** Hashes blocks on worker threads, which are started when first needed and keep no process alive. */
+/** Hashes blocks on worker threads, which are started when first needed and keep no idle process alive. */
 export interface HashPool {
   readonly algorithm: DigestAlgorithm;
   /**
@@ -21,18 +30,124 @@ export interface HashPool {
 }
 
 /** Opens a pool. @throws ProviderError UNSUPPORTED when this machine cannot compute the algorithm. */
-export function hashPool(algorithm: DigestAlgorithm, _options: HashPoolOptions = {}): HashPool {
-  const digest = digester(algorithm);
-  return {
-    algorithm,
-    async hash(block, leaf, wait) {
-      wait?.signal?.throwIfAborted();
-      const digests = new Uint8Array(Math.ceil(block.byteLength / leaf) * 32);
-      for (let offset = 0, at = 0; offset < block.byteLength; offset += leaf, at += 32) {
-        digests.set(digest(block.subarray(offset, offset + leaf)), at);
-      }
-      return digests;
-    },
-    async [Symbol.asyncDispose]() {},
-  };
+export function hashPool(algorithm: DigestAlgorithm, options: HashPoolOptions = {}): HashPool {
+  digester(algorithm);
+  const threads = options.threads ?? Math.min(2, availableParallelism());
+  if (!Number.isSafeInteger(threads) || threads < 1) throw new RangeError(`no number of threads: ${threads}`);
+  return new ThreadedHashPool(algorithm, threads);
+}
+
+interface Task {
+  block: Uint8Array;
+  leaf: number;
+  signal: AbortSignal | undefined;
+  resolve(digests: Uint8Array): void;
+  reject(error: unknown): void;
+}
+
+interface Thread {
+  worker: Worker;
+  /** Messages it has not answered yet, oldest first. */
+  messages: Task[][];
+}
+
+class ThreadedHashPool implements HashPool {
+  readonly algorithm: DigestAlgorithm;
+  readonly #limit: number;
+  readonly #threads = new Set<Thread>();
+  #waiting: Task[] = [];
+  #closed = false;
+
+  constructor(algorithm: DigestAlgorithm, limit: number) {
+    this.algorithm = algorithm;
+    this.#limit = limit;
+  }
+
+  async hash(block: Uint8Array, leaf: number, wait?: Wait): Promise<Uint8Array> {
+    wait?.signal?.throwIfAborted();
+    if (!Number.isSafeInteger(leaf) || leaf < 1) throw new RangeError(`no size of a leaf: ${leaf}`);
+    if (this.#closed) throw closed();
+    return await new Promise<Uint8Array>((resolve, reject) => {
+      this.#waiting.push({ block, leaf, signal: wait?.signal, resolve, reject });
+      this.#send();
+    });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closed = true;
+    for (const task of this.#waiting.splice(0)) task.reject(closed());
+    await Promise.all([...this.#threads].map(({ worker }) => worker.terminate()));
+  }
+
+  #send(): void {
+    for (const thread of this.#freeThreads()) {
+      const tasks = this.#take(Math.ceil(this.#waiting.length / this.#limit));
+      if (tasks.length === 0) return;
+      if (thread.messages.length === 0) thread.worker.ref();
+      thread.messages.push(tasks);
+      const blocks = tasks.map(({ block, leaf }) => ({ block: ownMemory(block), leaf }));
+      const moved = blocks.flatMap(({ block }) => (block.buffer instanceof ArrayBuffer ? [block.buffer] : []));
+      thread.worker.postMessage(blocks satisfies HashRequest, moved);
+    }
+  }
+
+  /** Threads that can take a message, the least busy first; new ones while there may be more. */
+  *#freeThreads(): Generator<Thread, void, undefined> {
+    for (let busy = 0; busy < messagesPerThread; busy++) {
+      for (const thread of this.#threads) if (thread.messages.length === busy) yield thread;
+      while (busy === 0 && this.#threads.size < this.#limit && this.#waiting.length > 0) yield this.#start();
+    }
+  }
+
+  /** The next tasks, without those that were aborted while they waited. */
+  #take(count: number): Task[] {
+    const tasks: Task[] = [];
+    while (this.#waiting.length > 0 && tasks.length < Math.min(count, blocksPerMessage)) {
+      const task = this.#waiting.shift()!;
+      if (task.signal?.aborted) task.reject(task.signal.reason);
+      else tasks.push(task);
+    }
+    return tasks;
+  }
+
+  #start(): Thread {
+    // Bundled, this module and the thread's lie side by side; from source, type stripping wants the real name.
+    const name = import.meta.url.endsWith(".ts") ? "./hash-worker.ts" : "./hash-worker.js";
+    const worker = new Worker(new URL(name, import.meta.url), { workerData: { algorithm: this.algorithm } });
+    const thread: Thread = { worker, messages: [] };
+    this.#threads.add(thread);
+    worker.unref();
+    worker.on("message", (answer: HashAnswer) => this.#answered(thread, answer));
+    worker.on("error", (error) => this.#ended(thread, error));
+    worker.on("exit", () => this.#ended(thread, undefined));
+    return thread;
+  }
+
+  #answered(thread: Thread, answer: HashAnswer): void {
+    const tasks = thread.messages.shift() ?? [];
+    if (thread.messages.length === 0) thread.worker.unref();
+    for (const [index, task] of tasks.entries()) {
+      if (task.signal?.aborted) task.reject(task.signal.reason);
+      else task.resolve(answer[index]!);
+    }
+    this.#send();
+  }
+
+  #ended(thread: Thread, cause: unknown): void {
+    this.#threads.delete(thread);
+    const error = this.#closed
+      ? closed()
+      : new ProviderError("UNEXPECTED", "a hashing thread ended; run again", { operation: "digest", cause });
+    for (const task of thread.messages.splice(0).flat()) task.reject(error);
+    if (!this.#closed) this.#send();
+  }
+}
+
+/** The block itself where it is shared, else a copy of it alone, for sending takes the whole buffer along. */
+function ownMemory(block: Uint8Array): Uint8Array {
+  return block.buffer instanceof SharedArrayBuffer ? block : Uint8Array.from(block);
+}
+
+function closed(): Error {
+  return new TypeError("the hash pool is closed");
 }

@@ -17,18 +17,18 @@ export interface AppendFile {
 
 /**
  * What a directory state store does with files, small enough to be replaced by one that loses power. Paths are absolute.
- * Failures are those of `node:fs`, with a `code`.
+ * Failures are `ProviderError`s that name the path; EXISTS where a name is taken.
  */
 export interface StateFiles {
   /** The whole file, or undefined where there is none. */
   read(path: string): Promise<Uint8Array | undefined>;
   /** A file from its beginning in pieces; none where there is no file. */
   pieces(path: string): AsyncIterable<Uint8Array>;
-  /** Makes a new file of mode 0600 with this content, durable but for its name. Fails with EEXIST. */
+  /** Makes a new file of mode 0600 with this content, durable but for its name. Rejects with EXISTS. */
   create(path: string, bytes: Uint8Array): Promise<void>;
-  /** Gives a file a new name within its directory, replacing what had it; durable after `syncDirectory`. */
+  /** Gives a file a new name, replacing what had it; durable after `syncDirectory`. */
   rename(from: string, to: string): Promise<void>;
-  /** Gives a file another name. Fails with EEXIST. */
+  /** Gives a file another name. Rejects with EXISTS. */
   link(from: string, to: string): Promise<void>;
   /** Removes a file; resolves with whether there was one. */
   remove(path: string): Promise<boolean>;

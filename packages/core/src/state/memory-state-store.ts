@@ -81,7 +81,7 @@ export class MemoryStateStore implements StateStore {
     const previous: PreviousLease | undefined = before && {
       epoch: before.epoch,
       released: before.released,
-      alive: before.released ? undefined : true,
+      alive: true,
       seenAt: before.seenAt,
     };
     return {
@@ -111,10 +111,10 @@ export function changedMeanwhile(key: string): ProviderError {
 }
 
 /** The failure of a lease that a newer one replaced. */
-export function superseded(job: string, epoch: number, newest: number): ProviderError {
+export function superseded(job: string, epoch: number, newest: number | undefined): ProviderError {
   return new ProviderError(
     "FENCED",
-    `another worker took over the job ${job} (epoch ${newest}; this one has ${epoch}); this worker stops`,
+    `another worker took over the job ${job} (epoch ${newest ?? "unknown"}; this one has ${epoch}); this worker stops`,
     { operation: "check lease" },
   );
 }

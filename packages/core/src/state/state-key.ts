@@ -1,5 +1,5 @@
 /** The longest key a store takes, in UTF-16 units. */
-const longestKey = 4096;
+const longestKey = 1024;
 
 /** A key from its parts, each of which may be any string that is not empty, such as a URI: encoded and joined by `/`. */
 export function stateKey(...parts: readonly string[]): string {
@@ -32,14 +32,22 @@ export function checkKey(key: string): string {
 function encodeKeyPart(part: string): string {
   if (part === "") throw new RangeError("no part of a state key is empty");
   if (!part.isWellFormed()) throw new RangeError(`a part of a state key is no text: ${JSON.stringify(part)}`);
-  const encoded = encodeURIComponent(part);
-  return encoded === "." || encoded === ".." ? encoded.replaceAll(".", "%2E") : encoded;
+  const escaped = part.replace(/[^A-Za-z0-9._@=+,-]/gu, (character) => escapeBytes(character, "~"));
+  return escaped === "." || escaped === ".." ? escaped.replaceAll(".", "~2e") : escaped;
 }
 
 function decodeKeyPart(part: string): string {
-  try {
-    return decodeURIComponent(part);
-  } catch {
-    return part;
-  }
+  return unescapeBytes(part, "~");
+}
+
+/** The UTF-8 bytes of a text, each as `mark` and two lower-case hexadecimal digits. */
+export function escapeBytes(text: string, mark: string): string {
+  return Buffer.from(text).toString("hex").replace(/../g, `${mark}$&`);
+}
+
+/** The text that {@link escapeBytes} was applied to parts of. */
+export function unescapeBytes(text: string, mark: string): string {
+  return text.replace(new RegExp(`(?:${mark}[0-9a-f]{2})+`, "g"), (run) =>
+    Buffer.from(run.replaceAll(mark, ""), "hex").toString(),
+  );
 }

@@ -47,9 +47,9 @@ export interface Lease {
 /**
  * Where a job's state lives: records with compare-and-set, blobs, and logs that are appended to, all by key.
  *
- * A key is parts joined by `/`; build it with `stateKey`, which encodes parts such as URIs. Records, blobs and logs are
- * kinds of their own: one key may name one of each. What a call acknowledged survives a power loss, and nothing torn is
- * ever returned, but for the end of a log.
+ * A key is parts joined by `/`; build it with `stateKey`, which encodes parts such as URIs. A key is used for one kind
+ * alone: a record, a blob or a log. What a call acknowledged survives a power loss, and nothing torn is ever returned,
+ * but for the end of a log.
  */
 export interface StateStore {
   /** The record of a key. @throws ProviderError CORRUPT when it cannot be read. */
@@ -59,9 +59,9 @@ export interface StateStore {
    * revision once it is durable. @throws ProviderError IN_USE when it changed meanwhile; nothing was written then.
    */
   set(key: string, value: Json, options: SetOptions): Promise<string>;
-  /** Removes the record, the blob and the log of a key; idempotent. */
+  /** Removes what a key names; idempotent. A power loss may bring a blob back, never a record or a log. */
   delete(key: string, wait?: Wait): Promise<void>;
-  /** Every key that begins with `prefix`, each once, in no order. Keys that come or go meanwhile may be missed. */
+  /** Every key that begins with `prefix`, in no order. Keys that come or go meanwhile may be missed. */
   list(prefix: string, wait?: Wait): AsyncIterable<string>;
   /** Writes a blob: afterwards all of it is durable; after a failure all of it or what was there before. */
   put(key: string, bytes: Uint8Array, wait?: Wait): Promise<void>;
