@@ -1,4 +1,4 @@
-import { type BigIntStats, fstatSync, readFileSync, readSync, readdirSync, readlinkSync, realpathSync } from "node:fs";
+import { type BigIntStats, fstatSync, readFileSync, readSync, readdirSync, readlinkSync, realpathSync, statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { localError } from "../errors.ts";
 
@@ -13,7 +13,8 @@ export interface BlockDeviceFacts {
   /** Whether `identity` would still hold after a restart of the machine. */
   lasting: boolean;
   readOnly: boolean;
-  numbers: string;
+  /** Numbers of the devices and places of the files whose bytes it shows: a partition's disk, what is behind a loop. */
+  within: string[];
 }
 
 /** Major and minor number as glibc's `gnu_dev_major` and `gnu_dev_minor` unpack them. */
@@ -45,7 +46,7 @@ export function blockDeviceFacts(fd: number, path: string): BlockDeviceFacts {
     identity: named ?? `numbers:${numbers}:${size}`,
     lasting: named !== undefined,
     readOnly: readText(join(folder, "ro")) === "1",
-    numbers,
+    within: sharersOf(folder),
   };
 }
 
@@ -100,6 +101,20 @@ function lastingIdentity(folder: string): string | undefined {
 export function completedWrites(numbers: string): number | undefined {
   const field = readText(join("/sys/dev/block", numbers, "stat"))?.split(/\s+/)[4];
   return field === undefined ? undefined : Number(field);
+}
+
+function sharersOf(folder: string): string[] {
+  const within: string[] = [];
+  const whole = readText(join(realpathOr(folder), "..", "dev"));
+  if (readText(join(folder, "partition")) !== undefined && whole !== undefined) within.push(`device:${whole}`);
+  for (const slave of listOf(join(folder, "slaves"))) {
+    const numbers = readText(join(folder, "slaves", slave, "dev"));
+    if (numbers !== undefined) within.push(`device:${numbers}`);
+  }
+  const backing = readText(join(folder, "loop/backing_file"));
+  const stats = backing === undefined ? undefined : statSync(backing, { bigint: true, throwIfNoEntry: false });
+  if (stats !== undefined) within.push(`file:${stats.dev}:${stats.ino}`);
+  return within;
 }
 
 /** A partition has no queue of its own: its disk's is one folder up. */

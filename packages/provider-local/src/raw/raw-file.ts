@@ -21,6 +21,8 @@ export interface RawFile {
   /** Bytes the file system has allocated; undefined for a device. */
   readonly allocated: number | undefined;
   readonly readOnly: boolean;
+  /** Other places whose bytes it shows; see `Place.within`. */
+  readonly within: readonly string[];
 }
 
 export interface OpenRawOptions {
@@ -30,6 +32,8 @@ export interface OpenRawOptions {
   place?: string | undefined;
   /** Do not claim a block device: its main writer, in the same process, has. */
   shared?: boolean;
+  /** It is an image of a format of its own, whose length means nothing. */
+  anySize?: boolean;
 }
 
 const nonBlocking = constants.O_NONBLOCK ?? 0;
@@ -63,7 +67,7 @@ export function openRaw(path: string, options: OpenRawOptions = {}): RawFile {
     throw translate(error, operation, path);
   }
   try {
-    return factsOf(fd, path, real, options.place);
+    return factsOf(fd, path, real, options);
   } catch (error) {
     closeSync(fd);
     throw translate(error, operation, path);
@@ -80,7 +84,8 @@ export function contentStamp(fd: number): string {
   return `device:writes:${completedWrites(deviceNumbers(stats.rdev)) ?? "uncounted"}`;
 }
 
-function factsOf(fd: number, path: string, real: string, place: string | undefined): RawFile {
+function factsOf(fd: number, path: string, real: string, options: OpenRawOptions): RawFile {
+  const { place } = options;
   const stats = fstatSync(fd, { bigint: true });
   refuseOddKinds(path, stats);
   const isDevice = stats.isBlockDevice();
@@ -101,10 +106,11 @@ function factsOf(fd: number, path: string, real: string, place: string | undefin
       stamp: contentStamp(fd),
       allocated: undefined,
       readOnly: facts.readOnly,
+      within: facts.within,
     };
   }
   const size = Number(stats.size);
-  if (size % 512 !== 0) {
+  if (size % 512 !== 0 && options.anySize !== true) {
     throw localError(
       "CONFIG_INVALID",
       `${path} has ${size} bytes, which is no multiple of 512 and so no disk; ` +
@@ -123,6 +129,7 @@ function factsOf(fd: number, path: string, real: string, place: string | undefin
     stamp: contentStamp(fd),
     allocated: Number(stats.blocks) * 512,
     readOnly: false,
+    within: [],
   };
 }
 

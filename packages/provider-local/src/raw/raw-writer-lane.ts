@@ -2,7 +2,7 @@ import { closeSync } from "node:fs";
 import type { LaneWriter } from "@diskferry/core/provider";
 import { openRaw } from "./raw-file.ts";
 import { type RawWriterLaneData, checkRange, clearRange, writeFullySync } from "./raw-writer.ts";
-import { enterGate, leaveGate } from "./write-gate.ts";
+import { enterGate, leaveGate } from "../fence/write-gate.ts";
 
 /** Opens, in a worker thread, a writer to the same file; what it wrote becomes durable by the main writer's flush. */
 export async function open(data: unknown): Promise<LaneWriter> {

@@ -4,7 +4,7 @@ import { promisify } from "node:util";
 import type { BlockWriter, Volume } from "@diskferry/core/provider";
 import { localError, translate } from "../errors.ts";
 import { openRaw } from "./raw-file.ts";
-import { type WriteGate, checkGate, createGate, enterGate, leaveGate, shutGate } from "./write-gate.ts";
+import { type WriteGate, checkGate, createGate, enterGate, leaveGate, shutGate } from "../fence/write-gate.ts";
 
 /** What a raw writer must be told: who it is, and what to do at the steps that its caller knows more of. */
 export interface RawWriterOptions {

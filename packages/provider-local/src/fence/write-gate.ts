@@ -45,10 +45,17 @@ export function checkGate(gate: WriteGate, object: string): void {
   if (state !== open) throw shutError(state, object);
 }
 
-/** Shuts the gate for good and resolves when no write is under way in any thread. The first reason stays. */
+/** A worker that was ended in the middle of a write never reports its end: closing waits no longer than this. */
+const closePatienceMs = 30_000;
+
+/**
+ * Shuts the gate for good and resolves when no write is under way in any thread. The first reason stays. For `fenced`
+ * it waits without end, since somebody else will write next; a writer that only closes gives up after a while.
+ */
 export async function shutGate(gate: WriteGate, reason: ShutReason): Promise<void> {
   Atomics.compareExchange(gate, statePlace, open, reasons.indexOf(reason) + 1);
-  while (Atomics.load(gate, underWayPlace) > 0) await delay(2);
+  const end = reason === "fenced" ? Infinity : performance.now() + closePatienceMs;
+  while (Atomics.load(gate, underWayPlace) > 0 && performance.now() < end) await delay(2);
 }
 
 function shutError(state: number, object: string): unknown {

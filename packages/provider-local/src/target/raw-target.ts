@@ -1,0 +1,303 @@
+import { createHash } from "node:crypto";
+import { closeSync, ftruncateSync, mkdirSync, openSync, readdirSync, rmSync, statSync } from "node:fs";
+import { basename, join, resolve, sep } from "node:path";
+import type {
+  BlockReader,
+  BlockWriter,
+  CreateRequest,
+  OpenRequest,
+  OwnedResource,
+  TargetProvider,
+  Volume,
+  Wait,
+} from "@diskferry/core/provider";
+import { localError, translate } from "../errors.ts";
+import { forgetEpochs, takeFence } from "../fence/fence.ts";
+import { claimPlace } from "../open-places.ts";
+import { type RawFile, contentStamp, openRaw } from "../raw/raw-file.ts";
+import { openRawReader } from "../raw/raw-reader.ts";
+import { openRawWriter, syncFolder } from "../raw/raw-writer.ts";
+import {
+  type TargetState,
+  beginRun,
+  readTargetState,
+  removeTargetState,
+  stateFolderOfFile,
+  stateFolderOfIdentity,
+  writeTargetState,
+} from "./target-state.ts";
+
+/** Where raw replicas go: one file or device, or a file for each disk in a folder. */
+export interface RawTargetOptions {
+  path?: string | undefined;
+  directory?: string | undefined;
+  /** Take over what holds another job's replica. */
+  overwrite?: boolean | undefined;
+}
+
+/** A target of raw files and block devices, written in place. */
+export function rawTarget(options: RawTargetOptions): TargetProvider {
+  function pathOf(key: string): string {
+    if (options.path !== undefined) return resolve(options.path);
+    return join(resolve(options.directory!), `${fileNameOf(key)}.raw`);
+  }
+
+  async function create(request: CreateRequest): Promise<Volume> {
+    request.signal?.throwIfAborted();
+    if (request.size <= 0 || request.size % 512 !== 0) {
+      throw new RangeError(`a disk of ${request.size} bytes: the size must be a positive multiple of 512`);
+    }
+    if (options.directory !== undefined) makeFolder(options.directory);
+    const path = pathOf(request.key);
+    const made = makeFile(path, request.size);
+    const file = openRaw(path, { write: true });
+    try {
+      return await settle(file, made, request);
+    } finally {
+      closeSync(file.fd);
+    }
+  }
+
+  /** Decides whether what is there is this key's volume or may become it. */
+  async function settle(file: RawFile, made: boolean, request: CreateRequest): Promise<Volume> {
+    const folder = stateFolderOf(file);
+    const known = await readTargetState(folder, file.identity);
+    if (known?.key !== undefined && known.key !== request.key && options.overwrite !== true) {
+      throw localError(
+        "EXISTS",
+        `${file.path} holds the replica ${known.key}; name another target, or set overwrite to give that replica up`,
+      );
+    }
+    if (!made && known === undefined && options.directory !== undefined) {
+      throw localError("EXISTS", `${file.path} was not made by this job; move it away or choose another directory`);
+    }
+    let { size } = file;
+    if (size < request.size) {
+      if (known?.created !== true || known.key !== request.key) throw tooSmall(file.path, size, request.size);
+      ftruncateSync(file.fd, request.size);
+      ({ size } = request);
+    }
+    if (known?.key !== undefined && known.key !== request.key) await forgetEpochs(folder);
+    if (made || known?.key !== request.key || known.size !== size) {
+      const created = made || (known?.created ?? false);
+      const state: TargetState = {
+        ...(known?.key === request.key ? known : {}),
+        key: request.key,
+        ...(request.job === undefined ? {} : { job: request.job }),
+        size,
+        created,
+        identity: file.identity,
+        ...(made ? { stamp: contentStamp(file.fd) } : {}),
+      };
+      await writeTargetState(folder, state);
+    }
+    return volumeOf(file, size, request.key);
+  }
+
+  async function open(volume: Volume, request: OpenRequest): Promise<BlockWriter> {
+    const path = pathIn(volume);
+    const file = openRaw(path);
+    closeSync(file.fd);
+    const label = path;
+    const release = claimPlace({ place: file.place, within: file.within, label }, "target");
+    try {
+      const folder = stateFolderOf(file);
+      const fence = await takeFence(folder, label, request.epoch, { signal: request.signal });
+      try {
+        return await writerOf(file, folder, volume, request, fence, release);
+      } catch (error) {
+        await fence.release();
+        throw error;
+      }
+    } catch (error) {
+      release();
+      throw error;
+    }
+  }
+
+  async function writerOf(
+    file: RawFile,
+    folder: string,
+    volume: Volume,
+    request: OpenRequest,
+    fence: Awaited<ReturnType<typeof takeFence>>,
+    release: () => void,
+  ): Promise<BlockWriter> {
+    const known = (await readTargetState(folder, file.identity)) ?? {
+      size: file.size,
+      created: false,
+      identity: file.identity,
+    };
+    if (file.size < volume.size) throw tooSmall(file.path, file.size, volume.size);
+    // Only a file that nobody touched since it was made, or only this run, is proven to be blank elsewhere.
+    const untouched =
+      known.created && known.run === undefined && known.committed === undefined && known.stamp === file.stamp;
+    const state = await beginRun(folder, known, request.run, untouched);
+    const blank = request.base === undefined && state.firstRun === request.run;
+    const current = async (): Promise<TargetState> => (await readTargetState(folder, file.identity)) ?? state;
+    return openRawWriter(file.path, {
+      generation: `${file.identity}:${state.generation ?? ""}`,
+      blank,
+      place: file.place,
+      gate: fence.gate,
+      checkFence: () => fence.check(),
+      async committed() {
+        await writeTargetState(folder, { ...(await current()), committed: request.run });
+        return { ...volume, size: file.size };
+      },
+      async discard(fd) {
+        const now = await current();
+        const { run: _run, generation: _generation, firstRun, ...rest } = now;
+        // What was there before this run is gone in place; only a file that began blank with it can begin again.
+        if (firstRun === request.run && now.committed === undefined && now.created) {
+          ftruncateSync(fd, 0);
+          ftruncateSync(fd, file.size);
+          await writeTargetState(folder, { ...rest, stamp: contentStamp(fd) });
+          return;
+        }
+        await writeTargetState(folder, rest);
+      },
+      async closed() {
+        release();
+        await fence.release();
+      },
+    });
+  }
+
+  return {
+    create,
+    open,
+    async adopt(disk: string): Promise<Volume> {
+      const file = openRaw(disk, { write: true });
+      closeSync(file.fd);
+      return volumeOf(file, file.size, undefined);
+    },
+    read: (volume: Volume): Promise<BlockReader> => openRawReader(pathIn(volume)),
+    async remove(volume: Volume): Promise<void> {
+      await removeVolume(volume);
+    },
+    async *owned(job: string): AsyncIterable<OwnedResource & { volume?: Volume }> {
+      yield* ownedFiles(options, job);
+    },
+    async [Symbol.asyncDispose](): Promise<void> {},
+  };
+}
+
+/** A name that any file system takes: the key itself where it is one, else its letters and a hash of the rest. */
+export function fileNameOf(key: string): string {
+  if (/^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$/.test(key)) return key;
+  const letters = key.replaceAll(/[^A-Za-z0-9._-]+/g, "-").replace(/^[-.]+/, "").slice(0, 60);
+  return `${letters}-${createHash("sha256").update(key).digest("hex").slice(0, 12)}`;
+}
+
+/** Makes the folder of a target where there is none. @throws ProviderError CONFIG_INVALID when a file has its name. */
+export function makeFolder(path: string): void {
+  try {
+    mkdirSync(path, { recursive: true });
+  } catch (error) {
+    if ((error as { code?: unknown }).code === "EEXIST") {
+      throw localError("CONFIG_INVALID", `${path} is no directory; name one, or give the file as path`, { cause: error });
+    }
+    throw translate(error, "creating the directory", path);
+  }
+}
+
+/** Makes a new sparse file; false when something has the name. Never in /dev: a mistyped device is no new file. */
+function makeFile(path: string, size: number): boolean {
+  const existing = statSync(path, { throwIfNoEntry: false });
+  // An empty file holds nothing that could be lost, so it counts as new.
+  const isEmpty = existing?.isFile() === true && existing.size === 0;
+  if (existing !== undefined && !isEmpty) return false;
+  if (path.startsWith(`${sep}dev${sep}`) && !path.startsWith(`${sep}dev${sep}shm${sep}`)) {
+    throw localError("NOT_FOUND", `there is no block device ${path}; check its name, a file is not made there`);
+  }
+  try {
+    const fd = openSync(path, isEmpty ? "r+" : "wx", 0o600);
+    try {
+      ftruncateSync(fd, size);
+    } finally {
+      closeSync(fd);
+    }
+    return true;
+  } catch (error) {
+    throw translate(error, "creating", path);
+  }
+}
+
+function stateFolderOf(file: RawFile): string {
+  return file.kind === "file" ? stateFolderOfFile(file.path) : stateFolderOfIdentity(file.identity);
+}
+
+function volumeOf(file: RawFile, size: number, key: string | undefined): Volume {
+  const data = { format: "raw", path: file.path, ...(key === undefined ? { adopted: true } : { key }) };
+  return { id: `raw:${file.path}`, size, data };
+}
+
+function pathIn(volume: Volume): string {
+  const path = volume.data?.["path"];
+  if (typeof path === "string") return path;
+  throw localError("CONFIG_INVALID", `the volume ${volume.id} is none of raw files: it names no path`);
+}
+
+function tooSmall(path: string, size: number, wanted: number): unknown {
+  return localError(
+    "CONFIG_INVALID",
+    `${path} has ${size} bytes, ${wanted - size} too few for a disk of ${wanted}; nothing was written: ` +
+      "enlarge it or name another target",
+  );
+}
+
+async function removeVolume(volume: Volume): Promise<void> {
+  const path = pathIn(volume);
+  if (statSync(path, { throwIfNoEntry: false }) === undefined) {
+    await removeTargetState(stateFolderOfFile(path));
+    return;
+  }
+  const file = openRaw(path);
+  closeSync(file.fd);
+  const folder = stateFolderOf(file);
+  const state = await readTargetState(folder, file.identity);
+  const isOurs = state?.created === true && state.key !== undefined && state.key === volume.data?.["key"];
+  if (isOurs && file.kind === "file") {
+    rmSync(path, { force: true });
+    await syncFolder(join(path, ".."));
+  }
+  // A device, and a file that was there before us, stay: the replica in it is only no longer ours.
+  if (isOurs || state?.key === volume.data?.["key"]) await removeTargetState(folder);
+}
+
+async function* ownedFiles(
+  options: RawTargetOptions,
+  job: string,
+  wait: Wait = {},
+): AsyncIterable<OwnedResource & { volume: Volume }> {
+  for (const path of candidates(options)) {
+    wait.signal?.throwIfAborted();
+    const file = openRaw(path);
+    closeSync(file.fd);
+    const state = await readTargetState(stateFolderOf(file), file.identity);
+    if (state?.job !== job || state.key === undefined) continue;
+    const volume = volumeOf(file, file.size, state.key);
+    yield { kind: file.kind, id: volume.id, description: `replica ${state.key} in ${path}`, volume };
+  }
+}
+
+function candidates(options: RawTargetOptions): string[] {
+  const paths =
+    options.path !== undefined
+      ? [resolve(options.path)]
+      : listOf(resolve(options.directory!)).map((name) => join(resolve(options.directory!), name));
+  return paths.filter((path) => {
+    const stats = statSync(path, { throwIfNoEntry: false });
+    return stats !== undefined && (stats.isBlockDevice() || (stats.isFile() && stats.size % 512 === 0)) && basename(path) !== "";
+  });
+}
+
+function listOf(folder: string): string[] {
+  try {
+    return readdirSync(folder);
+  } catch (error) {
+    if ((error as { code?: unknown }).code === "ENOENT") return [];
+    throw translate(error, "listing", folder);
+  }
+}
