@@ -2,6 +2,7 @@ import * as fs from "node:fs";
 import * as path from "node:path";
 import { promisify } from "node:util";
 import { localError, translate } from "../errors.ts";
+import { blockDeviceFacts } from "../raw/block-device.ts";
 
 /**
  * An open disk image file, by position. The production class stands on `node:fs` descriptors; tests put a file that
@@ -38,15 +39,6 @@ const readAsync = promisify(fs.read);
 const writeAsync = promisify(fs.write);
 const fdatasyncAsync = promisify(fs.fdatasync);
 
-/** Linux counts sysfs sizes in sectors of 512 bytes whatever the device's own (Documentation/block/stat.rst). */
-const SYSFS_SECTOR = 512;
-
-function blockDeviceSize(device: number): number {
-  const major = (device >>> 8) & 0xfff;
-  const minor = (device & 0xff) | ((device >>> 12) & 0xfff00);
-  return Number(fs.readFileSync(`/sys/dev/block/${major}:${minor}/size`, "utf8")) * SYSFS_SECTOR;
-}
-
 /** `immediate`: calls block the thread, which is cheapest, and right only inside a worker. */
 class DescriptorFile implements ImageFile {
   readonly path: string;
@@ -70,7 +62,7 @@ class DescriptorFile implements ImageFile {
   async size(): Promise<number> {
     return this.#try("size", () => {
       const stat = fs.fstatSync(this.#descriptor);
-      return stat.isBlockDevice() ? blockDeviceSize(stat.rdev) : stat.size;
+      return stat.isBlockDevice() ? blockDeviceFacts(this.#descriptor, this.path).size : stat.size;
     });
   }
 

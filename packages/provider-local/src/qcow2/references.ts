@@ -1,0 +1,237 @@
+import type { Wait } from "@diskferry/core/provider";
+import { readFully } from "./image-file.ts";
+import { COPIED_FLAG, type Qcow2Image, entryOffset } from "./qcow2-image.ts";
+
+/** A part of the file's clusters whose references are counted in one pass: `counts[i]` is for cluster `first + i`. */
+export interface CountWindow {
+  readonly first: number;
+  readonly counts: Uint16Array;
+}
+
+/** Set in a count where one of the references wants the cluster for itself: with another one beside it they overlap. */
+export const EXCLUSIVE = 0x8000;
+/** The bits of a count that count; it stays at the highest value rather than wrap. */
+export const COUNT_MASK = 0x7fff;
+/** Clusters counted per pass: 8 MiB of counts whatever the size of the image, 256 GiB of 64 KiB clusters. */
+export const WINDOW_CLUSTERS: number = 4 * 1024 * 1024;
+
+export interface CountOptions extends Wait {
+  /** Told of everything that cannot be right; may throw to end the count. */
+  problem(message: string): void;
+  /** Whether the refcount table and its blocks count as references. */
+  refcounts: boolean;
+}
+
+/** What a pass over all references found, beside the counts. */
+export interface ReferenceSummary {
+  /** The highest cluster of the file that is referred to. */
+  highest: number;
+  /** Clusters of guest data with a place in the file, packed ones included; of the active disk alone. */
+  allocated: number;
+}
+
+/** Snapshots that an image may have (qemu: QCOW_MAX_SNAPSHOTS). */
+const SNAPSHOT_LIMIT = 65536;
+
+/**
+ * Counts who refers to which cluster of an image's file: header, tables, data, internal snapshots and bitmaps. One pass
+ * reads every L2 table once and keeps only the window's counts in memory.
+ */
+export async function countReferences(
+  image: Qcow2Image,
+  window: CountWindow,
+  options: CountOptions,
+): Promise<ReferenceSummary> {
+  const counter = new ReferenceCounter(image, window, options);
+  await counter.count();
+  return counter.summary;
+}
+
+class ReferenceCounter {
+  readonly summary: ReferenceSummary = { highest: 0, allocated: 0 };
+  readonly #image: Qcow2Image;
+  readonly #window: CountWindow;
+  readonly #options: CountOptions;
+  readonly #table: Buffer;
+
+  constructor(image: Qcow2Image, window: CountWindow, options: CountOptions) {
+    this.#image = image;
+    this.#window = window;
+    this.#options = options;
+    this.#table = Buffer.allocUnsafeSlow(image.header.clusterSize);
+  }
+
+  async count(): Promise<void> {
+    const { header, l1 } = this.#image;
+    this.#add(0, header.clusterSize, true, "the header");
+    if (this.#options.refcounts) await this.#countRefcounts();
+    this.#add(header.l1Offset, header.l1Size * 8, true, "the L1 table");
+    await this.#countTree(l1, true);
+    if (header.snapshots > 0) await this.#countSnapshots();
+    if (header.bitmaps !== undefined) await this.#countBitmaps(header.bitmaps);
+  }
+
+  #add(host: number, length: number, exclusive: boolean, what: string): void {
+    if (length === 0) return;
+    const { clusterSize } = this.#image.header;
+    const first = Math.floor(host / clusterSize);
+    const last = Math.floor((host + length - 1) / clusterSize);
+    // A packed cluster's last sectors need not exist, a plain one's end neither; its first byte must.
+    if (host >= this.#image.fileSize) {
+      this.#options.problem(`${what} names ${host}, beyond the end of the file`);
+      return;
+    }
+    if (last > this.summary.highest) this.summary.highest = last;
+    const { counts, first: base } = this.#window;
+    for (let cluster = Math.max(first, base); cluster <= last && cluster - base < counts.length; cluster++) {
+      const before = counts[cluster - base]!;
+      if ((before & COUNT_MASK) !== 0 && (exclusive || (before & EXCLUSIVE) !== 0) && this.#image.header.snapshots === 0) {
+        this.#options.problem(`${what} names the cluster at ${cluster * clusterSize}, which something else names too`);
+      }
+      const flag = before & EXCLUSIVE ? EXCLUSIVE : exclusive ? EXCLUSIVE : 0;
+      counts[cluster - base] = Math.min((before & COUNT_MASK) + 1, COUNT_MASK) | flag;
+    }
+  }
+
+  #aligned(host: number, what: string): boolean {
+    const { clusterSize } = this.#image.header;
+    if (host % clusterSize === 0 && host >= clusterSize) return true;
+    this.#options.problem(`${what} names ${host}, where no cluster can be`);
+    return false;
+  }
+
+  async #countRefcounts(): Promise<void> {
+    const { file, header } = this.#image;
+    const { refcountOffset, refcountClusters, clusterSize } = header;
+    this.#add(refcountOffset, refcountClusters * clusterSize, true, "the refcount table");
+    const table = Buffer.alloc(refcountClusters * clusterSize);
+    await readFully(file, table, refcountOffset, "refcount table");
+    for (const [index, host] of refcountBlocks(table)) {
+      const what = `entry ${index} of the refcount table`;
+      if (this.#aligned(host, what)) this.#add(host, clusterSize, true, what);
+    }
+  }
+
+  async #countTree(l1: Buffer, active: boolean): Promise<void> {
+    const { file, header, entrySize, slots } = this.#image;
+    const { clusterSize } = header;
+    const strict = active && header.snapshots === 0;
+    for (let index = 0; index * 8 < l1.byteLength; index++) {
+      const high = l1.readUInt32BE(index * 8);
+      const host = entryOffset(high, l1.readUInt32BE(index * 8 + 4));
+      if (host === 0) continue;
+      this.#options.signal?.throwIfAborted();
+      const what = `L1 entry ${index}`;
+      if (!this.#aligned(host, what)) continue;
+      this.#add(host, clusterSize, true, what);
+      if (host + clusterSize > this.#image.fileSize) {
+        this.#options.problem(`${what} names an L2 table at ${host}, beyond the end of the file`);
+        continue;
+      }
+      if (strict && (high & COPIED_FLAG) === 0) this.#options.problem(`${what} is not marked as used once`);
+      await readFully(file, this.#table, host, "L2 tables");
+      for (let slot = 0; slot < slots; slot++) {
+        const at = slot * entrySize;
+        if (this.#table.readInt32BE(at) === 0 && this.#table.readInt32BE(at + 4) === 0) continue;
+        this.#countEntry(slot, index, active, strict);
+      }
+    }
+  }
+
+  #countEntry(slot: number, index: number, active: boolean, strict: boolean): void {
+    const { header, entrySize } = this.#image;
+    let mapping;
+    try {
+      mapping = this.#image.mapping(this.#table, slot, index);
+    } catch (error) {
+      this.#options.problem(error instanceof Error ? error.message : String(error));
+      return;
+    }
+    const what = `entry ${slot} of L2 table ${index}`;
+    if (mapping.kind === "hole" || mapping.host === undefined) return;
+    if (active && mapping.kind !== "zero") this.summary.allocated++;
+    if (mapping.kind === "compressed") {
+      this.#add(mapping.host, mapping.packed, false, what);
+      return;
+    }
+    if (mapping.kind === "zero" && mapping.host >= this.#image.fileSize) {
+      // Kept for it but never written: the file may end before it, and still the cluster is taken.
+      const cluster = mapping.host / header.clusterSize;
+      this.summary.highest = Math.max(this.summary.highest, cluster);
+    }
+    this.#addPlain(mapping.host, what);
+    if (strict && (this.#table.readUInt32BE(slot * entrySize) & COPIED_FLAG) === 0) {
+      this.#options.problem(`${what} is not marked as used once`);
+    }
+  }
+
+  #addPlain(host: number, what: string): void {
+    const { clusterSize } = this.#image.header;
+    const cluster = host / clusterSize;
+    if (host < this.#image.fileSize) {
+      this.#add(host, clusterSize, true, what);
+      return;
+    }
+    const { counts, first } = this.#window;
+    const index = cluster - first;
+    if (index >= 0 && index < counts.length) counts[index] = Math.min((counts[index]! & COUNT_MASK) + 1, COUNT_MASK) | EXCLUSIVE;
+  }
+
+  async #countSnapshots(): Promise<void> {
+    const { file, header } = this.#image;
+    if (header.snapshots > SNAPSHOT_LIMIT) {
+      this.#options.problem(`the header states ${header.snapshots} internal snapshots`);
+      return;
+    }
+    let at = header.snapshotsOffset;
+    for (let index = 0; index < header.snapshots; index++) {
+      const fixed = Buffer.alloc(40);
+      await readFully(file, fixed, at, "snapshot table");
+      const l1Offset = Number(fixed.readBigUInt64BE(0));
+      const l1Size = fixed.readUInt32BE(8);
+      at += 40 + fixed.readUInt32BE(36) + fixed.readUInt16BE(12) + fixed.readUInt16BE(14);
+      at = Math.ceil(at / 8) * 8;
+      const what = `internal snapshot ${index}`;
+      if (l1Size * 8 > 32 * 1024 * 1024 || !this.#aligned(l1Offset, what)) continue;
+      this.#add(l1Offset, l1Size * 8, true, what);
+      const l1 = Buffer.alloc(l1Size * 8);
+      await readFully(file, l1, l1Offset, "L1 table of a snapshot");
+      await this.#countTree(l1, false);
+    }
+    this.#add(header.snapshotsOffset, at - header.snapshotsOffset, true, "the snapshot table");
+  }
+
+  async #countBitmaps(bitmaps: { count: number; offset: number; length: number }): Promise<void> {
+    const { file, header } = this.#image;
+    if (bitmaps.length > 64 * 1024 * 1024 || !this.#aligned(bitmaps.offset, "the bitmap directory")) return;
+    this.#add(bitmaps.offset, bitmaps.length, true, "the bitmap directory");
+    const directory = Buffer.alloc(bitmaps.length);
+    await readFully(file, directory, bitmaps.offset, "bitmap directory");
+    let at = 0;
+    for (let index = 0; index < bitmaps.count && at + 24 <= directory.byteLength; index++) {
+      // Entry: table offset, table entries, flags, type, granularity, name and extra lengths (specification, "Bitmaps").
+      const tableOffset = Number(directory.readBigUInt64BE(at));
+      const entries = directory.readUInt32BE(at + 8);
+      at += 24 + directory.readUInt16BE(at + 18) + directory.readUInt32BE(at + 20);
+      at = Math.ceil(at / 8) * 8;
+      const what = `bitmap ${index}`;
+      if (entries * 8 > 64 * 1024 * 1024 || !this.#aligned(tableOffset, what)) continue;
+      this.#add(tableOffset, entries * 8, true, what);
+      const table = Buffer.alloc(entries * 8);
+      await readFully(file, table, tableOffset, "bitmap table");
+      for (let entry = 0; entry < entries; entry++) {
+        const host = entryOffset(table.readUInt32BE(entry * 8), table.readUInt32BE(entry * 8 + 4));
+        if (host !== 0 && this.#aligned(host, what)) this.#add(host, header.clusterSize, true, what);
+      }
+    }
+  }
+}
+
+/** The refcount blocks that a refcount table names: index and place. */
+export function* refcountBlocks(table: Buffer): Generator<[number, number]> {
+  for (let index = 0; index * 8 < table.byteLength; index++) {
+    // Bits 9 to 63 (specification, "Refcount table entry").
+    const host = table.readUInt32BE(index * 8) * 0x100000000 + ((table.readUInt32BE(index * 8 + 4) & 0xfffffe00) >>> 0);
+    if (host !== 0) yield [index, host];
+  }
+}
