@@ -15,3 +15,19 @@ export { readerBackend, writerBackend } from "./server/provider-backend.ts";
 export { serveNbd } from "./server/serve-nbd.ts";
 export type { NbdServer, NbdServerConnection, NbdServerLimits, NbdServerOptions } from "./server/serve-nbd.ts";
 export type { NbdServerTls } from "./server/tls.ts";
+export type { NbdExtent } from "./client/block-status.ts";
+export type {
+  NbdCapabilities,
+  NbdClient,
+  NbdReadOptions,
+  NbdStatusOptions,
+  NbdWait,
+  NbdWriteOptions,
+  NbdZeroOptions,
+} from "./client/client.ts";
+export { connectNbd, listNbdExports } from "./client/connect.ts";
+export type { NbdConnectOptions, NbdReachOptions } from "./client/connect.ts";
+export { NbdServerError } from "./client/errors.ts";
+export type { NbdErrorName } from "./client/errors.ts";
+export type { NbdListedExport, ReplyStyle } from "./client/handshake.ts";
+export { nbdHeadroom } from "./client/request.ts";
