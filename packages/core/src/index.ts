@@ -1,1 +1,13 @@
 export * from "./provider/index.ts";
+export type { MemoryCall, MemoryHook, MemoryTraffic } from "./memory/memory-gate.ts";
+export type { MemoryMachine, TrackingFault } from "./memory/memory-guest.ts";
+export type { MemoryReaderOptions } from "./memory/memory-reader.ts";
+export type { MemorySourceOptions } from "./memory/memory-source.ts";
+export type { MemoryTargetOptions } from "./memory/memory-target.ts";
+export type { MemoryTrackerOptions } from "./memory/memory-tracker.ts";
+export type { MemoryWriterOptions } from "./memory/memory-writer.ts";
+export * from "./memory/memory-place.ts";
+export { replicate, type RunOptions, type RunReport } from "./engine/replicate.ts";
+export type * from "./engine/job.ts";
+export { blockStream, BlockStream, type BlockStreamOptions, type StreamBlock } from "./engine/block-stream.ts";
+export { Limits } from "./engine/limits.ts";

@@ -1,6 +1,7 @@
 import type { BlockReader } from "./reader.ts";
 import type { Wait } from "./wait.ts";
 import type { Geometry } from "./geometry.ts";
+import type { WriteOptions } from "./target.ts";
 
 /**
  * How a worker thread opens its own reader or writer: it imports `module` and calls its export `open` with `data`.
@@ -9,6 +10,8 @@ import type { Geometry } from "./geometry.ts";
 export interface Lane {
   /** A `file:` URL of a module, normally `new URL("./….js", import.meta.url).href`. */
   readonly module: string;
+  /** How many lanes may be open at once. Absent: as many as core likes. */
+  readonly limit?: number;
   /** Given to the module's `open`; anything `postMessage` can carry, shared memory included. */
   readonly data: unknown;
 }
@@ -23,9 +26,12 @@ export interface ReaderLaneModule {
  * (an allocation, a list of written clusters), and its `flush` then covers the writes of every lane that settled.
  */
 export interface LaneWriter extends Geometry {
-  write(offset: number, data: Uint8Array, wait?: Wait): Promise<void>;
+  write(offset: number, data: Uint8Array, options?: WriteOptions): Promise<void>;
   zero?(offset: number, length: number, wait?: Wait): Promise<void>;
-  /** Called with no call under way. Resolves with a note for `WriterLane.merge`; anything `postMessage` can carry. */
+  /**
+   * Covers every write that settled before; others may be under way. Resolves with a note for `WriterLane.merge`, of
+   * anything `postMessage` can carry. A writer whose sessions are flushed one by one flushes its own here.
+   */
   settle(wait?: Wait): Promise<unknown>;
   [Symbol.asyncDispose](): Promise<void>;
 }

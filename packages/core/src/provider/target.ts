@@ -33,6 +33,13 @@ export interface OpenRequest extends Wait {
   job?: string | undefined;
 }
 
+export interface WriteOptions extends Wait {
+  /** The digests of the leaves in `data`, concatenated, where the writer asked for an algorithm. */
+  digest?: Uint8Array | undefined;
+  /** How many bytes before `data` in the same buffer may be overwritten during the call (a place for a header). */
+  headroom?: number | undefined;
+}
+
 export interface WrittenExtent extends Extent {
   /** The digests of the leaves in this extent, concatenated, where the writer asked for an algorithm. */
   digests?: Uint8Array;
@@ -46,15 +53,19 @@ export interface BlockWriter extends Geometry {
   readonly blank?: boolean;
   /** The digest this target demands of every leaf. Absent: core chooses. */
   readonly digest?: DigestAlgorithm;
-  /** Idempotent. Keeps no reference to `data` after it settled. */
-  write(offset: number, data: Uint8Array, options?: { digest?: Uint8Array | undefined } & Wait): Promise<void>;
+  /**
+   * Idempotent. Keeps no reference to `data` after it settled. A request that may work if sent again rejects with a
+   * retryable error; a session that is lost rejects with UNAVAILABLE and `retryable: false`, upon which core opens the
+   * writer again and repeats all that was not flushed.
+   */
+  write(offset: number, data: Uint8Array, options?: WriteOptions): Promise<void>;
   /** Makes a range read as zeroes. Absent: core writes zeroes. */
   zero?(offset: number, length: number, wait?: Wait): Promise<void>;
   /** Reads back what this run would commit. Absent: verification reads the target after the commit. */
   read?(offset: number, into: Uint8Array, wait?: Wait): Promise<void>;
   /**
    * A durable barrier over every write that settled before, in this very session with the server, including all that
-   * reopening needs. Never retried: after a reconnect it rejects, and core writes the group again.
+   * reopening needs; other writes may be under way. Never retried: after a reconnect it rejects, and core writes the group again.
    */
   flush(wait?: Wait): Promise<void>;
   /** Makes the run's result a volume. Idempotent per run. `written`: what this generation wrote, ascending. */
@@ -96,6 +107,11 @@ export interface LaunchedMachine {
 
 /** The place disks are copied to. */
 export interface TargetProvider {
+  /**
+   * `open` cuts every writer of an older epoch off before it resolves. Absent: where an older worker may still be alive,
+   * core waits out its longest request before it writes.
+   */
+  readonly fences?: true;
   /** Finds or makes the volume of this key. Allocates nothing that depends on a base. */
   create(request: CreateRequest): Promise<Volume>;
   /** Takes an existing disk as a volume that is never cleaned up (failback). */

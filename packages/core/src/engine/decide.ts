@@ -1,0 +1,54 @@
+import type { Disk } from "../provider/source.ts";
+import type { ChangeTracker, Checkpoint } from "../provider/tracker.ts";
+import type { Fallback, JobOptions, RunMode } from "./job.ts";
+import type { DiskRecord } from "./job-state.ts";
+
+/** How a disk will be copied, and what was given up on the way to that choice. */
+export interface Decision {
+  mode: RunMode;
+  since?: Checkpoint;
+  /** Why this mode, for people. */
+  reason: string;
+  fallbacks: Fallback[];
+}
+
+/** Chooses the mode of one disk's run from its last record. Asks nobody, so a plan and a run agree. */
+export function decide(
+  disk: Pick<Disk, "key" | "size">,
+  record: DiskRecord | undefined,
+  tracker: ChangeTracker | undefined,
+  options: Pick<JobOptions, "mode" | "digest">,
+): Decision {
+  const wanted = options.mode ?? "auto";
+  if (record === undefined) return { mode: "full", reason: "there is no record of an earlier run", fallbacks: [] };
+  if (wanted === "full") return { mode: "full", reason: "a full copy was asked for", fallbacks: [] };
+  const fallbacks: Fallback[] = [];
+  const fall = (from: RunMode, to: RunMode, reason: string): void => {
+    fallbacks.push({ disk: disk.key, from, to, reason });
+  };
+  if (record.manifest === undefined && wanted === "rescan") {
+    fall("rescan", "full", "the last record holds no digests to compare with");
+    return { mode: "full", reason: "no digests to compare with", fallbacks };
+  }
+  if (wanted === "rescan") return { mode: "rescan", reason: "a rescan was asked for", fallbacks };
+  const obstacle = obstacleToIncremental(disk, record, tracker, options);
+  if (obstacle === undefined) {
+    return { mode: "incremental", since: record.checkpoint!, reason: "the tracker knows the last checkpoint", fallbacks };
+  }
+  const mode = record.manifest === undefined ? "full" : "rescan";
+  fall("incremental", mode, obstacle);
+  return { mode, reason: obstacle, fallbacks };
+}
+
+function obstacleToIncremental(
+  disk: Pick<Disk, "key" | "size">,
+  record: DiskRecord,
+  tracker: ChangeTracker | undefined,
+  options: Pick<JobOptions, "digest">,
+): string | undefined {
+  if (tracker === undefined) return "this source does not track changes";
+  if (record.checkpoint === undefined) return "the last run left no checkpoint";
+  if (record.size !== disk.size) return `the disk was ${record.size} bytes and is ${disk.size} bytes`;
+  if (record.manifest === undefined && options.digest !== "none") return "the last record holds no digests to carry on";
+  return undefined;
+}

@@ -1,0 +1,425 @@
+import { randomUUID } from "node:crypto";
+import { preferredAlgorithm } from "../manifest/digest.ts";
+import { openManifest, type Manifest } from "../manifest/manifest.ts";
+import { ProviderError } from "../provider/error.ts";
+import type { Extent } from "../provider/extents.ts";
+import type { BlockReader, DigestAlgorithm } from "../provider/reader.ts";
+import type { DiskSnapshot } from "../provider/source.ts";
+import type { BlockWriter, Volume, WrittenExtent } from "../provider/target.ts";
+import type { Wait } from "../provider/wait.ts";
+import { openJournal } from "../state/journal.ts";
+import { stateKey } from "../state/state-key.ts";
+import type { Lease } from "../state/state-store.ts";
+import { publish } from "../telemetry/channels.ts";
+import type { DiskMeter } from "../telemetry/progress.ts";
+import { compareDisk, readerOfWriter } from "./compare-disk.ts";
+import { copyDisk, type CopyCounts } from "./copy-disk.ts";
+import type { Fallback, Job, RunMode } from "./job.ts";
+import { keyOf, type DiskRecord, type DiskRun, type JobDocument } from "./job-state.ts";
+import { Knowledge } from "./knowledge.ts";
+import type { Settings } from "./settings.ts";
+import { tilesOf } from "./tile-source.ts";
+
+export interface DiskRunOptions {
+  job: Job;
+  settings: Settings;
+  document: JobDocument;
+  lease: Pick<Lease, "epoch" | "check">;
+  run: string;
+  snapshot: DiskSnapshot;
+  record: DiskRecord | undefined;
+  meter: DiskMeter;
+  pause: AbortSignal | undefined;
+  signal: AbortSignal;
+}
+
+/** What one disk's part of a run came to. Plain JSON. */
+export interface DiskReport {
+  disk: string;
+  mode: RunMode;
+  size: number;
+  read: number;
+  /** Bytes of data sent. */
+  moved: number;
+  /** Bytes made zero at the target. */
+  zeroed: number;
+  /** Bytes read whose digest the target held already. */
+  same: number;
+  /** Bytes that the tracker, or an earlier attempt of this run, left nothing to do for. */
+  settled: number;
+  verifiedBytes: number;
+  reopened: number;
+  threads: number;
+  fallbacks: Fallback[];
+  volume?: Volume;
+  root?: string;
+  leaf: number;
+  digest: DigestAlgorithm | "none";
+  /** Whether the next run can be incremental. */
+  checkpoint: boolean;
+}
+
+/** One disk of a run: copied, verified and committed, in that order and each once or again after a restart. */
+export class DiskRunner {
+  readonly #options: DiskRunOptions;
+  readonly #report: DiskReport;
+  #writer: BlockWriter | undefined;
+  #knowledge: Knowledge | undefined;
+  #manifest: Manifest | undefined;
+
+  constructor(options: DiskRunOptions) {
+    this.#options = options;
+    const { size, mode, leaf, digest, fallbacks } = this.#state;
+    this.#report = {
+      disk: options.snapshot.disk,
+      mode,
+      size,
+      read: 0,
+      moved: 0,
+      zeroed: 0,
+      same: 0,
+      settled: 0,
+      verifiedBytes: 0,
+      reopened: 0,
+      threads: 0,
+      fallbacks: [...fallbacks],
+      leaf,
+      digest,
+      checkpoint: false,
+    };
+  }
+
+  get disk(): string {
+    return this.#options.snapshot.disk;
+  }
+
+  get report(): DiskReport {
+    return this.#report;
+  }
+
+  get #state(): DiskRun {
+    const found = this.#options.document.state.run?.disks[this.disk];
+    if (found === undefined) throw new TypeError(`disk ${this.disk} has no part in this run`);
+    return found;
+  }
+
+  async #change(change: (disk: DiskRun) => void): Promise<void> {
+    await this.#options.document.update((state) => change(state.run!.disks[this.disk]!));
+  }
+
+  #openReader = (wait: Wait): Promise<BlockReader> => this.#options.job.source.open(this.#options.snapshot, wait);
+
+  #openWriter = async (wait: Wait): Promise<BlockWriter> => {
+    const { job, run, record, lease } = this.#options;
+    const { volume, size } = this.#state;
+    const base = record === undefined ? {} : { base: record.volume };
+    const request = { run, epoch: lease.epoch, job: job.id, ...base, signal: wait.signal };
+    const writer = await job.target.open(volume, request);
+    if (writer.size >= size) return writer;
+    await writer[Symbol.asyncDispose]();
+    throw new ProviderError(
+      "CONFIG_INVALID",
+      `Volume ${volume.id} holds ${writer.size} bytes and disk ${this.disk} has ${size}: use a target at least as ` +
+        `large as the disk. The target was not touched.`,
+      { operation: "open" },
+    );
+  };
+
+  /** The writer of this run, opened when first needed, with the knowledge of what it holds. */
+  async #live(): Promise<{ writer: BlockWriter; knowledge: Knowledge }> {
+    const { job, settings, document, run, record, signal } = this.#options;
+    this.#writer ??= await this.#openWriter({ signal });
+    const writer = this.#writer;
+    const state = this.#state;
+    if (writer.blockSize > state.leaf) {
+      throw new ProviderError(
+        "UNSUPPORTED",
+        `Volume ${state.volume.id} is written in blocks of ${writer.blockSize} bytes, more than the replica's leaf of ` +
+          `${state.leaf}: begin a new job for this target, or copy in full with a larger leaf.`,
+        { operation: "open" },
+      );
+    }
+    if (state.generation !== writer.generation) {
+      if (state.generation !== "" && state.copied !== undefined) await this.#change((disk) => delete disk.copied);
+      await this.#change((disk) => (disk.generation = writer.generation));
+    }
+    this.#knowledge ??= await Knowledge.gather({
+      store: job.store,
+      job: job.id,
+      disk: this.disk,
+      size: state.size,
+      leaf: state.leaf,
+      algorithm: state.digest,
+      journalAlgorithm: journalAlgorithm(state.digest),
+      generation: writer.generation,
+      base: await this.#baseManifest(record),
+      run,
+      torn: document.state.torn,
+      signal,
+    });
+    return { writer, knowledge: this.#knowledge };
+  }
+
+  async #baseManifest(record: DiskRecord | undefined): Promise<Manifest | undefined> {
+    const { job, signal } = this.#options;
+    const { mode, leaf, digest } = this.#state;
+    if (record?.manifest === undefined || mode === "full" || digest !== record.manifest.algorithm) return undefined;
+    if (record.leaf !== leaf) return undefined;
+    return openManifest(job.store, keyOf.pages(job.id, this.disk), record.manifest, { signal });
+  }
+
+  /** Copies the disk, or [from, to) of it. False: it was paused and all that was copied is durable. */
+  async copy(range?: { from: number; to: number }): Promise<boolean> {
+    const { job, settings, lease, run, snapshot, record, meter, pause, signal } = this.#options;
+    let state = this.#state;
+    if (state.copied !== undefined && range === undefined) {
+      const manifest = state.copied.manifest;
+      if (this.#writer === undefined && state.committed === undefined) await this.#live();
+      state = this.#state;
+      if (state.copied !== undefined) {
+        if (manifest !== undefined) {
+          this.#manifest = await openManifest(job.store, keyOf.pages(job.id, this.disk), manifest, { signal });
+          this.#report.root = manifest.root;
+        }
+        meter.advance(state.size, 0);
+        return true;
+      }
+    }
+    const { writer, knowledge } = await this.#live();
+    const counted = knowledge.done.count * state.leaf;
+    meter.setPhase("copying");
+    publish("diskferry:transfer-start", () => ({
+      job: job.id,
+      run,
+      machine: snapshot.machine,
+      disk: this.disk,
+      mode: state.mode,
+      totalBytes: state.size,
+    }));
+    if (counted > 0) {
+      publish("diskferry:transfer-resume", () => ({
+        job: job.id,
+        run,
+        disk: this.disk,
+        doneBytes: counted,
+        totalBytes: state.size,
+      }));
+    }
+    let sendAll = state.mode === "full" && settings.mode === "full";
+    const outcome = await copyDisk({
+      store: job.store,
+      journalKey: stateKey("jobs", job.id, "journals", run, this.disk, `${lease.epoch}-${randomUUID()}`),
+      header: {
+        run,
+        snapshot: snapshot.id,
+        generation: writer.generation,
+        size: state.size,
+        leaf: state.leaf,
+        algorithm: journalAlgorithm(state.digest),
+      },
+      algorithm: state.digest,
+      openReader: this.#openReader,
+      openWriter: this.#openWriter,
+      writer,
+      knowledge,
+      tiles: tilesOf({
+        tracker: job.source.tracker,
+        snapshot,
+        mode: state.mode,
+        since: state.since,
+        from: range?.from ?? 0,
+        to: range?.to ?? state.size,
+        onTrackingLost: settings.onTrackingLost,
+        attempts: settings.attempts,
+        onFallback: (fallback, from) => {
+          this.#fall({ ...fallback, reason: `${fallback.reason} (from offset ${from} on)` });
+          if (fallback.to === "full") sendAll = true;
+        },
+        signal,
+      }),
+      blank: writer.blank === true,
+      compare: () => !sendAll,
+      parts: state.mode === "incremental" && record !== undefined && writer.digest === undefined,
+      workers: settings.workers,
+      memory: settings.memory,
+      attempts: settings.attempts,
+      limits: settings.limits,
+      groupBytes: settings.groupBytes,
+      groupMs: settings.groupMs,
+      check: () => lease.check({ signal }),
+      pause,
+      signal,
+      onProgress: ({ settled, result, bytes }) => {
+        if (settled !== undefined) meter.advance(settled, 0);
+        if (result !== undefined) meter.advance(bytes ?? 0, result.written + result.zeroed);
+      },
+      notice: settings.notice,
+    }).catch((error: unknown) => {
+      this.#writer = undefined;
+      throw error;
+    });
+    this.#writer = outcome.writer;
+    this.#count(outcome.counts);
+    if (!outcome.done || range !== undefined) return outcome.done;
+    await this.#finish(knowledge);
+    return true;
+  }
+
+  #fall(fallback: Fallback): void {
+    this.#report.fallbacks.push(fallback);
+    const { job, run } = this.#options;
+    publish("diskferry:fallback-take", () => ({ job: job.id, run, ...fallback }));
+    this.#options.settings.notice(`Disk ${fallback.disk}: ${fallback.from} → ${fallback.to}: ${fallback.reason}`);
+  }
+
+  #count(counts: CopyCounts): void {
+    const report = this.#report;
+    report.read += counts.read;
+    report.moved += counts.written;
+    report.zeroed += counts.zeroed;
+    report.same += counts.same;
+    report.settled += counts.settled;
+    report.reopened += counts.reopened;
+    report.threads = Math.max(report.threads, counts.threads);
+  }
+
+  /** Clears what lies behind the disk's end, and makes the manifest final. */
+  async #finish(knowledge: Knowledge): Promise<void> {
+    const { record, signal } = this.#options;
+    const writer = this.#writer!;
+    const { size } = this.#state;
+    const dirtyEnd = record === undefined ? writer.size : Math.min(writer.size, record.size);
+    // The rest of the block in which the disk ends was filled with zeroes when that block was copied.
+    const from = Math.ceil(size / writer.blockSize) * writer.blockSize;
+    if (dirtyEnd > from && writer.blank !== true) {
+      await clearGap(writer, from, dirtyEnd, signal);
+      await writer.flush({ signal });
+    }
+    const manifest = await knowledge.builder?.finish({ signal });
+    this.#manifest = manifest;
+    if (manifest !== undefined) this.#report.root = manifest.root;
+    await this.#change((disk) => {
+      disk.copied = manifest === undefined ? {} : { manifest: manifest.toJson() };
+      disk.fallbacks = this.#report.fallbacks;
+    });
+  }
+
+  /**
+   * Reads back and compares, where the mode asks for it and this is the moment: before the commit through the writer
+   * where that can read, else after it through the target.
+   * @throws ProviderError CORRUPT: the volume differs; what differs will be copied again by the next attempt.
+   */
+  async verify(moment: "before-commit" | "after-commit"): Promise<void> {
+    const { job, settings, meter, signal } = this.#options;
+    const state = this.#state;
+    const manifest = this.#manifest;
+    if (settings.verify === "none" || manifest === undefined || state.verified === true) return;
+    const writer = state.committed === undefined ? (await this.#live()).writer : undefined;
+    const through = writer === undefined ? undefined : readerOfWriter(writer, state.size);
+    if (moment === "before-commit" && through === undefined) return;
+    const { read } = job.target;
+    if (through === undefined && read === undefined) {
+      this.#fall({ disk: this.disk, from: "verify", to: "digests only", reason: "this target cannot be read back" });
+      return;
+    }
+    meter.setPhase("verifying");
+    const { knowledge } = through === undefined ? { knowledge: this.#knowledge } : await this.#live();
+    const ranges =
+      settings.verify === "full" || knowledge === undefined
+        ? [{ offset: 0, length: state.size }]
+        : knowledge.done.extents(state.leaf, state.size);
+    const comparison = await compareDisk({
+      openReader: (wait) => (through === undefined ? read!.call(job.target, state.committed!, wait) : Promise.resolve(through)),
+      manifest,
+      ranges,
+      workers: settings.workers,
+      memory: settings.memory,
+      attempts: settings.attempts,
+      signal,
+    });
+    this.#report.verifiedBytes += comparison.bytes;
+    if (comparison.different > 0) await this.#refuse(comparison.differences, comparison.different);
+    await this.#change((disk) => (disk.verified = true));
+  }
+
+  /** Writes down what must be copied again, takes back a commit where that is possible, and fails. */
+  async #refuse(differences: readonly Extent[], bytes: number): Promise<never> {
+    const { job, run, snapshot, lease, record, signal } = this.#options;
+    const state = this.#state;
+    const key = stateKey("jobs", job.id, "journals", run, this.disk, `${lease.epoch}-${randomUUID()}`);
+    const journal = await openJournal(job.store, key, {
+      run,
+      snapshot: snapshot.id,
+      generation: state.generation,
+      size: state.size,
+      leaf: state.leaf,
+      algorithm: journalAlgorithm(state.digest),
+    });
+    await journal.intent(differences, { signal });
+    const { committed } = state;
+    const isVersion = committed !== undefined && committed.id !== state.volume.id && committed.id !== record?.volume.id;
+    if (isVersion) await job.target.remove(committed, { signal });
+    await this.#change((disk) => {
+      delete disk.copied;
+      delete disk.committed;
+    });
+    throw new ProviderError(
+      "CORRUPT",
+      `Verification of disk ${this.disk} on volume ${state.volume.id} failed: ${bytes} bytes differ from what was sent, ` +
+        `first at offset ${differences[0]?.offset}. Nothing is recorded. Check the target's storage; the next run ` +
+        `copies these places again.`,
+      { operation: "verify" },
+    );
+  }
+
+  async commit(): Promise<Volume> {
+    const { job, meter, signal } = this.#options;
+    const state = this.#state;
+    if (state.committed !== undefined) return (this.#report.volume = state.committed);
+    meter.setPhase("committing");
+    const { writer, knowledge } = await this.#live();
+    const volume = await writer.commit({ written: this.#written(knowledge), signal });
+    await this.#change((disk) => (disk.committed = volume));
+    this.#report.volume = volume;
+
+    return volume;
+  }
+
+  async *#written(knowledge: Knowledge): AsyncGenerator<WrittenExtent, void> {
+    const { leaf, size } = knowledge;
+    for (const run of knowledge.written.runs()) {
+      for (let first = run.leaf, count: number; first < run.leaf + run.count; first += count) {
+        count = Math.min(WRITTEN_LEAVES, run.leaf + run.count - first);
+        // A last leaf that is short stands alone: its digest is not that of the block the target filled up.
+        if (count > 1 && (first + count) * leaf > size) count--;
+        const offset = first * leaf;
+        const extent: WrittenExtent = { offset, length: Math.min(size, offset + count * leaf) - offset };
+        if (this.#manifest !== undefined && extent.length === count * leaf) extent.digests = await this.#manifest.digests(first, count);
+        yield extent;
+      }
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const writer = this.#writer;
+    this.#writer = undefined;
+    await writer?.[Symbol.asyncDispose]();
+  }
+}
+
+const WRITTEN_LEAVES = 4096;
+const GAP_WRITE = 1 << 20;
+
+function journalAlgorithm(digest: DigestAlgorithm | "none"): DigestAlgorithm {
+  return digest === "none" ? preferredAlgorithm() : digest;
+}
+
+/** Makes [from, to) of a volume zero: bytes of another disk must not show behind this one's end. */
+async function clearGap(writer: BlockWriter, from: number, to: number, signal: AbortSignal): Promise<void> {
+  if (writer.zero !== undefined) return writer.zero(from, to - from, { signal });
+  const zeroes = new Uint8Array(GAP_WRITE);
+  for (let offset = from; offset < to; offset += GAP_WRITE) {
+    await writer.write(offset, zeroes.subarray(0, Math.min(GAP_WRITE, to - offset)), { signal });
+  }
+}
+

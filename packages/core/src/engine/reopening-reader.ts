@@ -1,0 +1,114 @@
+import { isProviderError, ProviderError } from "../provider/error.ts";
+import type { BlockReader, ReadOptions } from "../provider/reader.ts";
+import type { Wait } from "../provider/wait.ts";
+
+/**
+ * A reader that is opened again when it died. A read that fails with UNAVAILABLE, or is given up by a timeout, retires
+ * the reader behind it and rejects as retryable; the next read opens a new one. An ascending reader is thereby
+ * restarted at the failed offset, never retried in place.
+ */
+export class ReopeningReader implements BlockReader {
+  readonly #open: (wait: Wait) => Promise<BlockReader>;
+  readonly #first: BlockReader;
+  #live: Promise<BlockReader> | undefined;
+  #closed = false;
+  /** How often a reader had to be opened again. */
+  reopened = 0;
+  readonly digests?: NonNullable<BlockReader["digests"]>;
+
+  constructor(first: BlockReader, open: (wait: Wait) => Promise<BlockReader>) {
+    this.#first = first;
+    this.#open = open;
+    this.#live = Promise.resolve(first);
+    if (first.digests !== undefined) {
+      this.digests = async (offset, length, options) => {
+        const reader = await this.#current(options);
+        if (reader.digests === undefined) throw new ProviderError("UNSUPPORTED", "the reopened reader has no digests");
+        return this.#guarded(reader, options.signal, () => reader.digests!(offset, length, options));
+      };
+    }
+  }
+
+  get size(): number {
+    return this.#first.size;
+  }
+  get blockSize(): number {
+    return this.#first.blockSize;
+  }
+  get concurrency(): number {
+    return this.#first.concurrency ?? 1;
+  }
+  get order(): "any" | "ascending" {
+    return this.#first.order ?? "any";
+  }
+
+  async read(offset: number, into: Uint8Array, options: ReadOptions = {}): Promise<void> {
+    const reader = await this.#current(options);
+    await this.#guarded(reader, options.signal, () => reader.read(offset, into, options));
+  }
+
+  async #guarded<T>(reader: BlockReader, signal: AbortSignal | undefined, run: () => Promise<T>): Promise<T> {
+    try {
+      return await run();
+    } catch (error) {
+      const timedOut = signal?.aborted === true && isProviderError(signal.reason);
+      const died = isProviderError(error) && error.code === "UNAVAILABLE";
+      if (!timedOut && !died) throw error;
+      this.#retire(reader);
+      if (!died || error.retryable) throw error;
+      throw new ProviderError("UNAVAILABLE", error.message, {
+        provider: error.provider,
+        operation: error.operation,
+        retryable: true,
+        cause: error,
+      });
+    }
+  }
+
+  #retire(dead: BlockReader): void {
+    const live = this.#live;
+    if (live === undefined) return;
+    void live.then(
+      (reader) => {
+        if (reader !== dead || this.#live !== live) return;
+        this.#live = undefined;
+        // A reader that died may be unable to say goodbye; its replacement must not wait for that.
+        void dead[Symbol.asyncDispose]().catch(() => {});
+      },
+      () => {},
+    );
+  }
+
+  async #current(wait: Wait): Promise<BlockReader> {
+    if (this.#closed) throw new TypeError("this reader is closed");
+    if (this.#live === undefined) {
+      this.reopened++;
+      const opening = this.#reopen(wait);
+      this.#live = opening;
+      opening.catch(() => {
+        if (this.#live === opening) this.#live = undefined;
+      });
+    }
+    return this.#live;
+  }
+
+  async #reopen(wait: Wait): Promise<BlockReader> {
+    const reader = await this.#open(wait);
+    if (reader.size === this.#first.size) return reader;
+    await reader[Symbol.asyncDispose]();
+    throw new ProviderError(
+      "CORRUPT",
+      `The disk was ${this.#first.size} bytes and is ${reader.size} bytes after it was opened again: this is not the ` +
+        `snapshot the run began with. Start a new run.`,
+      { operation: "open" },
+    );
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closed = true;
+    const live = this.#live;
+    this.#live = undefined;
+    const reader = await live?.catch(() => undefined);
+    await reader?.[Symbol.asyncDispose]();
+  }
+}

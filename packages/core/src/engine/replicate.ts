@@ -1,0 +1,529 @@
+import { randomBytes } from "node:crypto";
+import { collect, openManifest } from "../manifest/manifest.ts";
+import { preferredAlgorithm } from "../manifest/digest.ts";
+import { isProviderError, ProviderError } from "../provider/error.ts";
+import type { Consistency, Disk, Machine, Snapshot } from "../provider/source.ts";
+import type { Wait } from "../provider/wait.ts";
+import { issueReceipt, type Receipt } from "../receipt/receipt.ts";
+import { sleep } from "../layers/clock.ts";
+import { stateKey } from "../state/state-key.ts";
+import type { Lease } from "../state/state-store.ts";
+import { publish } from "../telemetry/channels.ts";
+import { ProgressMeter, type ProgressReport } from "../telemetry/progress.ts";
+import { measureRun, type RunMetrics } from "../telemetry/run-metrics.ts";
+import { decide } from "./decide.ts";
+import { DiskRunner, type DiskReport } from "./disk-run.ts";
+import { chooseLeaf } from "./grid.ts";
+import type { Fallback, Job } from "./job.ts";
+import { JobDocument, keyOf, type DiskRecord, type RunState } from "./job-state.ts";
+import { CONSISTENCIES, settingsOf, type Settings } from "./settings.ts";
+import { Slots } from "./slots.ts";
+
+export interface RunOptions extends Wait {
+  /** Aborting this stops at the next durable point; the same job goes on from there later. */
+  pause?: AbortSignal | undefined;
+  onProgress?: ((report: ProgressReport) => void) | undefined;
+}
+
+/** What a run came to. Plain JSON. */
+export interface RunReport {
+  job: string;
+  run: string;
+  machine: string;
+  status: "done" | "paused";
+  /** Whether this run went on with one that had been interrupted. */
+  resumed: boolean;
+  snapshot: { id: string; takenAt: string; consistency: Consistency };
+  disks: DiskReport[];
+  fallbacks: Fallback[];
+  startedAt: string;
+  endedAt: string;
+  metrics?: RunMetrics;
+  receipts: Receipt[];
+}
+
+/**
+ * Replicates a machine: one snapshot, its disks in parallel, verified, committed and written down as one record; then
+ * what is no longer needed is released. A run that was interrupted goes on where it was durable.
+ * @throws ProviderError with the code of whatever failed; what was durable stays and the next call goes on from there.
+ */
+export async function replicate(job: Job, options: RunOptions = {}): Promise<RunReport> {
+  const settings = settingsOf(job.options);
+  await using lease = await acquire(job, settings, options);
+  await using run = new Replication(job, settings, lease, options);
+  return await run.go();
+}
+
+/** Takes a job over, and waits until a worker that may still be alive has finished what it began. */
+export async function acquire(job: Job, settings: Settings, wait: Wait): Promise<Lease> {
+  const lease = await job.store.acquire(job.id, wait);
+  const { previous } = lease;
+  if (previous === undefined || previous.released || previous.alive === false || job.target.fences === true) return lease;
+  const waitMs = settings.attempts.perAttemptMs;
+  settings.notice(
+    `Another worker (epoch ${previous.epoch}) may still write for job ${job.id}; waiting ${waitMs / 1000} s, its longest ` +
+      `request, before this one begins.`,
+  );
+  try {
+    await sleep(waitMs, wait);
+  } catch (error) {
+    await lease.release();
+    throw error;
+  }
+  return lease;
+}
+
+class Replication implements AsyncDisposable {
+  readonly #job: Job;
+  readonly #settings: Settings;
+  readonly #lease: Lease;
+  readonly #options: RunOptions;
+  readonly #signal: AbortSignal;
+  readonly #stop = new AbortController();
+  readonly #runners: DiskRunner[] = [];
+  readonly #startedAt = new Date().toISOString();
+  #document!: JobDocument;
+  #meter!: ProgressMeter;
+  #resumed = false;
+
+  constructor(job: Job, settings: Settings, lease: Lease, options: RunOptions) {
+    this.#job = job;
+    this.#settings = settings;
+    this.#lease = lease;
+    this.#options = options;
+    const { signal } = options;
+    this.#signal = signal === undefined ? this.#stop.signal : AbortSignal.any([signal, this.#stop.signal]);
+  }
+
+  async go(): Promise<RunReport> {
+    const { id } = this.#job;
+    this.#document = await JobDocument.read(this.#job.store, id, this.#lease, { signal: this.#signal });
+    await this.#finishCutoverFirst();
+    await this.#release();
+    await this.#begin();
+    const run = this.#run;
+    this.#meter = new ProgressMeter({
+      onProgress: this.#options.onProgress,
+      job: id,
+      run: run.id,
+      machine: run.machine.id,
+    });
+    using _meter = this.#meter;
+    publish("diskferry:replication-start", () => ({ job: id, run: run.id, disks: Object.keys(run.disks).length }));
+    const previousTakenAt = this.#document.state.record?.snapshot.takenAt;
+    if (!(await this.#copyDisks())) return this.#report("paused", []);
+    await this.#commit();
+    const receipts = this.#receipts();
+    await this.#record();
+    const durableAt = new Date().toISOString();
+    await this.#release();
+    const report = this.#report("done", receipts, { durableAt, previousTakenAt });
+    publish("diskferry:replication-end", () => ({ job: id, run: run.id, outcome: "done", metrics: report.metrics }));
+    return report;
+  }
+
+  /** The run as it is, kept after its record was written. */
+  #lastRun: RunState | undefined;
+  get #run(): RunState {
+    this.#lastRun = this.#document.state.run ?? this.#lastRun;
+    if (this.#lastRun === undefined) throw new TypeError("no run has begun");
+    return this.#lastRun;
+  }
+
+  #finishCutoverFirst(): Promise<void> {
+    const { cutover } = this.#document.state;
+    if (cutover === undefined || cutover.step === "reverted" || cutover.step === "begun") return Promise.resolve();
+    if (cutover.step === "stopped") return Promise.resolve();
+    throw new ProviderError(
+      "IN_USE",
+      `Job ${this.#job.id} is cut over (${cutover.step}): a new run would overwrite what the launched machine wrote. ` +
+        `Revert the cutover first, or begin a new job.`,
+      { operation: "replicate" },
+    );
+  }
+
+  /** Goes on with the run that is written down, if its snapshot still exists; else begins a new one. */
+  async #begin(): Promise<void> {
+    const { run } = this.#document.state;
+    if (run?.snapshot !== undefined && (await this.#stillThere(run.snapshot))) {
+      this.#resumed = true;
+    } else if (run !== undefined && run.snapshot === undefined) {
+      await this.#takeSnapshot();
+    } else {
+      if (run !== undefined) await this.#giveUp(run);
+      await this.#newRun();
+      await this.#takeSnapshot();
+    }
+    await this.#decideDisks();
+    for (const snapshot of this.#run.snapshot!.disks) {
+      if (this.#run.disks[snapshot.disk] === undefined) continue;
+      const record = this.#recordOf(snapshot.disk);
+      this.#runners.push(this.#runner(snapshot, record));
+    }
+  }
+
+  #runner(snapshot: DiskRecord["snapshot"], record: DiskRecord | undefined): DiskRunner {
+    const { size } = this.#run.disks[snapshot.disk]!;
+    const meter = {
+      setPhase: (phase: Parameters<ReturnType<ProgressMeter["disk"]>["setPhase"]>[0]) =>
+        this.#meter.disk(snapshot.disk, { totalBytes: size }).setPhase(phase),
+      setTotal: (bytes: number) => this.#meter.disk(snapshot.disk, { totalBytes: size }).setTotal(bytes),
+      advance: (done: number, moved?: number) => this.#meter.disk(snapshot.disk, { totalBytes: size }).advance(done, moved),
+    };
+    return new DiskRunner({
+      job: this.#job,
+      settings: this.#settings,
+      document: this.#document,
+      lease: this.#lease,
+      run: this.#run.id,
+      snapshot,
+      record,
+      meter,
+      pause: this.#options.pause,
+      signal: this.#signal,
+    });
+  }
+
+  #recordOf(disk: string): DiskRecord | undefined {
+    return this.#document.state.record?.disks.find((record) => record.disk === disk);
+  }
+
+  async #stillThere(snapshot: Snapshot): Promise<boolean> {
+    const first = snapshot.disks[0];
+    if (first === undefined) return false;
+    try {
+      const reader = await this.#job.source.open(first, { signal: this.#signal });
+      await reader[Symbol.asyncDispose]();
+      return true;
+    } catch (error) {
+      if (!isProviderError(error) || error.code !== "NOT_FOUND") throw error;
+      return false;
+    }
+  }
+
+  /** Ends a run whose snapshot is gone: its journals tell the next one which places of the target to distrust. */
+  async #giveUp(run: RunState): Promise<void> {
+    this.#settings.notice(
+      `The snapshot of the interrupted run ${run.id} is gone; a new run begins. What was copied of it is compared, not copied again.`,
+    );
+    await this.#document.update((state) => {
+      for (const disk of Object.keys(run.disks)) state.torn.push({ run: run.id, disk });
+      if (run.snapshot !== undefined) state.toRelease.push(run.snapshot);
+      delete state.run;
+    });
+    await this.#release();
+  }
+
+  async #newRun(): Promise<void> {
+    const { source, disks, id } = this.#job;
+    const machine = await source.machine(this.#job.machine, { signal: this.#signal });
+    const before = this.#document.state.record?.machine;
+    if (before !== undefined && before.id !== machine.id) {
+      throw new ProviderError(
+        "CONFIG_INVALID",
+        `Job ${id} replicates machine ${before.id} (${before.name}) and was asked to continue with ${machine.id} ` +
+          `(${machine.name}). Use another job id for another machine; the target was not touched.`,
+        { operation: "replicate" },
+      );
+    }
+    const chosen = chosenDisks(machine, disks);
+    await source.tracker?.enable?.(machine, { signal: this.#signal });
+    await this.#document.update((state) => {
+      state.runs++;
+      const run = `${String(state.runs).padStart(6, "0")}-${randomBytes(4).toString("hex")}`;
+      state.run = {
+        id: run,
+        startedAt: this.#startedAt,
+        snapshotKey: `${id}/${run}`,
+        machine: { ...machine, disks: chosen },
+        disks: {},
+        phase: "copying",
+      };
+    });
+  }
+
+  async #takeSnapshot(): Promise<void> {
+    const run = this.#run;
+    const { source, id } = this.#job;
+    const snapshot = await source.snapshot(run.machine, {
+      key: run.snapshotKey,
+      disks: run.machine.disks.map(({ key }) => key),
+      consistency: this.#settings.consistency,
+      job: id,
+      signal: this.#signal,
+    });
+    await this.#document.update((state) => (state.run!.snapshot = snapshot));
+    publish("diskferry:snapshot-take", () => ({
+      job: id,
+      run: run.id,
+      machine: run.machine.id,
+      snapshot: snapshot.id,
+      consistency: snapshot.consistency,
+      takenAt: snapshot.takenAt,
+    }));
+    const { consistency } = this.#settings;
+    if (CONSISTENCIES.indexOf(snapshot.consistency) >= CONSISTENCIES.indexOf(consistency)) return;
+    throw new ProviderError(
+      "UNSUPPORTED",
+      `Machine ${run.machine.name} gave a snapshot of consistency "${snapshot.consistency}" where "${consistency}" was ` +
+        `asked for. Mend the guest's quiescing, or ask for less.`,
+      { operation: "snapshot" },
+    );
+  }
+
+  /** Creates the volumes and settles how each disk is copied; written down before anything is written to them. */
+  async #decideDisks(): Promise<void> {
+    const { target, source, id } = this.#job;
+    for (const snapshot of this.#run.snapshot!.disks) {
+      if (this.#run.disks[snapshot.disk] !== undefined) continue;
+      const disk = this.#run.machine.disks.find(({ key }) => key === snapshot.disk);
+      if (disk === undefined) continue;
+      const record = this.#recordOf(disk.key);
+      const sized = { key: disk.key, size: snapshot.size };
+      if (snapshot.size % 512 !== 0 || snapshot.size === 0) {
+        throw new ProviderError(
+          "CONFIG_INVALID",
+          `Disk ${disk.key} of ${this.#run.machine.name} has ${snapshot.size} bytes: a disk's size is a multiple of 512, ` +
+            `and not zero. Pad the file to a whole number of sectors.`,
+          { operation: "replicate" },
+        );
+      }
+      const decision = decide(sized, record, source.tracker, this.#settings.digest === undefined ? { mode: this.#settings.mode } : { mode: this.#settings.mode, digest: this.#settings.digest });
+      for (const fallback of decision.fallbacks) {
+        this.#settings.notice(`Disk ${disk.key}: ${fallback.from} → ${fallback.to}: ${fallback.reason}`);
+      }
+      if (decision.fallbacks.length > 0 && this.#settings.onTrackingLost === "fail" && decision.mode !== "incremental") {
+        const lost = decision.fallbacks[0]!;
+        if (source.tracker !== undefined && lost.from === "incremental") {
+          throw new ProviderError("TRACKING_LOST", `Disk ${disk.key}: ${lost.reason}; this job is told to stop then.`);
+        }
+      }
+      const volume = await target.create({
+        key: stateKey(id, this.#run.machine.id, disk.key),
+        size: snapshot.size,
+        name: `${this.#run.machine.name} ${disk.name ?? disk.key}`,
+        job: id,
+        signal: this.#signal,
+      });
+      const shape = await this.#shapeOf(snapshot, record, decision.mode, volume);
+      await this.#document.update((state) => {
+        state.run!.disks[disk.key] = {
+          size: snapshot.size,
+          volume,
+          mode: decision.mode,
+          ...(decision.since === undefined ? {} : { since: decision.since }),
+          ...shape,
+          generation: "",
+          fallbacks: decision.fallbacks,
+        };
+      });
+    }
+  }
+
+  /** Leaf and digest: those of the record while it is carried on, else the wanted ones and what the ends demand. */
+  async #shapeOf(
+    snapshot: DiskRecord["snapshot"],
+    record: DiskRecord | undefined,
+    mode: string,
+    volume: DiskRecord["volume"],
+  ): Promise<{ leaf: number; digest: RunState["disks"][string]["digest"] }> {
+    const { digest, leaf } = this.#settings;
+    if (record !== undefined && mode !== "full") return { leaf: record.leaf, digest: record.manifest?.algorithm ?? "none" };
+    const wait = { signal: this.#signal };
+    const reader = await this.#job.source.open(snapshot, wait);
+    const readerBlock = reader.blockSize;
+    await reader[Symbol.asyncDispose]();
+    const base = record === undefined ? {} : { base: record.volume };
+    const request = { run: this.#run.id, epoch: this.#lease.epoch, job: this.#job.id, ...base, ...wait };
+    const writer = await this.#job.target.open(volume, request);
+    const { blockSize, digest: demanded } = writer;
+    await writer[Symbol.asyncDispose]();
+    const chosen = Math.max(leaf ?? 0, chooseLeaf(leaf === undefined ? snapshot.size : 0, readerBlock, blockSize));
+    return { leaf: leaf === undefined ? chosen : Math.max(leaf, readerBlock, blockSize), digest: demanded ?? digest ?? preferredAlgorithm() };
+  }
+
+  async #copyDisks(): Promise<boolean> {
+    const slots = new Slots(this.#settings.parallelDisks);
+    const outcomes = await Promise.allSettled(
+      this.#runners.map((runner) =>
+        slots.use(async () => {
+          this.#signal.throwIfAborted();
+          if (!(await runner.copy())) return false;
+          await runner.verify("before-commit");
+          return true;
+        }).catch((error: unknown) => {
+          // The other disks stop at once: without this one there will be no record.
+          this.#stop.abort(error);
+          throw error;
+        }),
+      ),
+    );
+    const { signal } = this.#options;
+    if (signal?.aborted === true) throw signal.reason;
+    if (this.#stop.signal.aborted) throw this.#stop.signal.reason;
+    return outcomes.every((outcome) => outcome.status === "fulfilled" && outcome.value);
+  }
+
+  async #commit(): Promise<void> {
+    if (this.#run.phase !== "committing") {
+      await this.#document.update((state) => (state.run!.phase = "committing"));
+    }
+    for (const runner of this.#runners) {
+      await runner.commit();
+      await runner.verify("after-commit");
+    }
+  }
+
+  #receipts(): Receipt[] {
+    const { receiptKey, verify } = this.#settings;
+    const { machine, snapshot, id } = this.#run;
+    const receipts: Receipt[] = [];
+    for (const { report } of this.#runners) {
+      if (report.root === undefined || report.digest === "none") continue;
+      const disk = snapshot!.disks.find((found) => found.disk === report.disk)!;
+      const facts = {
+        job: this.#job.id,
+        machine: machine.id,
+        disk: report.disk,
+        size: report.size,
+        source: { snapshot: disk.id, takenAt: snapshot!.takenAt, consistency: snapshot!.consistency },
+        manifest: { algorithm: report.digest, leaf: report.leaf, root: report.root },
+        volume: report.volume!.id,
+        run: id,
+        verified: { mode: verify, bytes: report.verifiedBytes },
+        issuedAt: new Date().toISOString(),
+      };
+      receipts.push(issueReceipt(facts, receiptKey === undefined ? {} : { privateKey: receiptKey }));
+    }
+    return receipts;
+  }
+
+  /** The one write that makes the run count. */
+  async #record(): Promise<void> {
+    const { source, store, id } = this.#job;
+    const run = this.#run;
+    const snapshot = run.snapshot!;
+    const disks: DiskRecord[] = [];
+    for (const runner of this.#runners) {
+      const state = run.disks[runner.disk]!;
+      const diskSnapshot = snapshot.disks.find((found) => found.disk === runner.disk)!;
+      const checkpoint = await source.tracker?.checkpoint(diskSnapshot, { signal: this.#signal });
+      if (checkpoint !== undefined && checkpoint.length > MOST_CHECKPOINT) {
+        throw new ProviderError("UNEXPECTED", `the checkpoint of disk ${runner.disk} is longer than ${MOST_CHECKPOINT} characters`);
+      }
+      runner.report.checkpoint = checkpoint !== undefined;
+      const record: DiskRecord = {
+        disk: runner.disk,
+        size: state.size,
+        volume: this.#document.state.run!.disks[runner.disk]!.committed!,
+        snapshot: diskSnapshot,
+        mode: state.mode,
+        leaf: state.leaf,
+      };
+      const manifest = this.#document.state.run!.disks[runner.disk]!.copied?.manifest;
+      if (manifest !== undefined) record.manifest = manifest;
+      if (checkpoint !== undefined) record.checkpoint = checkpoint;
+      disks.push(record);
+    }
+    const keepsBase = source.tracker?.keepsBase === true && disks.some((disk) => disk.checkpoint !== undefined);
+    await this.#document.update((state) => {
+      const before = state.record;
+      // The last snapshot was kept as the base of this run, if it was kept at all; releasing twice does no harm.
+      if (source.tracker?.keepsBase === true && before !== undefined) state.toRelease.push(before.snapshot);
+      if (!keepsBase) state.toRelease.push(snapshot);
+      state.record = { run: run.id, at: new Date().toISOString(), machine: run.machine, snapshot, disks };
+      state.torn = [];
+      delete state.run;
+    });
+    publish("diskferry:record-write", () => ({ job: id, run: run.id }));
+    await this.#sweep(store, disks);
+  }
+
+  /** Removes journals and pages that nothing refers to any more. What is missed now goes the next time. */
+  async #sweep(store: Job["store"], disks: readonly DiskRecord[]): Promise<void> {
+    const wait = { signal: this.#signal };
+    for await (const key of store.list(stateKey("jobs", this.#job.id, "journals"), wait)) await store.delete(key, wait);
+    for (const disk of disks) {
+      if (disk.manifest === undefined) continue;
+      const pages = keyOf.pages(this.#job.id, disk.disk);
+      await collect(store, pages, [await openManifest(store, pages, disk.manifest, wait)], wait);
+    }
+  }
+
+  /** Releases what no checkpoint needs; this has to succeed before another snapshot is taken. */
+  async #release(): Promise<void> {
+    for (const snapshot of this.#document.state.toRelease) {
+      await this.#job.source.release(snapshot, { signal: this.#signal });
+      await this.#document.update((state) => {
+        state.toRelease = state.toRelease.filter((kept) => kept.id !== snapshot.id);
+      });
+      publish("diskferry:snapshot-release", () => ({ job: this.#job.id, snapshot: snapshot.id }));
+    }
+  }
+
+  #report(
+    status: "done" | "paused",
+    receipts: Receipt[],
+    times?: { durableAt: string; previousTakenAt: string | undefined },
+  ): RunReport {
+    const run = this.#run;
+    const snapshot = run.snapshot!;
+    const disks = this.#runners.map((runner) => runner.report);
+    const sum = (of: (disk: DiskReport) => number): number => disks.reduce((total, disk) => total + of(disk), 0);
+    const endedAt = new Date().toISOString();
+    const report: RunReport = {
+      job: this.#job.id,
+      run: run.id,
+      machine: run.machine.id,
+      status,
+      resumed: this.#resumed,
+      snapshot: { id: snapshot.id, takenAt: snapshot.takenAt, consistency: snapshot.consistency },
+      disks,
+      fallbacks: disks.flatMap((disk) => disk.fallbacks),
+      startedAt: this.#startedAt,
+      endedAt,
+      receipts,
+    };
+    if (times !== undefined) {
+      report.metrics = measureRun({
+        startedAt: this.#startedAt,
+        endedAt,
+        takenAt: snapshot.takenAt,
+        ...times,
+        readBytes: sum((disk) => disk.read),
+        movedBytes: sum((disk) => disk.moved),
+        changedBytes: sum((disk) => disk.read + disk.zeroed),
+        fullBytes: sum((disk) => disk.size),
+      });
+    }
+    return report;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort(new DOMException("the run has ended", "AbortError"));
+    for (const runner of this.#runners) await runner[Symbol.asyncDispose]();
+  }
+}
+
+const MOST_CHECKPOINT = 4096;
+
+/** The disks a job is about. @throws ProviderError naming a disk that is missing or cannot be copied. */
+export function chosenDisks(machine: Machine, keys: readonly string[] | undefined): Disk[] {
+  if (keys === undefined) {
+    const eligible = machine.disks.filter((disk) => disk.ineligible === undefined);
+    if (eligible.length > 0) return eligible;
+    const why = machine.disks.map((disk) => `${disk.key}: ${disk.ineligible}`).join("; ");
+    throw new ProviderError("UNSUPPORTED", `Machine ${machine.name} has no disk that can be copied. ${why}`);
+  }
+  return keys.map((key) => {
+    const disk = machine.disks.find((found) => found.key === key);
+    if (disk === undefined) {
+      const known = machine.disks.map((found) => found.key).join(", ");
+      throw new ProviderError("NOT_FOUND", `Machine ${machine.name} has no disk ${key}; it has ${known}.`);
+    }
+    if (disk.ineligible !== undefined) {
+      throw new ProviderError("UNSUPPORTED", `Disk ${key} of ${machine.name} cannot be copied: ${disk.ineligible}`);
+    }
+    return disk;
+  });
+}

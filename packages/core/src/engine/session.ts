@@ -1,0 +1,177 @@
+import { isProviderError, ProviderError } from "../provider/error.ts";
+import type { BlockReader, DigestAlgorithm } from "../provider/reader.ts";
+import type { BlockWriter } from "../provider/target.ts";
+import type { Wait } from "../provider/wait.ts";
+import { hashPool, type HashPool } from "../manifest/hash-pool.ts";
+import { attemptLayer, type AttemptPolicy } from "./attempts.ts";
+import { Copier, type Batch, type BatchResult } from "./copier.ts";
+import { threadLane, WorkerLane, type CopyLane } from "./copy-lane.ts";
+import { ReopeningReader } from "./reopening-reader.ts";
+import { compose } from "../layers/layer.ts";
+import { Slots } from "./slots.ts";
+
+export interface SessionOptions {
+  reader: BlockReader;
+  reopen: (wait: Wait) => Promise<BlockReader>;
+  /** Absent: only reads, digests and compares. */
+  writer: BlockWriter | undefined;
+  leaf: number;
+  itemLength: number;
+  algorithm: DigestAlgorithm | "none";
+  /** Worker threads where both ends have lanes; 0: none. */
+  workers: number;
+  /** Bytes of blocks per thread. */
+  memory: number;
+  attempts: AttemptPolicy;
+}
+
+/** How many batches a lane holds, so that it never runs dry between two. */
+const BATCHES_PER_LANE = 2;
+
+/**
+ * A reader and a writer joined by lanes, for as long as both live. It closes the reader; the writer is its owner's.
+ * The first failure of anything in it ends it; its
+ * owner opens another and repeats what was not durable.
+ */
+export class Session implements AsyncDisposable {
+  readonly writer: BlockWriter | undefined;
+  /** How many threads copy; 0: the calling one. */
+  readonly threads: number;
+  readonly #lanes: CopyLane[] = [];
+  readonly #free: CopyLane[] = [];
+  readonly #waiting: { resolve(lane: CopyLane): void; reject(error: unknown): void }[] = [];
+  readonly #owned: AsyncDisposable[] = [];
+  #failure: { error: unknown } | undefined;
+
+  constructor(options: SessionOptions, signal: AbortSignal) {
+    const { reader, writer } = options;
+    this.writer = writer;
+    this.threads = laneCount(options);
+    if (this.threads > 0) {
+      for (let lane = 0; lane < this.threads; lane++) this.#lanes.push(workerLane(options, signal));
+      this.#owned.push(reader);
+    } else {
+      const reopening = new ReopeningReader(reader, options.reopen);
+      const pool = options.algorithm === "none" ? undefined : hashPool(options.algorithm);
+      this.#lanes.push(threadLane(mainCopier(options, reopening, pool, signal)));
+      this.#owned.push(reopening);
+      if (pool !== undefined) this.#owned.push(pool);
+    }
+    for (let batch = 0; batch < BATCHES_PER_LANE; batch++) this.#free.push(...this.#lanes);
+  }
+
+  /** Gives a batch to a lane that has room, once there is one, and resolves with the promise of its result. */
+  async dispatch(batch: Batch): Promise<{ result: Promise<BatchResult> }> {
+    const lane = await this.#freeLane();
+    const result = lane.run(batch).then(
+      (done) => {
+        const next = this.#waiting.shift();
+        if (next === undefined) this.#free.push(lane);
+        else next.resolve(lane);
+        return done;
+      },
+      (error: unknown) => {
+        this.#fail(error);
+        throw error;
+      },
+    );
+    result.catch(() => {});
+    return { result };
+  }
+
+  #freeLane(): Promise<CopyLane> {
+    if (this.#failure !== undefined) return Promise.reject(this.#failure.error as Error);
+    const lane = this.#free.shift();
+    if (lane !== undefined) return Promise.resolve(lane);
+    return new Promise((resolve, reject) => this.#waiting.push({ resolve, reject }));
+  }
+
+  #fail(error: unknown): void {
+    this.#failure ??= { error };
+    for (const waiting of this.#waiting.splice(0)) waiting.reject(this.#failure.error);
+  }
+
+  /** Makes durable all that resolved before. */
+  async flush(wait: Wait): Promise<void> {
+    const notes = await Promise.all(this.#lanes.map((lane) => lane.settle()));
+    for (const note of notes) if (note !== undefined) this.writer?.lane?.merge?.(note);
+    await this.writer?.flush(wait);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#fail(new DOMException("the session was closed", "AbortError"));
+    await Promise.all(this.#lanes.map((lane) => lane[Symbol.asyncDispose]()));
+    for (const owned of this.#owned) await owned[Symbol.asyncDispose]();
+  }
+}
+
+/** Whether a failure may be mended by opening the reader or the writer again. */
+export function isMendable(error: unknown): boolean {
+  return isProviderError(error) && (error.code === "UNAVAILABLE" || error.retryable);
+}
+
+/** How many lanes both ends allow. */
+function laneCount({ reader, writer, workers }: SessionOptions): number {
+  if (reader.lane === undefined || (writer !== undefined && writer.lane === undefined)) return 0;
+  if (writer?.digest !== undefined || reader.order === "ascending") return 0;
+  return Math.min(workers, reader.lane.limit ?? Infinity, writer?.lane?.limit ?? Infinity);
+}
+
+function workerLane(options: SessionOptions, signal: AbortSignal): CopyLane {
+  const { reader, writer, leaf, itemLength, attempts, algorithm, memory } = options;
+  if (reader.lane === undefined) throw new ProviderError("UNEXPECTED", "a reader without a lane has no worker");
+  const writerLane = writer?.lane;
+  const plain = writerLane && { module: writerLane.module, data: writerLane.data };
+  return new WorkerLane(
+    {
+      reader: reader.lane,
+      writer: plain,
+      leaf,
+      itemLength,
+      depth: Math.max(1, Math.floor(memory / itemLength)),
+      algorithm: algorithm === "none" ? undefined : algorithm,
+      policy: attempts,
+    },
+    signal,
+  );
+}
+
+function mainCopier(options: SessionOptions, reader: BlockReader, pool: HashPool | undefined, signal: AbortSignal): Copier {
+  const { writer, leaf, itemLength } = options;
+  return new Copier(
+    {
+      reader,
+      writer,
+      passDigests: writer?.digest !== undefined,
+      leaf,
+      itemLength,
+      depth: depthOf(reader, writer, Math.max(1, Math.floor(options.memory / itemLength))),
+      hash: pool && ((block, unit, wait) => pool.hash(block, unit, { signal: wait })),
+      layer: boundedLayer(reader, writer, options.attempts),
+    },
+    signal,
+  );
+}
+
+/** So many items at once that reads and writes are both as many as their sides allow, within the memory. */
+export function depthOf(
+  reader: { readonly concurrency?: number },
+  writer: { readonly concurrency?: number } | undefined,
+  most: number,
+): number {
+  return Math.max(1, Math.min(most, (reader.concurrency ?? 1) + (writer === undefined ? 0 : (writer.concurrency ?? 1))));
+}
+
+/** Attempts around every call, and never more calls at once than either side allows. */
+export function boundedLayer(
+  reader: { readonly concurrency?: number },
+  writer: { readonly concurrency?: number } | undefined,
+  policy: AttemptPolicy,
+): ReturnType<typeof attemptLayer> {
+  const reads = new Slots(reader.concurrency ?? 1);
+  const writes = new Slots(writer?.concurrency ?? 1);
+  return compose([
+    (call, run) => (call.side === "source" ? reads : writes).use(() => run(call)),
+    attemptLayer(policy),
+  ]);
+}

@@ -1,0 +1,160 @@
+import { digestLength, zeroDigest } from "../manifest/digest.ts";
+import type { DigestAlgorithm } from "../provider/reader.ts";
+import type { Extent, Tile } from "../provider/extents.ts";
+import type { Batch, CopyItem } from "./copier.ts";
+import { workOf } from "./grid.ts";
+import type { Knowledge } from "./knowledge.ts";
+import { distrust } from "./tiles.ts";
+
+/** Batches that become durable together. */
+export interface Group {
+  batches: Batch[];
+  /** Everything in it, ascending: the journal's intent. */
+  extents: Extent[];
+  /** Bytes of it that will be read. */
+  bytes: number;
+}
+
+export interface WorkPlanOptions {
+  knowledge: Knowledge;
+  algorithm: DigestAlgorithm | "none";
+  itemLength: number;
+  /** The most bytes of one zero item. */
+  zeroLength: number;
+  /** Whether the target is proven to read as zeroes wherever no run wrote. */
+  blank: boolean;
+  /** Whether digests of the target are to be compared with, asked for every item: not when everything has to be sent. */
+  compare: () => boolean;
+  /** Whether the target holds the record's content, so that changed parts of a leaf are enough. */
+  parts: boolean;
+  /** Asked anew for every group. */
+  groupBytes: () => number;
+  groupMs: number;
+  /** Told of bytes that need no work: done by an earlier attempt, or known to be right already. */
+  settled(bytes: number): void;
+}
+
+/** Items that travel together to a lane. */
+const BATCH_BYTES = 8 << 20;
+const BATCH_ITEMS = 128;
+const GROUP_ITEMS = 8192;
+
+/**
+ * The work that tiles leave to do, in groups: leaves that an earlier attempt of this run made durable are left out, and
+ * so are zeroes where the target is known to hold them.
+ */
+export async function* planWork(tiles: AsyncIterable<Tile>, options: WorkPlanOptions): AsyncGenerator<Group, void> {
+  const { knowledge, itemLength, zeroLength } = options;
+  const { leaf, size } = knowledge;
+  const trusted = distrust(tiles, (offset, end) => knowledge.nextSuspect(offset, end));
+  let group: Group = { batches: [], extents: [], bytes: 0 };
+  let batch: Batch = { id: 0, items: [] };
+  let batchBytes = 0;
+  let items = 0;
+  let nextId = 1;
+  let begunAt = performance.now();
+
+  const closeBatch = (): void => {
+    if (batch.items.length === 0) return;
+    batch.id = nextId++;
+    group.batches.push(batch);
+    batch = { id: 0, items: [] };
+    batchBytes = 0;
+  };
+
+  for await (const whole of workOf(trusted, { leaf, size, itemLength, zeroLength })) {
+    for (const item of undone(whole, knowledge, options.settled)) {
+      const work = await decideItem(item, options);
+      if (work === undefined) {
+        options.settled(item.length);
+        continue;
+      }
+      batch.items.push(work);
+      items++;
+      if (work.kind === "copy") {
+        batchBytes += work.length;
+        group.bytes += work.length;
+      }
+      const last = group.extents.at(-1);
+      if (last !== undefined && last.offset + last.length === work.offset) last.length += work.length;
+      else group.extents.push({ offset: work.offset, length: work.length });
+      if (batchBytes >= BATCH_BYTES || batch.items.length >= BATCH_ITEMS) closeBatch();
+    }
+    const late = items > 0 && performance.now() - begunAt >= options.groupMs;
+    if (group.bytes >= options.groupBytes() || items >= GROUP_ITEMS || late) {
+      closeBatch();
+      yield group;
+      group = { batches: [], extents: [], bytes: 0 };
+      items = 0;
+      begunAt = performance.now();
+    }
+  }
+  closeBatch();
+  if (group.batches.length > 0) yield group;
+}
+
+/** The pieces of an item whose leaves are not done yet. */
+function* undone(item: CopyItemShape, knowledge: Knowledge, settled: (bytes: number) => void): Generator<CopyItemShape> {
+  const [first, count] = knowledge.leavesOf(item);
+  const end = item.offset + item.length;
+  let position = item.offset;
+  for (const run of knowledge.done.runs(first, first + count)) {
+    const start = run.leaf * knowledge.leaf;
+    const stop = Math.min(end, start + run.count * knowledge.leaf);
+    if (start > position) yield slice(item, position, start);
+    settled(stop - start);
+    position = stop;
+  }
+  if (position < end) yield position === item.offset ? item : slice(item, position, end);
+}
+
+type CopyItemShape = Omit<CopyItem, "base" | "blank">;
+
+function slice(item: CopyItemShape, start: number, end: number): CopyItemShape {
+  const piece: CopyItemShape = { offset: start, length: end - start, kind: item.kind };
+  const inside = <T extends Extent>(extents: readonly T[]): T[] =>
+    extents
+      .map((extent) => {
+        const from = Math.max(extent.offset, start);
+        return { ...extent, offset: from, length: Math.min(extent.offset + extent.length, end) - from };
+      })
+      .filter((extent) => extent.length > 0);
+  if (item.parts !== undefined) piece.parts = inside(item.parts);
+  if (item.pieces !== undefined) piece.pieces = inside(item.pieces);
+  return piece;
+}
+
+/** What an item needs; undefined: nothing, the target holds it already. */
+async function decideItem(item: CopyItemShape, options: WorkPlanOptions): Promise<CopyItem | undefined> {
+  const { knowledge, algorithm } = options;
+  const suspect = knowledge.isSuspect(item);
+  const work: CopyItem = { ...item, blank: options.blank && !suspect };
+  if (suspect || !options.parts) delete work.parts;
+  const [first, count] = knowledge.leavesOf(item);
+  const { builder } = knowledge;
+  if (builder !== undefined && algorithm !== "none") {
+    if (item.kind === "zero") {
+      const zeroes = zeroDigests(algorithm, knowledge, first, count);
+      const held = options.compare() && Buffer.compare(await builder.digests(first, count), zeroes) === 0;
+      if (held) return undefined;
+      if (work.blank) {
+        await builder.setMany(first, zeroes);
+        return undefined;
+      }
+    } else if (options.compare()) {
+      work.base = await builder.digests(first, count);
+    }
+  } else if (item.kind === "zero" && work.blank) return undefined;
+  return work;
+}
+
+/** The digests of leaves that hold zeroes; the disk's last leaf may be short. */
+export function zeroDigests(algorithm: DigestAlgorithm, shape: { leaf: number; size: number }, first: number, count: number): Uint8Array {
+  const digests = new Uint8Array(count * digestLength);
+  const full = zeroDigest(algorithm, shape.leaf);
+  for (let index = 0; index < count; index++) {
+    const length = Math.min(shape.leaf, shape.size - (first + index) * shape.leaf);
+    digests.set(length === shape.leaf ? full : zeroDigest(algorithm, length), index * digestLength);
+  }
+  return digests;
+}

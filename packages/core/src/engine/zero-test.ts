@@ -1,0 +1,42 @@
+const ZEROES = Buffer.alloc(1 << 20);
+
+/** Whether every byte is zero. Compares whole memory; never samples. */
+export function isZero(bytes: Uint8Array): boolean {
+  const view = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  for (let at = 0; at < view.length; at += ZEROES.length) {
+    const end = Math.min(at + ZEROES.length, view.length);
+    if (view.compare(ZEROES, 0, end - at, at, end) !== 0) return false;
+  }
+  return true;
+}
+
+/** A shared run of zeroes of at most 1 MiB, for writers that know no other way to clear a range. Never write to it. */
+export function zeroBytes(length: number): Uint8Array {
+  return ZEROES.subarray(0, length);
+}
+
+export const MOST_ZERO_BYTES: number = ZEROES.length;
+
+export interface Span {
+  start: number;
+  end: number;
+  zero: boolean;
+}
+
+/**
+ * Splits [start, end) of `bytes` into runs of data and runs of zeroes, on multiples of `unit` counted from the
+ * beginning of `bytes`.
+ */
+export function spansOf(bytes: Uint8Array, start: number, end: number, unit: number): Span[] {
+  const spans: Span[] = [];
+  let position = start;
+  while (position < end) {
+    const stop = Math.min(end, position - (position % unit) + unit);
+    const zero = isZero(bytes.subarray(position, stop));
+    const last = spans.at(-1);
+    if (last !== undefined && last.zero === zero) last.end = stop;
+    else spans.push({ start: position, end: stop, zero });
+    position = stop;
+  }
+  return spans;
+}
