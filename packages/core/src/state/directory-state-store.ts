@@ -61,7 +61,7 @@ class DirectoryStateStore implements StateStore {
     this.#directories = directories;
     this.#self = self;
     this.#locks = new FileLocks(files, join(root, "locks"), join(root, "new"), self);
-    this.#logs = new DurableLogs(files);
+    this.#logs = new DurableLogs(files, (path) => directories.ensure(path));
   }
 
   async get(key: string, wait?: Wait): Promise<StateRecord | undefined> {
@@ -109,9 +109,7 @@ class DirectoryStateStore implements StateStore {
 
   async append(key: string, bytes: Uint8Array, wait?: Wait): Promise<void> {
     wait?.signal?.throwIfAborted();
-    const path = this.#path(key, "log");
-    await this.#directories.ensure(dirname(path));
-    await this.#logs.append(path, bytes);
+    await this.#logs.append(this.#path(key, "log"), bytes);
   }
 
   async *log(key: string, wait?: Wait): AsyncIterable<Uint8Array> {

@@ -13,8 +13,12 @@ export class DurableLogs {
   /** Logs whose end is not known after a failure: what is appended behind it would be taken for damage. */
   readonly #broken = new Set<string>();
 
-  constructor(files: StateFiles) {
+  readonly #ensureDirectory: (path: string) => Promise<void>;
+
+  /** `ensureDirectory` makes the directory of a new log durably. */
+  constructor(files: StateFiles, ensureDirectory: (path: string) => Promise<void>) {
     this.#files = files;
+    this.#ensureDirectory = ensureDirectory;
   }
 
   append(path: string, bytes: Uint8Array): Promise<void> {
@@ -54,6 +58,7 @@ export class DurableLogs {
   async #opened(path: string): Promise<AppendFile> {
     let file = this.#open.get(path);
     if (file === undefined) {
+      await this.#ensureDirectory(dirname(path));
       file = await this.#files.open(path);
       // Its name may be new: an append is durable only where its file can be found again.
       await this.#files.syncDirectory(dirname(path));

@@ -34,7 +34,13 @@ export class FileLocks {
   readonly #patienceMs: number;
 
   /** `directory` holds the locks, `scratch` files that are being made; both exist, on one file system. */
-  constructor(files: StateFiles, directory: string, scratch: string, self: ProcessIdentity, patience = patienceMs) {
+  constructor(
+    files: StateFiles,
+    directory: string,
+    scratch: string,
+    self: ProcessIdentity,
+    patience: number = patienceMs,
+  ) {
     this.#files = files;
     this.#directory = directory;
     this.#scratch = scratch;
@@ -56,9 +62,9 @@ export class FileLocks {
   async #take(path: string, deadline: number, wait: Wait | undefined): Promise<void> {
     const token = randomUUID();
     const made = join(this.#scratch, `lock-${token}`);
-    // Durable before it gets its name: a power loss must not leave a lock of which nobody can tell whose it was.
-    await this.#files.create(made, Buffer.from(JSON.stringify({ token, owner: this.#self })));
     try {
+      // Durable before it gets its name: a power loss must not leave a lock of which nobody can tell whose it was.
+      await this.#files.create(made, Buffer.from(JSON.stringify({ token, owner: this.#self })));
       for (;;) {
         wait?.signal?.throwIfAborted();
         if (await this.#link(made, path)) return;
@@ -74,7 +80,8 @@ export class FileLocks {
         await sleep(1 + Math.random() * longestPauseMs, undefined, { signal: wait?.signal });
       }
     } finally {
-      await this.#files.remove(made);
+      // What failed before matters more than a file left behind, which a later opening removes.
+      await this.#files.remove(made).catch(() => false);
     }
   }
 

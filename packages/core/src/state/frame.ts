@@ -7,7 +7,7 @@ const magic = 0x314a6644;
 export const frameHeaderLength = 16;
 
 /** The longest payload of a frame, in bytes, which bounds what a reader holds. */
-export const longestPayload = 4 * 1024 * 1024;
+export const longestPayload: number = 4 * 1024 * 1024;
 
 /** What the bytes at some place of a log turned out to be. */
 export type FrameFound =
