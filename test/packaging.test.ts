@@ -117,7 +117,7 @@ test("core and its author's door share one ProviderError", async () => {
   expect(await inProject(code)).toBe("true");
 });
 
-test("every worker and lane is a file of its own beside index.js and can be loaded", async () => {
+test("every worker and lane is a file of its own beside index.js", async () => {
   for (const each of packages) {
     for (const program of Object.keys(entriesOf(each).programs)) {
       expect(packed.get(each.manifest.name)?.files).toContain(`dist/${program}.js`);
