@@ -11,3 +11,14 @@ export { replicate, type RunOptions, type RunReport } from "./engine/replicate.t
 export type * from "./engine/job.ts";
 export { blockStream, BlockStream, type BlockStreamOptions, type StreamBlock } from "./engine/block-stream.ts";
 export { Limits } from "./engine/limits.ts";
+export { beginRun, transfer, transferSlice, type RunTicket, type SliceOptions, type SliceReport, type TransferOptions } from "./engine/transfer.ts";
+export { verify, type DiskVerification, type VerificationReport, type VerifyOptions } from "./engine/verify.ts";
+export { audit, type AuditOptions, type AuditReport, type DiskAudit } from "./engine/audit.ts";
+export { launch, terminate, type LaunchOptions } from "./engine/launch.ts";
+export { cutover, finalizeCutover, revertCutover, type CutoverOptions, type CutoverReport } from "./engine/cutover.ts";
+export { plan, type DiskPlan, type Figure, type Plan } from "./engine/plan.ts";
+export { status, type JobStatus } from "./engine/status.ts";
+export { cleanup, type CleanupOptions, type CleanupReport } from "./engine/cleanup.ts";
+export type { DiskReport } from "./engine/disk-run.ts";
+export type { AttemptPolicy } from "./engine/attempts.ts";
+export type { CutoverState } from "./engine/job-state.ts";

@@ -1,7 +1,8 @@
 import type { Disk } from "../provider/source.ts";
 import type { ChangeTracker, Checkpoint } from "../provider/tracker.ts";
-import type { Fallback, JobOptions, RunMode } from "./job.ts";
+import type { Fallback, RunMode } from "./job.ts";
 import type { DiskRecord } from "./job-state.ts";
+import type { Settings } from "./settings.ts";
 
 /** How a disk will be copied, and what was given up on the way to that choice. */
 export interface Decision {
@@ -17,9 +18,9 @@ export function decide(
   disk: Pick<Disk, "key" | "size">,
   record: DiskRecord | undefined,
   tracker: ChangeTracker | undefined,
-  options: Pick<JobOptions, "mode" | "digest">,
+  options: Pick<Settings, "mode" | "digest">,
 ): Decision {
-  const wanted = options.mode ?? "auto";
+  const wanted = options.mode;
   if (record === undefined) return { mode: "full", reason: "there is no record of an earlier run", fallbacks: [] };
   if (wanted === "full") return { mode: "full", reason: "a full copy was asked for", fallbacks: [] };
   const fallbacks: Fallback[] = [];
@@ -44,7 +45,7 @@ function obstacleToIncremental(
   disk: Pick<Disk, "key" | "size">,
   record: DiskRecord,
   tracker: ChangeTracker | undefined,
-  options: Pick<JobOptions, "digest">,
+  options: Pick<Settings, "digest">,
 ): string | undefined {
   if (tracker === undefined) return "this source does not track changes";
   if (record.checkpoint === undefined) return "the last run left no checkpoint";

@@ -140,6 +140,9 @@ export class DiskRunner {
       );
     }
     if (state.generation !== writer.generation) {
+      if (!document.writable) {
+        throw new ProviderError("FENCED", `The write of run ${run} that this slice belongs to is gone; it stops.`);
+      }
       if (state.generation !== "" && state.copied !== undefined) await this.#change((disk) => delete disk.copied);
       await this.#change((disk) => (disk.generation = writer.generation));
     }

@@ -131,11 +131,11 @@ const SMALLEST_LEAF = 64 << 10;
 const WANTED_LEAVES = 512 << 10;
 
 /**
- * The leaf of a new replica, in bytes: 64 KiB on small disks, up to 1 MiB on large ones, and at least the block size
- * of either end.
+ * The leaf of a new replica, in bytes: 64 KiB on small disks, up to 1 MiB on large ones. It grows further where either
+ * end has larger blocks.
  */
-export function chooseLeaf(size: number, ...blockSizes: readonly number[]): number {
+export function chooseLeaf(size: number): number {
   let leaf = SMALLEST_LEAF;
   while (leaf < MEBIBYTE && size / leaf > WANTED_LEAVES) leaf *= 2;
-  return Math.max(leaf, ...blockSizes);
+  return leaf;
 }

@@ -68,6 +68,8 @@ export interface RunState {
 export interface TornJournal {
   run: string;
   disk: string;
+  /** Id of the volume it wrote. */
+  volume: string;
 }
 
 export interface CutoverState {
@@ -137,6 +139,11 @@ export class JobDocument {
       );
     }
     return new JobDocument(store, state, found.revision, lease);
+  }
+
+  /** Whether it was read under a lease. */
+  get writable(): boolean {
+    return this.#lease !== undefined;
   }
 
   get state(): Readonly<JobState> {

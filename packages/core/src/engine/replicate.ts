@@ -15,7 +15,7 @@ import { decide } from "./decide.ts";
 import { DiskRunner, type DiskReport } from "./disk-run.ts";
 import { chooseLeaf } from "./grid.ts";
 import type { Fallback, Job } from "./job.ts";
-import { JobDocument, keyOf, type DiskRecord, type RunState } from "./job-state.ts";
+import { JobDocument, keyOf, type DiskRecord, type DiskRun, type RunState } from "./job-state.ts";
 import { CONSISTENCIES, settingsOf, type Settings } from "./settings.ts";
 import { Slots } from "./slots.ts";
 
@@ -73,7 +73,8 @@ export async function acquire(job: Job, settings: Settings, wait: Wait): Promise
   return lease;
 }
 
-class Replication implements AsyncDisposable {
+/** One run of a job, from its snapshot to its record. */
+export class Replication implements AsyncDisposable {
   readonly #job: Job;
   readonly #settings: Settings;
   readonly #lease: Lease;
@@ -97,11 +98,7 @@ class Replication implements AsyncDisposable {
 
   async go(): Promise<RunReport> {
     const { id } = this.#job;
-    this.#document = await JobDocument.read(this.#job.store, id, this.#lease, { signal: this.#signal });
-    await this.#finishCutoverFirst();
-    await this.#release();
-    await this.#begin();
-    const run = this.#run;
+    const run = await this.prepare();
     this.#meter = new ProgressMeter({
       onProgress: this.#options.onProgress,
       job: id,
@@ -122,6 +119,17 @@ class Replication implements AsyncDisposable {
     return report;
   }
 
+  /** Finds the run under way or begins one: snapshot, volumes, modes. Nothing is copied. */
+  async prepare(): Promise<RunState> {
+    this.#document = await JobDocument.read(this.#job.store, this.#job.id, this.#lease, { signal: this.#signal });
+    this.#refuseAfterCutover();
+    await this.#release();
+    await this.#begin();
+    // So that slices, which read the document and never write it, find the epoch they work under.
+    await this.#document.update(() => {});
+    return this.#run;
+  }
+
   /** The run as it is, kept after its record was written. */
   #lastRun: RunState | undefined;
   get #run(): RunState {
@@ -130,14 +138,13 @@ class Replication implements AsyncDisposable {
     return this.#lastRun;
   }
 
-  #finishCutoverFirst(): Promise<void> {
-    const { cutover } = this.#document.state;
-    if (cutover === undefined || cutover.step === "reverted" || cutover.step === "begun") return Promise.resolve();
-    if (cutover.step === "stopped") return Promise.resolve();
+  #refuseAfterCutover(): void {
+    const step = this.#document.state.cutover?.step;
+    if (step === undefined || step === "begun" || step === "stopped" || step === "reverted") return;
     throw new ProviderError(
       "IN_USE",
-      `Job ${this.#job.id} is cut over (${cutover.step}): a new run would overwrite what the launched machine wrote. ` +
-        `Revert the cutover first, or begin a new job.`,
+      `Job ${this.#job.id} is cut over (${step}): a new run would overwrite what the launched machine wrote. Revert the ` +
+        `cutover first, or begin a new job.`,
       { operation: "replicate" },
     );
   }
@@ -207,7 +214,9 @@ class Replication implements AsyncDisposable {
       `The snapshot of the interrupted run ${run.id} is gone; a new run begins. What was copied of it is compared, not copied again.`,
     );
     await this.#document.update((state) => {
-      for (const disk of Object.keys(run.disks)) state.torn.push({ run: run.id, disk });
+      for (const [disk, { volume }] of Object.entries(run.disks)) {
+        state.torn.push({ run: run.id, disk, volume: volume.id });
+      }
       if (run.snapshot !== undefined) state.toRelease.push(run.snapshot);
       delete state.run;
     });
@@ -288,7 +297,7 @@ class Replication implements AsyncDisposable {
           { operation: "replicate" },
         );
       }
-      const decision = decide(sized, record, source.tracker, this.#settings.digest === undefined ? { mode: this.#settings.mode } : { mode: this.#settings.mode, digest: this.#settings.digest });
+      const decision = decide(sized, record, source.tracker, this.#settings);
       for (const fallback of decision.fallbacks) {
         this.#settings.notice(`Disk ${disk.key}: ${fallback.from} → ${fallback.to}: ${fallback.reason}`);
       }
@@ -313,22 +322,20 @@ class Replication implements AsyncDisposable {
           mode: decision.mode,
           ...(decision.since === undefined ? {} : { since: decision.since }),
           ...shape,
-          generation: "",
           fallbacks: decision.fallbacks,
         };
       });
     }
   }
 
-  /** Leaf and digest: those of the record while it is carried on, else the wanted ones and what the ends demand. */
+  /** Leaf, digest, generation: those of the record while it is carried on, else the wanted and what the ends demand. */
   async #shapeOf(
     snapshot: DiskRecord["snapshot"],
     record: DiskRecord | undefined,
     mode: string,
     volume: DiskRecord["volume"],
-  ): Promise<{ leaf: number; digest: RunState["disks"][string]["digest"] }> {
+  ): Promise<Pick<DiskRun, "leaf" | "digest" | "generation">> {
     const { digest, leaf } = this.#settings;
-    if (record !== undefined && mode !== "full") return { leaf: record.leaf, digest: record.manifest?.algorithm ?? "none" };
     const wait = { signal: this.#signal };
     const reader = await this.#job.source.open(snapshot, wait);
     const readerBlock = reader.blockSize;
@@ -336,10 +343,17 @@ class Replication implements AsyncDisposable {
     const base = record === undefined ? {} : { base: record.volume };
     const request = { run: this.#run.id, epoch: this.#lease.epoch, job: this.#job.id, ...base, ...wait };
     const writer = await this.#job.target.open(volume, request);
-    const { blockSize, digest: demanded } = writer;
+    const { blockSize, digest: demanded, generation } = writer;
     await writer[Symbol.asyncDispose]();
-    const chosen = Math.max(leaf ?? 0, chooseLeaf(leaf === undefined ? snapshot.size : 0, readerBlock, blockSize));
-    return { leaf: leaf === undefined ? chosen : Math.max(leaf, readerBlock, blockSize), digest: demanded ?? digest ?? preferredAlgorithm() };
+    if (record !== undefined && mode !== "full") {
+      return { leaf: record.leaf, digest: record.manifest?.algorithm ?? "none", generation };
+    }
+    const smallest = leaf === undefined ? chooseLeaf(snapshot.size) : leaf;
+    return {
+      leaf: Math.max(smallest, readerBlock, blockSize),
+      digest: demanded ?? digest ?? preferredAlgorithm(),
+      generation,
+    };
   }
 
   async #copyDisks(): Promise<boolean> {

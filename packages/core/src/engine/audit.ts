@@ -1,0 +1,169 @@
+import { randomInt } from "node:crypto";
+import { ProviderError } from "../provider/error.ts";
+import type { Extent, Tile } from "../provider/extents.ts";
+import type { DiskSnapshot, Snapshot } from "../provider/source.ts";
+import type { Wait } from "../provider/wait.ts";
+import { LeafBitmap } from "../manifest/bitmap.ts";
+import { compareDisk } from "./compare-disk.ts";
+import type { Job } from "./job.ts";
+import type { DiskRecord } from "./job-state.ts";
+import { manifestOf, recordOf } from "./recorded.ts";
+import { settingsOf, type Settings } from "./settings.ts";
+import { provenTiles } from "./tiles.ts";
+
+export interface AuditOptions extends Wait {
+  /** Leaves read of each disk. Default 2000. */
+  samples?: number | undefined;
+  /** The probability with which the stated bound holds, in (0, 1). Default 0.99. */
+  confidence?: number | undefined;
+  /** A number below `limit`, evenly distributed. Default: `crypto.randomInt`. */
+  random?: ((limit: number) => number) | undefined;
+}
+
+export interface DiskAudit {
+  disk: string;
+  /** Leaves that the tracker calls unchanged since the record. */
+  unchanged: number;
+  /** How many of them were read from the source and compared with the record. */
+  sampled: number;
+  /** How many of those had changed: the tracker missed a write. */
+  missed: number;
+  missedAt: Extent[];
+  /**
+   * With the stated confidence, less than this share of the leaves called unchanged has changed. 0 when all were read;
+   * absent when a miss was found.
+   */
+  bound?: number;
+  confidence: number;
+}
+
+/** What an audit found. Plain JSON. */
+export interface AuditReport {
+  job: string;
+  run: string;
+  sound: boolean;
+  disks: DiskAudit[];
+}
+
+/**
+ * Puts the tracker to the test: takes a snapshot, asks what changed since the record, and reads a random sample of what
+ * it calls unchanged from the source. Nothing is written to the target; the snapshot is released.
+ * @throws ProviderError UNSUPPORTED where there is no tracker or no digest to compare with.
+ */
+export async function audit(job: Job, options: AuditOptions = {}): Promise<AuditReport> {
+  const settings = settingsOf(job.options);
+  const { record } = await recordOf(job, options);
+  const { source } = job;
+  if (source.tracker === undefined) {
+    throw new ProviderError("UNSUPPORTED", "This source tracks no changes: there is nothing to audit. Every run compares all.", {
+      operation: "audit",
+    });
+  }
+  const report: AuditReport = { job: job.id, run: record.run, sound: true, disks: [] };
+  const machine = await source.machine(job.machine, options);
+  const snapshot: Snapshot = await source.snapshot(machine, {
+    key: `${job.id}/audit/${record.run}/${Date.now()}`,
+    disks: record.disks.map(({ disk }) => disk),
+    job: job.id,
+    signal: options.signal,
+  });
+  try {
+    for (const disk of record.disks) {
+      const point = snapshot.disks.find((found) => found.disk === disk.disk);
+      if (point === undefined || point.size !== disk.size || disk.checkpoint === undefined) {
+        throw new ProviderError(
+          "TRACKING_LOST",
+          `Disk ${disk.disk} cannot be audited: ${disk.checkpoint === undefined ? "the record holds no checkpoint" : "its size changed"}. Run the job once more first.`,
+          { operation: "audit" },
+        );
+      }
+      const found = await auditDisk(job, settings, disk, point, options);
+      report.sound &&= found.missed === 0;
+      report.disks.push(found);
+    }
+  } finally {
+    await source.release(snapshot, options);
+  }
+  return report;
+}
+
+async function auditDisk(
+  job: Job,
+  settings: Settings,
+  disk: DiskRecord,
+  point: DiskSnapshot,
+  options: AuditOptions,
+): Promise<DiskAudit> {
+  const { samples = 2000, confidence = 0.99, random = randomInt } = options;
+  const manifest = await manifestOf(job, disk, options);
+  const tracker = job.source.tracker!;
+  const tiles = tracker.changes(point, { since: disk.checkpoint, signal: options.signal });
+  const unchanged = await unchangedLeaves(provenTiles(tiles, 0, disk.size, disk.disk), disk.leaf, disk.size);
+  const sample = choose(unchanged, samples, random);
+  const comparison = await compareDisk({
+    openReader: (wait) => job.source.open(point, wait),
+    manifest,
+    ranges: sample.extents(disk.leaf, disk.size),
+    workers: settings.workers,
+    memory: settings.memory,
+    attempts: settings.attempts,
+    limits: settings.limits,
+    signal: options.signal ?? new AbortController().signal,
+  });
+  const missed = comparison.differences.reduce((sum, { length }) => sum + Math.ceil(length / disk.leaf), 0);
+  const audited: DiskAudit = {
+    disk: disk.disk,
+    unchanged: unchanged.count,
+    sampled: sample.count,
+    missed,
+    missedAt: comparison.differences,
+    confidence,
+  };
+  if (missed === 0) audited.bound = boundOf(unchanged.count, sample.count, confidence);
+  return audited;
+}
+
+/** The leaves that a listing calls unchanged from end to end. */
+async function unchangedLeaves(tiles: AsyncIterable<Tile>, leaf: number, size: number): Promise<LeafBitmap> {
+  const unchanged = new LeafBitmap(Math.ceil(size / leaf));
+  unchanged.set(0, unchanged.leaves);
+  for await (const tile of tiles) {
+    if (tile.kind === "unchanged") continue;
+    const first = Math.floor(tile.offset / leaf);
+    unchanged.clear(first, Math.ceil((tile.offset + tile.length) / leaf) - first);
+  }
+  return unchanged;
+}
+
+/** `count` leaves of a set, evenly chosen without repetition, in memory that follows the sample. */
+function choose(from: LeafBitmap, count: number, random: (limit: number) => number): LeafBitmap {
+  if (from.count <= count) return from;
+  // Floyd's sampling over positions within the set; then one pass turns positions into leaves.
+  const positions = new Set<number>();
+  for (let last = from.count - count; last < from.count; last++) {
+    const position = random(last + 1);
+    positions.add(positions.has(position) ? last : position);
+  }
+  const sorted = [...positions].sort((left, right) => left - right);
+  const chosen = new LeafBitmap(from.leaves);
+  let passed = 0;
+  let next = 0;
+  for (const run of from.runs()) {
+    while (next < sorted.length && sorted[next]! < passed + run.count) {
+      chosen.set(run.leaf + sorted[next]! - passed);
+      next++;
+    }
+    passed += run.count;
+    if (next === sorted.length) break;
+  }
+  return chosen;
+}
+
+/**
+ * The share of changed leaves that a clean sample excludes: were it larger, a sample of this size without a hit would
+ * have a probability below 1 − confidence (drawing without replacement is at least as good as (1 − p)^n).
+ */
+export function boundOf(population: number, sampled: number, confidence: number): number {
+  if (sampled >= population) return 0;
+  return 1 - (1 - confidence) ** (1 / sampled);
+}
