@@ -10,6 +10,7 @@ import { localSchemes, optionsFromUri } from "./local-uri.ts";
 import { type DiskOptions, type LocalOptions, optionsSchema } from "./options.ts";
 import type { DiskSource } from "./source/disk-source.ts";
 import { localSource, nameDisks } from "./source/local-source.ts";
+import { nbdDisk } from "./source/nbd-disk.ts";
 import { qcow2Disk } from "./source/qcow2-disk.ts";
 import { rawDisk } from "./source/raw-disk.ts";
 import { localTarget } from "./target/local-target.ts";
@@ -37,7 +38,8 @@ export const provider: ProviderDefinition<LocalOptions> = defineProvider<LocalOp
 });
 
 function diskSource(options: DiskOptions): DiskSource {
-  const { path } = options;
-  if (path === undefined) throw localError("UNSUPPORTED", "an NBD server is not read yet");
+  const { path, uri } = options;
+  if (uri !== undefined) return nbdDisk({ ...options, uri });
+  if (path === undefined) throw localError("CONFIG_INVALID", "a source is a disk: name it by path or uri");
   return formatOf(path, options.format) === "qcow2" ? qcow2Disk({ ...options, path }) : rawDisk({ ...options, path });
 }

@@ -136,7 +136,7 @@ async function expel(folder: string, object: string, epoch: number, options: Fen
     const older = await olderHolders(folder, epoch);
     let left: { holder: Holder; mark: ProcessMark | undefined } | undefined;
     for (const holder of older) {
-      const mark = await gone(folder, holder);
+      const mark = await gone(folder, holder, end);
       if (mark !== "gone") left = { holder, mark };
     }
     if (left === undefined) return;
@@ -153,12 +153,17 @@ async function expel(folder: string, object: string, epoch: number, options: Fen
   }
 }
 
-async function gone(folder: string, holder: Holder): Promise<"gone" | ProcessMark | undefined> {
+async function gone(folder: string, holder: Holder, end: number): Promise<"gone" | ProcessMark | undefined> {
   const place = join(folder, holder.name);
   const cutOff = heldHere.get(place);
   if (cutOff !== undefined) {
-    await cutOff();
-    return "gone";
+    // A write that hangs holds up its own process' newcomers no longer than others'.
+    const late = new AbortController();
+    const patience = delay(Math.max(0, end - performance.now()), "late" as const, { signal: late.signal });
+    const first = await Promise.race([cutOff(), patience]);
+    late.abort();
+    patience.catch(() => {});
+    return first === "late" ? ownMark() : "gone";
   }
   let mark: ProcessMark;
   try {

@@ -25,10 +25,13 @@ export interface DiskSource {
   /** The default name of its machine, when it has none: a path or a URI, never a secret. */
   readonly place: string;
   describe(wait?: Wait): Promise<Omit<Disk, "key">>;
-  moment(wait?: Wait): Promise<DiskMoment>;
+  /** `key`: what the snapshot is asked for with; it tells points in time apart where the content cannot. */
+  moment(key: string, wait?: Wait): Promise<DiskMoment>;
   /** `live`: this process fixed the moment itself, so a disk that is not frozen may have changed since. */
   open(disk: DiskSnapshot, live: boolean, wait?: Wait): Promise<BlockReader>;
   checkpoint(disk: DiskSnapshot, wait?: Wait): Promise<Checkpoint | undefined>;
   changes(disk: DiskSnapshot, options: ChangesOptions): AsyncIterable<Tile>;
   status(wait?: Wait): Promise<TrackerStatus>;
+  /** Closes connections. */
+  close(): Promise<void>;
 }

@@ -60,7 +60,7 @@ export function localSource(disks: readonly NamedDisk[]): SourceConnector {
     let frozen = true;
     for (const disk of chosen) {
       request.signal?.throwIfAborted();
-      const moment = await disk.source.moment(request);
+      const moment = await disk.source.moment(request.key, request);
       frozen &&= moment.frozen;
       snapshots.push({ id: moment.id, machine: machine.id, disk: disk.key, size: moment.size, data: moment.data });
       live.add(moment.id);
@@ -109,6 +109,7 @@ export function localSource(disks: readonly NamedDisk[]): SourceConnector {
     async *owned(): AsyncIterable<OwnedResource> {},
     async [Symbol.asyncDispose](): Promise<void> {
       live.clear();
+      for (const disk of disks) await disk.source.close();
     },
   };
 }

@@ -75,7 +75,7 @@ export function qcow2Disk(options: DiskOptions & { path: string }): DiskSource {
       const size = await withReader(wait, (reader) => reader.size);
       return { size, name: options.name ?? basename(path) };
     },
-    async moment(wait?: Wait): Promise<DiskMoment> {
+    async moment(_key: string, wait?: Wait): Promise<DiskMoment> {
       return withReader(wait, async (reader) => {
         const marks = await marksOf(reader);
         const id = hashOf([path, String(reader.size), ...marks.flatMap(({ identity, stamp }) => [identity, stamp])]);
@@ -125,6 +125,7 @@ export function qcow2Disk(options: DiskOptions & { path: string }): DiskSource {
           "before, and that image is unchanged since",
       };
     },
+    close: () => Promise.resolve(),
   };
 }
 

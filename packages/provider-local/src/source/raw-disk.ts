@@ -50,13 +50,15 @@ export function rawDisk(options: DiskOptions & { path: string }): DiskSource {
     async describe(): Promise<Omit<Disk, "key">> {
       return { size: look().size, name: options.name ?? basename(path) };
     },
-    async moment(): Promise<DiskMoment> {
+    async moment(key: string): Promise<DiskMoment> {
       await settleDevice(path);
       const file = look();
       // A device that the kernel keeps from being written to needs nobody's word.
       const frozen = options.frozen === true || file.readOnly;
       const data = { path: file.path, place: file.place, identity: file.identity, stamp: file.stamp, frozen };
-      return { id: hashOf([file.identity, String(file.size), file.stamp]), size: file.size, frozen, data };
+      // Times tell a file's contents apart; a device has none, and its count of writes begins anew with the machine.
+      const moment = file.kind === "file" ? [] : [key];
+      return { id: hashOf([file.identity, String(file.size), file.stamp, ...moment]), size: file.size, frozen, data };
     },
     async open(disk: DiskSnapshot, live: boolean): Promise<BlockReader> {
       const moment = check(disk, live);
@@ -90,6 +92,7 @@ export function rawDisk(options: DiskOptions & { path: string }): DiskSource {
         enabled: false,
         detail: `${path}: raw disks have no change tracking; each run reads all of it and sends what differs`,
       }),
+    close: () => Promise.resolve(),
   };
 }
 

@@ -1,0 +1,111 @@
+import { type NbdAddress, type NbdClient, NbdServerError, connectNbd, formatNbdUri } from "@diskferry/nbd";
+import { type Wait, isProviderError } from "@diskferry/core/provider";
+import { localError } from "../errors.ts";
+
+/**
+ * One export and the one connection that everything on this thread shares: a server may accept a single client
+ * (qemu-nbd's default) and end when that one leaves.
+ */
+export class NbdPlace {
+  readonly address: NbdAddress;
+  /** Names the export; holds no secret. */
+  readonly uri: string;
+  readonly #contexts: readonly string[];
+  #live: Promise<NbdClient> | undefined;
+
+  constructor(address: NbdAddress, contexts: readonly string[] = []) {
+    this.address = address;
+    this.uri = formatNbdUri(address);
+    this.#contexts = contexts;
+  }
+
+  /** The shared session, opened when there is none. */
+  async client(wait: Wait = {}): Promise<NbdClient> {
+    wait.signal?.throwIfAborted();
+    if (this.#live === undefined) {
+      const opening = connectNbd(this.address, { metaContexts: this.#contexts, signal: wait.signal });
+      this.#live = opening;
+      opening.catch(() => {
+        if (this.#live === opening) this.#live = undefined;
+      });
+    }
+    return this.#live;
+  }
+
+  /** A session that is not to be used again: the next call of `client` opens another. */
+  async retire(client: NbdClient): Promise<void> {
+    const live = this.#live;
+    if (live !== undefined && (await live.catch(() => undefined)) === client && this.#live === live) this.#live = undefined;
+    await client.close();
+  }
+
+  /** Closes the shared session. */
+  async close(): Promise<void> {
+    const live = this.#live;
+    this.#live = undefined;
+    await (await live?.catch(() => undefined))?.close();
+  }
+}
+
+/** Whether an error ends the session, other than one the server merely answered. */
+export function endsSession(error: unknown): boolean {
+  if (!isProviderError(error) || error.code !== "UNAVAILABLE") return false;
+  return !(error.cause instanceof NbdServerError) || error.cause.code === "ESHUTDOWN";
+}
+
+/** The unit that reads and writes of an export must keep to, in bytes. */
+export function blockSizeOf(client: NbdClient): number {
+  return Math.max(512, client.minimumBlock);
+}
+
+/** @throws ProviderError CONFIG_INVALID for an export whose size no disk has. */
+export function checkExportSize(client: NbdClient): void {
+  const unit = blockSizeOf(client);
+  if (client.size > 0 && client.size % unit === 0) return;
+  const remedy = client.size === 0 ? "an empty export is no disk" : `the size must be a multiple of ${unit}`;
+  throw localError("CONFIG_INVALID", `${client.uri} has ${client.size} bytes: ${remedy}; check what the server exports`);
+}
+
+const farMs = 5;
+
+/** How requests are best sized for a link: a far server wants fewer and larger ones, and more of them under way. */
+export interface LinkShape {
+  preferredLength: number;
+  concurrency: number;
+}
+
+/** Times two small reads, of which the faster tells the round trip. */
+export async function linkShape(client: NbdClient, wait: Wait = {}): Promise<LinkShape> {
+  const block = new Uint8Array(blockSizeOf(client));
+  let roundTrip = Infinity;
+  for (let count = 0; count < 2; count++) {
+    const start = performance.now();
+    await client.read(0, block, { signal: wait.signal });
+    roundTrip = Math.min(roundTrip, performance.now() - start);
+  }
+  const isFar = roundTrip > farMs;
+  const length = Math.min(isFar ? 4 * 1024 * 1024 : 1024 * 1024, client.maximumPayload);
+  // The window is a power of two of at least one block, so that requests stay on the server's grid.
+  return { preferredLength: 2 ** Math.floor(Math.log2(length)), concurrency: isFar ? 16 : 8 };
+}
+
+const mostLanes = 4;
+const probeTimeoutMs = 1_000;
+
+/**
+ * How many more connections the server takes beside the shared one, at most as many as are of use: where it does not
+ * say that several are safe, none. Tried out, since a server that takes no more lets a client wait without a word.
+ */
+export async function lanesAllowed(place: NbdPlace, client: NbdClient, wait: Wait = {}): Promise<number> {
+  if (!client.flags.canMultiConn) return 0;
+  const probes: NbdClient[] = [];
+  try {
+    while (probes.length < mostLanes) {
+      probes.push(await connectNbd(place.address, { connectTimeoutMs: probeTimeoutMs, signal: wait.signal }));
+    }
+  } catch {
+    wait.signal?.throwIfAborted();
+  }
+  await Promise.all(probes.map((probe) => probe.close()));
+  return probes.length;
+}
