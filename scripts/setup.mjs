@@ -7,7 +7,7 @@
  * (18 and up). It installs only when node_modules does not match package-lock.json.
  */
 import { spawn, spawnSync } from "node:child_process";
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { delimiter, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -19,6 +19,12 @@ const attempts = 3;
 const pauseMs = 3000;
 /** The sources use `await using`, which Node runs unaided from version 24 on. */
 const leastNode = 24;
+
+/** Where npm puts the project's own Node, and whether there is one for this machine. */
+const nodePackage = `node_modules/node-${process.platform}-${process.arch}`;
+const bringsNode = existsSync(join(root, "package-lock.json"))
+  ? JSON.parse(readFileSync(join(root, "package-lock.json"), "utf8")).packages[nodePackage] !== undefined
+  : process.platform === "linux" && ["x64", "arm64"].includes(process.arch);
 
 function fail(message) {
   console.error(`setup: ${message}`);
@@ -52,7 +58,7 @@ function matchesLockfile() {
 }
 
 function isReady() {
-  if (!existsSync(modules)) return false;
+  if (!existsSync(modules) || (bringsNode && !existsSync(join(root, nodePackage, "bin", "node")))) return false;
   if (existsSync(stamp) && readFileSync(stamp, "utf8") === wanted()) return true;
   if (!matchesLockfile()) return false;
   writeFileSync(stamp, wanted());
@@ -84,8 +90,10 @@ function install() {
   console.error(`setup: npm ${verb}, once; it takes some seconds to a minute …`);
   // Workspaces ask for Node ≥ 22.18, which the Node that is installed right now may not be: no warning about that.
   const quiet = ["--no-audit", "--no-fund", "--loglevel=error"];
+  // NODE_ENV=production or a user's .npmrc may leave these out; without them nothing here works.
+  const include = ["--include=dev", "--include=optional"];
   for (let attempt = 1; ; attempt++) {
-    const result = npm(verb, ...quiet);
+    const result = npm(verb, ...quiet, ...include);
     if (result.ok) break;
     if (locked && /code EUSAGE/.test(result.output)) {
       fail(`package-lock.json does not fit package.json. Run \`npm install && npm run lockfile\`.\n${result.output}`);
@@ -98,14 +106,23 @@ function install() {
   console.error(`setup: done in ${Math.round((Date.now() - began) / 1000)} s.`);
 }
 
+/** npm 10 takes the link away again when it drops the package of the other processor, which has the same command. */
+function linkNode() {
+  const program = join(root, nodePackage, "bin", "node");
+  if (process.platform === "win32" || !existsSync(program) || existsSync(join(bin, "node"))) return;
+  symlinkSync(join("..", nodePackage.slice("node_modules/".length), "bin", "node"), join(bin, "node"));
+}
+
 function checkNode(environment) {
   const probe = spawnSync("node", ["--version"], { env: environment, encoding: "utf8" });
   const version = probe.error === undefined ? probe.stdout.trim() : "";
   if (Number(/^v(\d+)\./.exec(version)?.[1] ?? 0) >= leastNode) return;
+  const found = version === "" ? "none" : version;
   fail(
-    `the sources need Node ${leastNode} or newer, and PATH gives ${version === "" ? "none" : version}. On Linux x64 and ` +
-      "arm64 the npm package node-linux-* brings it; it is missing from node_modules. Remove node_modules and run the " +
-      `same command again without --omit=optional and --no-bin-links, or install Node ${leastNode} from nodejs.org.`,
+    `the sources need Node ${leastNode} or newer, and PATH gives ${found}. ` +
+      (bringsNode
+        ? `npm was to bring it as ${nodePackage}, which does not run here: remove node_modules and try again.`
+        : `npm brings it on Linux x64 and arm64 alone; install Node ${leastNode} from nodejs.org.`),
   );
 }
 
@@ -128,6 +145,7 @@ function run(command, args, environment) {
 }
 
 if (!isReady()) install();
+linkNode();
 const [command, ...args] = process.argv.slice(2);
 const environment = { ...process.env };
 // Windows spells it Path; two spellings in one environment would hide one of them.
