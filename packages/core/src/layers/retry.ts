@@ -24,7 +24,7 @@ export interface RetryOptions {
 
 /**
  * Repeats a call that failed with a retryable ProviderError, after a wait that is random between 0 and an exponentially
- * growing bound (full jitter), or as long as the far side asked for. Nothing else is repeated: no other error, no call
+ * growing bound (full jitter), on top of what the far side asked for. Nothing else is repeated: no other error, no call
  * that was given up while the far side still holds its buffer, and never `flush` or `commit`, whose repetition on a new
  * session would claim more than it did.
  * @throws ProviderError of the last attempt's code, telling how often it was tried, with that attempt's error as cause.
@@ -49,8 +49,9 @@ export function retry(options: RetryOptions = {}): Layer {
       } catch (error) {
         if (call.signal.aborted || !isProviderError(error)) throw error;
         if (!error.retryable || call.unsettled !== undefined) throw told(call, error, attempt, clock.now() - startedAt);
-        const delayMs = Math.max(error.retryAfterMs ?? 0, random() * Math.min(maxMs, baseMs * 2 ** (attempt - 1)));
-        if (attempt >= attempts || clock.now() + delayMs > call.deadlineAt) {
+        // The random part comes on top of what the far side asks for, lest all that it refused come back at once.
+        const delayMs = (error.retryAfterMs ?? 0) + random() * Math.min(maxMs, baseMs * 2 ** (attempt - 1));
+        if (attempt >= attempts || clock.now() + delayMs >= call.deadlineAt) {
           throw told(call, error, attempt, clock.now() - startedAt);
         }
         onRetry?.(call, error, delayMs);

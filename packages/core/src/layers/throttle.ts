@@ -128,7 +128,7 @@ class Bucket {
     const unlimitedBefore = this.#perMs === Number.POSITIVE_INFINITY;
     if (!unlimitedBefore) this.#count(now);
     this.#perMs = perSecond === undefined ? Number.POSITIVE_INFINITY : perSecond / 1000;
-    this.#burst = Math.max(this.#leastBurst, this.#perMs * burstMs);
+    this.#burst = perSecond === undefined ? this.#perMs : Math.max(this.#leastBurst, this.#perMs * burstMs);
     this.tokens = unlimitedBefore ? this.#burst : Math.min(this.tokens, this.#burst);
     this.#countedAt = now;
   }

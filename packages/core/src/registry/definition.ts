@@ -2,8 +2,7 @@ import type { ProviderDefinition } from "../provider/definition.ts";
 import { ProviderError } from "../provider/error.ts";
 import { specMismatch, supportedSpecs } from "./specs.ts";
 
-/** What a provider's name may look like: `aws-ebs`. */
-export const providerName: RegExp = /^[a-z][a-z0-9]*(?:-[a-z0-9]+)*$/;
+const providerName = /^[a-z][a-z0-9]*(?:-[a-z0-9]+)*$/;
 /** RFC 3986, section 3.1, in lower case; of two letters at least, because one is a drive of Windows. */
 const schemeName = /^[a-z][a-z0-9+.-]+$/;
 

@@ -48,7 +48,7 @@ export function expandEnvironment(
   if (problems.length === 0) return expanded;
   throw new ProviderError(
     "CONFIG_INVALID",
-    `environment variables are missing; set them and run again:\n${problems.join("\n")}`,
+    `the configuration needs environment variables that it cannot have; set them and run again:\n${problems.join("\n")}`,
     { operation: "expand environment" },
   );
 }

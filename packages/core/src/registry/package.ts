@@ -85,14 +85,14 @@ export async function readPackage(folder: string): Promise<ProviderPackage | und
   const manifest: Record<string, unknown> = isObject(json) ? json : {};
   const directory = await realpath(folder);
   const { name, version, keywords, diskferry } = manifest;
-  const entry = entryOf(manifest);
+  const entry = entryOf(manifest, directory);
   return {
     package: typeof name === "string" ? name : directory,
     version: typeof version === "string" ? version : undefined,
     directory,
     hasKeyword: Array.isArray(keywords) && keywords.includes(providerKeyword),
     field: isObject(diskferry) ? diskferry : undefined,
-    entry: entry === undefined ? undefined : join(directory, entry),
+    entry,
   };
 }
 
@@ -101,12 +101,21 @@ export async function readPackage(folder: string): Promise<ProviderPackage | und
  * here because Node resolves a bare name only from the importing module, and `require.resolve`, which takes another
  * place, does not see an export that has only an `import` condition.
  */
-function entryOf(manifest: Record<string, unknown>): string | undefined {
-  const { exports, main } = manifest;
-  if (exports === undefined || exports === null) return typeof main === "string" ? main : "index.js";
+function entryOf(manifest: Record<string, unknown>, directory: string): string | undefined {
+  const { exports } = manifest;
+  if (exports === undefined || exports === null) return mainOf(directory);
   const isSubpaths = isObject(exports) && Object.keys(exports).some((key) => key.startsWith("."));
   const target = conditionTarget(isSubpaths ? exports["."] : exports, activeConditions());
-  return target?.startsWith("./") === true ? target : undefined;
+  return target?.startsWith("./") === true ? join(directory, target) : undefined;
+}
+
+/** Without `exports`, `main` may leave out its extension, which `require` looks for and `import` of a path does not. */
+function mainOf(directory: string): string | undefined {
+  try {
+    return createRequire(join(directory, "package.json")).resolve(directory);
+  } catch {
+    return undefined;
+  }
 }
 
 function conditionTarget(target: unknown, conditions: ReadonlySet<string>): string | undefined {

@@ -55,11 +55,22 @@ export const redacted = "***";
  * secret names, in query and fragment. For text that is shown although it was refused; works on anything.
  */
 export function redactUri(text: string): string {
-  return text
-    .replace(/^([a-z][a-z\d+.-]*:\/\/[^/?#]*?):[^/?#]*@/i, `$1:${redacted}@`)
-    .replace(/([?&;#])([^=&;#?]*)=([^&;#]*)/g, (whole: string, separator: string, name: string) =>
-      isSecretName(decoded(name)) ? `${separator}${name}=${redacted}` : whole,
-    );
+  const open = hasBrokenAuthority(text)
+    ? text.replace(/^([a-z][a-z\d+.-]*:\/\/).*$/is, `$1${redacted}`)
+    : text.replace(/^([a-z][a-z\d+.-]*:(?:\/\/)?[^/?#:]*):[^/?#]*@/i, `$1:${redacted}@`);
+  return open.replace(/([?&;#])([^=&;#?]*)=([^&;#]*)/g, (whole: string, separator: string, name: string) =>
+    isSecretName(decoded(name)) ? `${separator}${name}=${redacted}` : whole,
+  );
+}
+
+/**
+ * Whether what follows `//` is no host: its port is no number, as in `nbd://user:pass/word@host`, where a password that
+ * is not percent-encoded ends the host early.
+ */
+export function hasBrokenAuthority(text: string): boolean {
+  const authority = /^[a-z][a-z\d+.-]*:\/\/([^/?#]*)/i.exec(text)?.[1] ?? "";
+  const host = authority.slice(authority.lastIndexOf("@") + 1);
+  return !/^(?:\[[^\]]*\]|[^:]*)(?::\d*)?$/.test(host);
 }
 
 /** Percent-decoded where that is possible, else as it is. */

@@ -1,6 +1,6 @@
 import { ProviderError } from "../provider/error.ts";
 import { knownProviders } from "./known-providers.ts";
-import { decoded, isSecretName, redactUri } from "./secrets.ts";
+import { decoded, hasBrokenAuthority, isSecretName, redactUri } from "./secrets.ts";
 
 /** What a user writes to name a disk. Holds no secret, so that it may be printed and recorded. */
 export interface DiskUri {
@@ -44,8 +44,8 @@ function schemeList(registered: readonly string[]): string {
 }
 
 function refuseSecrets(text: string): void {
-  const user = /^[a-z][a-z\d+.-]*:\/\/([^/?#]*)@/i.exec(text)?.[1];
-  if (user?.includes(":") === true) {
+  const user = /^[a-z][a-z\d+.-]*:(?:\/\/)?([^/?#]*)@/i.exec(text)?.[1];
+  if (user?.includes(":") === true || hasBrokenAuthority(text)) {
     throw invalid(
       `${redactUri(text)} carries a password, and URIs are printed and recorded; leave it out and give it as an option of the provider, for example from an environment variable: password: \${DISK_PASSWORD}`,
     );
