@@ -85,7 +85,7 @@ function pause() {
 
 function install() {
   const locked = existsSync(join(root, "package-lock.json"));
-  const verb = locked ? "ci" : "install";
+  let verb = locked ? "ci" : "install";
   const began = Date.now();
   console.error(`setup: npm ${verb}, once; it takes some seconds to a minute …`);
   // Workspaces ask for Node ≥ 22.18, which the Node that is installed right now may not be: no warning about that.
@@ -93,10 +93,14 @@ function install() {
   // NODE_ENV=production or a user's .npmrc may leave these out; without them nothing here works.
   const include = ["--include=dev", "--include=optional"];
   for (let attempt = 1; ; attempt++) {
-    const result = npm(verb, ...quiet, ...include);
+    const result = npm(verb, ...(locked && verb === "install" ? ["--no-save"] : []), ...quiet, ...include);
     if (result.ok) break;
-    if (locked && /code EUSAGE/.test(result.output)) {
-      fail(`package-lock.json does not fit package.json. Run \`npm install && npm run lockfile\`.\n${result.output}`);
+    if (verb === "ci" && /code EUSAGE/.test(result.output)) {
+      const remedy = "package-lock.json does not fit package.json; `npm install && npm run lockfile` mends it";
+      if (process.env["CI"] !== undefined) fail(`${remedy}.\n${result.output}`);
+      console.error(`setup: ${remedy}. Going on with npm install.`);
+      verb = "install";
+      continue;
     }
     if (attempt === attempts) fail(`npm ${verb} failed ${attempts} times; the last time:\n${result.output}`);
     console.error(`setup: npm ${verb} failed (attempt ${attempt} of ${attempts}), trying again.`);

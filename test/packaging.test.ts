@@ -52,7 +52,9 @@ async function pack(paths: Iterable<string>): Promise<Map<string, { filename: st
   const { stdout } = await npm("pack", "--json", "--ignore-scripts", "--pack-destination", folder, ...paths);
   const parsed = JSON.parse(stdout) as unknown;
   // npm 12 gives an object by name where npm 10 and 11 gave an array.
-  const entries = Object.values(parsed as Record<string, { name: string; filename: string; files: { path: string }[] }>);
+  const entries = Object.values(
+    parsed as Record<string, { name: string; filename: string; files: { path: string }[] }>,
+  );
   return new Map(
     entries.map(({ name, filename, files }) => [
       name,

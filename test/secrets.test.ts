@@ -9,7 +9,9 @@ const forbidden: Record<string, RegExp> = {
   "a private key": new RegExp(["-----BEGIN ", "[A-Z ]*", "PRIVATE", " KEY-----"].join("")),
   // Amazon's documentation uses ids that end in EXAMPLE; those are nobody's.
   "an AWS access key id": new RegExp(["\\b(?:AK", "IA|AS", "IA)(?![A-Z0-9]{9}EXAMPLE)[A-Z0-9]{16}\\b"].join("")),
-  "an access token": new RegExp(["\\b(?:gh", "[pousr]_|github", "_pat_|npm", "_|glpat", "-|xox", "[abprs]-)\\w{20,}"].join("")),
+  "an access token": new RegExp(
+    ["\\b(?:gh", "[pousr]_|github", "_pat_|npm", "_|glpat", "-|xox", "[abprs]-)\\w{20,}"].join(""),
+  ),
   "an auth line of npm": new RegExp(["_auth", "(?:Token)?\\s*="].join("")),
   "a registry host": new RegExp(["\\bregistry", "\\.(?:npmjs|yarnpkg|npmmirror)\\.|npm", "\\.pkg\\.github"].join("")),
   "a path of one machine": new RegExp(["(?<![\\w.@~-])/(?:work", "|root|home/\\w+|Users/\\w+)/[\\w.-]"].join("")),
