@@ -94,6 +94,9 @@ export class Connection {
 
   /** Closes now. What the backend works on is not waited for. */
   destroy(): void {
+    // At once, not with the socket's event: requests that were received already shall not be begun any more.
+    this.#transmission?.stop();
+    this.#gone.abort(new ConnectionEnded(false));
     this.#socket.destroy();
     this.#plain.destroy();
   }
@@ -127,6 +130,8 @@ export class Connection {
       const reason = await this.#serve();
       if (reason !== undefined) this.#parts.notice(reason);
     } catch (error) {
+      // A client that is gone without a farewell wants no more reads; its writes end as they were begun.
+      if (error instanceof ConnectionEnded) this.#gone.abort(error);
       if (!(error instanceof ConnectionEnded && error.clean)) this.#parts.notice(explain(error));
     }
     clearTimeout(this.#handshakeTimer);

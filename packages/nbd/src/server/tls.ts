@@ -56,6 +56,12 @@ export function secureSocket(plain: Socket, tls: NbdServerTls): Promise<SecuredS
     });
     server.once("secureConnection", (socket) => {
       plain.off("close", onClose);
+      if (tls.ca !== undefined && !socket.authorized) {
+        socket.destroy();
+        plain.destroy();
+        reject(new Error(`the client's certificate is not good: ${String(socket.authorizationError)}`));
+        return;
+      }
       const peerCertificate = tls.ca === undefined ? undefined : socket.getPeerCertificate();
       resolve({ socket, peerCertificate, pskIdentity });
     });
@@ -84,6 +90,7 @@ function tlsOptionsOf(tls: NbdServerTls, proved: (identity: string) => void): Tl
     ...common,
     ...(tls.cert === undefined ? {} : { cert: pem(tls.cert) }),
     ...(tls.key === undefined ? {} : { key: pem(tls.key) }),
-    ...(tls.ca === undefined ? {} : { ca: ca.map(pem), requestCert: true, rejectUnauthorized: true }),
+    // Node would refuse a bad certificate by closing without an event: it is looked at in `secureSocket` instead.
+    ...(tls.ca === undefined ? {} : { ca: ca.map(pem), requestCert: true, rejectUnauthorized: false }),
   };
 }

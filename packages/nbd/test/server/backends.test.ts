@@ -1,0 +1,164 @@
+import { mkdir, readFile, stat, truncate, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import type { BlockReader, BlockWriter } from "@diskferry/core/provider";
+import { randomBytes } from "../../../../test/seed.ts";
+import { SlowZeroError, type AllocationExtent, type NbdBackend } from "../../src/server/backend.ts";
+import { fileBackend } from "../../src/server/file-backend.ts";
+import { readerBackend, writerBackend } from "../../src/server/provider-backend.ts";
+import { closeAfterEach, folder, onEnd } from "./fixture.ts";
+
+closeAfterEach();
+
+const MiB = 1024 * 1024;
+const { signal } = new AbortController();
+
+async function list(extents: AsyncIterable<AllocationExtent> | undefined): Promise<AllocationExtent[]> {
+  const all: AllocationExtent[] = [];
+  for await (const extent of extents ?? []) all.push(extent);
+  return all;
+}
+
+describe("a file", () => {
+  test("that began empty stays sparse, knows its holes and zeroes them for nothing", async () => {
+    const path = join(await folder(), "disk");
+    await writeFile(path, "");
+    await truncate(path, 64 * MiB);
+    const backend = await fileBackend(path);
+    onEnd(() => backend[Symbol.asyncDispose]());
+    const hole = (offset: number, length: number): AllocationExtent => ({ offset, length, hole: true, zero: true });
+    expect(await list(backend.extents?.(0, 64 * MiB, { signal }))).toEqual([hole(0, 64 * MiB)]);
+    const zero = { noHole: false, fast: true, fua: false, signal };
+    await backend.zero?.(0, 64 * MiB, zero);
+    await backend.write?.(70_000, Buffer.alloc(10, 1), { fua: true, signal });
+    expect(await list(backend.extents?.(0, MiB, { signal }))).toEqual([
+      hole(0, 65_536),
+      { offset: 65_536, length: 65_536, hole: false, zero: false },
+      hole(131_072, MiB - 131_072),
+    ]);
+    await expect(backend.zero?.(0, MiB, zero)).rejects.toThrow(SlowZeroError);
+    expect((await readFile(path)).subarray(70_000, 70_010)).toEqual(Buffer.alloc(10, 1));
+    await backend.zero?.(0, 64 * MiB, { ...zero, fast: false });
+    expect((await readFile(path)).every((byte) => byte === 0)).toBe(true);
+    expect((await stat(path)).blocks * 512).toBeLessThan(MiB);
+  });
+
+  test("with content claims nothing about it and reads and writes exactly", async () => {
+    const path = join(await folder(), "disk");
+    const content = Buffer.from(randomBytes(MiB + 13, 9));
+    await writeFile(path, content);
+    const backend = await fileBackend(path);
+    onEnd(() => backend[Symbol.asyncDispose]());
+    expect(backend.size).toBe(MiB + 13);
+    expect(backend.extents).toBeUndefined();
+    const into = Buffer.alloc(MiB);
+    await backend.read(13, into, { signal });
+    expect(into.equals(content.subarray(13))).toBe(true);
+    await backend.zero?.(5, 100, { noHole: true, fast: false, fua: false, signal });
+    content.fill(0, 5, 105);
+    expect((await readFile(path)).equals(content)).toBe(true);
+    await truncate(path, 100);
+    await expect(backend.read(0, into, { signal })).rejects.toThrow(/cut/);
+  });
+
+  test("that is none is refused by name", async () => {
+    const directory = await folder();
+    await mkdir(join(directory, "sub"));
+    await expect(fileBackend(join(directory, "missing"))).rejects.toMatchObject({ code: "NOT_FOUND" });
+    await expect(fileBackend(join(directory, "sub"))).rejects.toMatchObject({ code: "CONFIG_INVALID" });
+    await expect(fileBackend(join(directory, "sub"), { readOnly: true })).rejects.toMatchObject({ code: "CONFIG_INVALID" });
+  });
+});
+
+describe("a reader of the contract", () => {
+  function reader(blockSize: number, size: number, concurrency?: number): { reader: BlockReader; calls: number[][]; most(): number } {
+    const content = Buffer.from(randomBytes(size, 4));
+    const calls: number[][] = [];
+    let inside = 0;
+    let most = 0;
+    return {
+      calls,
+      most: () => most,
+      reader: {
+        size,
+        blockSize,
+        ...(concurrency === undefined ? {} : { concurrency }),
+        async read(offset, into) {
+          calls.push([offset, into.byteLength]);
+          most = Math.max(most, (inside += 1));
+          await new Promise((resolve) => setImmediate(resolve));
+          into.set(content.subarray(offset, offset + into.byteLength));
+          inside -= 1;
+        },
+        [Symbol.asyncDispose]: () => Promise.resolve(),
+      },
+    };
+  }
+
+  test.each([[undefined, 1], [3, 3]])("with concurrency %s gets %i calls at once", async (concurrency, expected) => {
+    const { reader: source, most } = reader(512, MiB, concurrency);
+    const backend = readerBackend(source);
+    expect(backend).toMatchObject({ size: MiB, blockSize: 512, readOnly: true, multiConnection: true });
+    await Promise.all(Array.from({ length: 10 }, (_, index) => backend.read(index * 512, Buffer.alloc(512), { signal })));
+    expect(most()).toBe(expected);
+  });
+
+  test("with blocks larger than NBD allows gets whole blocks, and whole ones up to the disk's end", async () => {
+    const size = MiB + 512;
+    const { reader: source, calls } = reader(524_288, size);
+    const backend = readerBackend(source);
+    const into = Buffer.alloc(1024);
+    await backend.read(MiB - 512, into, { signal });
+    expect(into.equals(Buffer.from(randomBytes(size, 4)).subarray(MiB - 512))).toBe(true);
+    expect(calls).toEqual([[524_288, MiB + 512 - 524_288]]);
+  });
+
+  test("that reads ascending only is refused", () => {
+    const { reader: source } = reader(512, MiB);
+    expect(() => readerBackend({ ...source, order: "ascending" })).toThrow(TypeError);
+  });
+});
+
+describe("a writer of the contract", () => {
+  function writer(parts: Partial<BlockWriter> = {}): { backend: NbdBackend; log: string[] } {
+    const log: string[] = [];
+    const backend = writerBackend({
+      size: MiB,
+      blockSize: 4096,
+      generation: "1",
+      write: async (offset, data) => {
+        log.push(`write ${offset}+${data.byteLength}`);
+      },
+      flush: async () => {
+        log.push("flush");
+      },
+      commit: () => Promise.reject(new Error("never called")),
+      abandon: () => Promise.resolve(),
+      [Symbol.asyncDispose]: () => Promise.resolve(),
+      ...parts,
+    });
+    return { backend, log };
+  }
+
+  test("gets FUA as a flush after the write, and zeroes as writes where it has no zero or space must stay", async () => {
+    const { backend, log } = writer();
+    await backend.write?.(4096, Buffer.alloc(4096), { fua: true, signal });
+    await backend.zero?.(0, MiB, { noHole: false, fast: false, fua: false, signal });
+    expect(log).toEqual(["write 4096+4096", "flush", `write 0+${MiB}`]);
+    const zeroing = writer({
+      zero: async (offset, length) => {
+        zeroing.log.push(`zero ${offset}+${length}`);
+      },
+    });
+    await zeroing.backend.zero?.(0, 8192, { noHole: false, fast: false, fua: false, signal });
+    await zeroing.backend.zero?.(0, 8192, { noHole: true, fast: false, fua: false, signal });
+    expect(zeroing.log).toEqual(["zero 0+8192", "write 0+8192"]);
+    await expect(zeroing.backend.zero?.(0, 512, { noHole: false, fast: true, fua: false, signal })).rejects.toThrow(SlowZeroError);
+  });
+
+  test("without read refuses reads as unsupported, and one with huge blocks is refused itself", () => {
+    const { backend } = writer();
+    expect(() => backend.read(0, Buffer.alloc(4096), { signal })).toThrow(expect.objectContaining({ code: "ENOTSUP" }));
+    expect(() => writer({ blockSize: 524_288 })).toThrow(TypeError);
+  });
+});
