@@ -2,7 +2,7 @@ import type { Wait } from "@diskferry/core/provider";
 import { localError } from "../errors.ts";
 import { type ImageFile, type ImageFiles, localFiles, readFully } from "./image-file.ts";
 import { Qcow2Image } from "./qcow2-image.ts";
-import { COUNT_MASK, WINDOW_CLUSTERS, countReferences, refcountBlocks } from "./references.ts";
+import { COUNT_MASK, WINDOW_CLUSTERS, countReferences, refcountBlocks, windowLength } from "./references.ts";
 
 /** What {@link checkQcow2} found. */
 export interface Qcow2Check {
@@ -50,8 +50,8 @@ async function checkFile(path: string, file: ImageFile, signal: AbortSignal | un
     tell(message);
   };
   const stored = await StoredRefcounts.open(image, problem);
-  const counts = new Uint16Array(WINDOW_CLUSTERS);
   const fileClusters = Math.ceil(image.fileSize / clusterSize);
+  const counts = new Uint16Array(fileClusters > WINDOW_CLUSTERS ? WINDOW_CLUSTERS : windowLength(image));
   let end = 1;
   let allocated = 0;
   for (let first = 0; first < Math.max(end, fileClusters); first += WINDOW_CLUSTERS) {
@@ -67,7 +67,7 @@ async function checkFile(path: string, file: ImageFile, signal: AbortSignal | un
         signal?.throwIfAborted();
         await stored.load(cluster);
       }
-      const used = counts[cluster - first]! & COUNT_MASK;
+      const used = (counts[cluster - first] ?? 0) & COUNT_MASK;
       const counted = stored.of(cluster);
       if (counted === used) continue;
       const message = `the cluster at ${cluster * clusterSize} is counted ${counted} times and used ${used} times`;

@@ -60,6 +60,12 @@ export class ClusterAllocator {
     return Number(Atomics.add(this.#tail, 0, BigInt(count)));
   }
 
+  /** Takes back clusters that are still the file's last; tells whether they were. */
+  shrink(first: number, count: number): boolean {
+    const end = BigInt(first + count);
+    return Atomics.compareExchange(this.#tail, 0, end, BigInt(first)) === end;
+  }
+
   /** `count` clusters in as few runs as there are. */
   allocate(count: number): ClusterRun[] {
     const runs: ClusterRun[] = [];
@@ -113,5 +119,7 @@ export class ClusterAllocator {
     Atomics.add(this.#words, ERA, 1);
     Atomics.store(this.#tail, 0, BigInt(tail));
     Atomics.store(this.#words, FREE, 0);
+    // What was free may hold the new refcounts by now: only what is freed from here on is.
+    for (let word = 0; word < this.#bitmapWords; word++) Atomics.store(this.#words, WORDS_BEFORE + word, -1);
   }
 }

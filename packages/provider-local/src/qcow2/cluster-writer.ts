@@ -12,7 +12,7 @@ export type MappingRecorder = (guest: number, count: number, host: number, packe
 export const ZEROES = -1;
 
 /** Space for packed clusters is taken in batches that grow up to this, lest threads tear each other's apart. */
-const BATCH_BYTES = 4 * 1024 * 1024;
+const BATCH_BYTES = 2 * 1024 * 1024;
 /** Packed clusters that may share one cluster of the file, below what a 16-bit refcount counts. */
 const SHARERS = 16384;
 
@@ -43,6 +43,14 @@ export class ClusterWriter {
   async write(guest: number, data: Uint8Array, record: MappingRecorder): Promise<void> {
     if (this.#codec === undefined) await this.#writePlain(guest, data, record);
     else await this.#writePacked(guest, data, record, this.#codec);
+  }
+
+  /** Gives back what was taken in advance, where that makes the file shorter. */
+  giveBack(): void {
+    if (this.#era !== this.#allocator.era) return;
+    const first = Math.ceil(this.#position / this.#clusterSize);
+    const count = this.#end / this.#clusterSize - first;
+    if (count > 0 && this.#allocator.shrink(first, count)) this.#end = first * this.#clusterSize;
   }
 
   async #writePlain(guest: number, data: Uint8Array, record: MappingRecorder): Promise<void> {

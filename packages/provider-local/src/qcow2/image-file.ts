@@ -31,6 +31,8 @@ export interface ImageFiles {
   rename(from: string, to: string): Promise<void>;
   /** Idempotent. */
   remove(path: string): Promise<void>;
+  /** The names in a folder. */
+  list(folder: string): Promise<string[]>;
   /** Makes creations, renames and removals in a folder durable. */
   syncFolder(folder: string): Promise<void>;
 }
@@ -152,6 +154,13 @@ export function localFiles(options: { immediate?: boolean } = {}): ImageFiles {
         fs.rmSync(file, { force: true });
       } catch (error) {
         throw translate(error, "remove", file);
+      }
+    },
+    async list(folder) {
+      try {
+        return fs.readdirSync(path.resolve(folder));
+      } catch (error) {
+        throw translate(error, "list", folder);
       }
     },
     async syncFolder(folder) {

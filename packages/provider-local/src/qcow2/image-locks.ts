@@ -13,9 +13,11 @@ export function refuseLocked(path: string, identity: string): void {
   } catch {
     return;
   }
-  const [device, inode] = identity.split(":");
-  if (inode === undefined || device === "device") return;
-  const number = BigInt(device!);
+  // Block devices are named otherwise: their locks are on the inode of whichever node was opened.
+  const parts = /^(\d+):(\d+)$/.exec(identity);
+  if (parts === null) return;
+  const inode = parts[2]!;
+  const number = BigInt(parts[1]!);
   const major = ((number >> 8n) & 0xfffn) | ((number >> 32n) & ~0xfffn);
   const minor = (number & 0xffn) | ((number >> 12n) & ~0xffn & 0xffffffffn);
   const place = `${hex(major)}:${hex(minor)}:${inode}`;

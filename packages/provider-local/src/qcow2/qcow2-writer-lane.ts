@@ -101,6 +101,7 @@ class ClusterLane implements LaneWriter {
   async settle(): Promise<unknown> {
     const note: WriterLaneNote = { runs: this.#runs };
     this.#runs = [];
+    this.#writer.giveBack();
     return note;
   }
 

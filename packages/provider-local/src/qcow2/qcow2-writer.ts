@@ -12,7 +12,7 @@ import { type RunMark, SECTOR, changeHeader } from "./qcow2-header.ts";
 import { COPIED_FLAG, type ClusterMapping, Qcow2Image, compressedEntry } from "./qcow2-image.ts";
 import type { WriterLaneData, WriterLaneNote } from "./qcow2-writer-lane.ts";
 import { rebuildRefcounts } from "./refcounts.ts";
-import { COUNT_MASK, WINDOW_CLUSTERS, countReferences } from "./references.ts";
+import { COUNT_MASK, countReferences, windowLength } from "./references.ts";
 
 export interface Qcow2WriterOptions extends Wait {
   /** The run that writes: the same name finds the same half-written state again. */
@@ -91,7 +91,7 @@ async function surveyFile(
   image: Qcow2Image,
   signal: AbortSignal | undefined,
 ): Promise<{ allocator: ClusterAllocator; allocated: number }> {
-  const counts = new Uint16Array(WINDOW_CLUSTERS);
+  const counts = new Uint16Array(windowLength(image));
   const { highest, allocated } = await countReferences(
     image,
     { first: 0, counts },
@@ -109,7 +109,7 @@ async function surveyFile(
     await image.file.truncate(tail * clusterSize);
     image.fileSize = await image.file.size();
   }
-  const allocator = ClusterAllocator.over(tail, WINDOW_CLUSTERS, (cluster) => (counts[cluster]! & COUNT_MASK) !== 0);
+  const allocator = ClusterAllocator.over(tail, counts.length, (cluster) => (counts[cluster]! & COUNT_MASK) !== 0);
   return { allocator, allocated };
 }
 

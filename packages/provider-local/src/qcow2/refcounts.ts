@@ -1,7 +1,7 @@
 import type { Wait } from "@diskferry/core/provider";
 import { readFully, type ImageFile } from "./image-file.ts";
 import type { Qcow2Image } from "./qcow2-image.ts";
-import { COUNT_MASK, type CountWindow, WINDOW_CLUSTERS, countReferences, refcountBlocks } from "./references.ts";
+import { COUNT_MASK, type CountWindow, WINDOW_CLUSTERS, countReferences, refcountBlocks, windowLength } from "./references.ts";
 
 /** Where a refcount table with its blocks right behind it lies; clusters. */
 export interface RefcountPlace {
@@ -60,7 +60,7 @@ export async function rebuildRefcounts(
   const { file, header } = image;
   const { clusterSize } = header;
   const old = await oldClusters(image);
-  let window: CountWindow = { first: 0, counts: new Uint16Array(WINDOW_CLUSTERS) };
+  let window: CountWindow = { first: 0, counts: new Uint16Array(windowLength(image)) };
   const count = async (): Promise<number> => {
     return (await countReferences(image, window, { ...options, refcounts: false })).highest;
   };

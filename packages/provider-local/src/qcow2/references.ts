@@ -15,6 +15,11 @@ export const COUNT_MASK = 0x7fff;
 /** Clusters counted per pass: 8 MiB of counts whatever the size of the image, 256 GiB of 64 KiB clusters. */
 export const WINDOW_CLUSTERS: number = 4 * 1024 * 1024;
 
+/** How many counts a window over an image needs: no more than its file has clusters, and a few it may name beyond. */
+export function windowLength(image: Qcow2Image): number {
+  return Math.min(WINDOW_CLUSTERS, Math.ceil(image.fileSize / image.header.clusterSize) + 8);
+}
+
 export interface CountOptions extends Wait {
   /** Told of everything that cannot be right; may throw to end the count. */
   problem(message: string): void;
