@@ -50,12 +50,12 @@ export class BlockPool {
     return new Promise((resolve, reject) => {
       const onAbort = (): void => {
         this.#waiters.splice(this.#waiters.indexOf(waiter), 1);
-        reject(signal.reason);
+        reject(signal.reason as Error);
         this.#serveWaiters();
       };
       const waiter: Waiter = { length, resolve, reject, signal, onAbort };
       if (signal.aborted) {
-        reject(signal.reason);
+        reject(signal.reason as Error);
         return;
       }
       signal.addEventListener("abort", onAbort, { once: true });

@@ -70,7 +70,12 @@ export class ChangeTracking {
    * disjoint, widened to the granularity and clipped to the disk. Later writes do not show in a listing already begun.
    */
   changes(range: { from?: number; to?: number } = {}): Iterable<{ offset: number; length: number }> {
-    return listChanges(this.#bitmap.slice(), this.granularity, range.from ?? 0, Math.min(range.to ?? this.size, this.size));
+    return listChanges(
+      this.#bitmap.slice(),
+      this.granularity,
+      range.from ?? 0,
+      Math.min(range.to ?? this.size, this.size),
+    );
   }
 
   /** The first range of equal state from `from` on, without copying the map. `from` lies within the disk. */

@@ -84,7 +84,7 @@ function makeBackend(path: string, descriptor: number, readOnly: boolean, size: 
 }
 
 async function* listHoles(written: ChangeTracking, from: number, to: number): AsyncGenerator<AllocationExtent> {
-  for (let at = from; at < to; ) {
+  for (let at = from; at < to;) {
     const { length, changed } = written.runAt(at, to);
     yield { offset: at, length, hole: !changed, zero: !changed };
     at += length;

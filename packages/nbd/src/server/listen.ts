@@ -12,9 +12,7 @@ export type NbdListen =
   | { readonly activation: true };
 
 /** Where a server can be reached. */
-export type NbdServerAddress =
-  | { readonly host: string; readonly port: number }
-  | { readonly path: string };
+export type NbdServerAddress = { readonly host: string; readonly port: number } | { readonly path: string };
 
 /** The first descriptor of socket activation (sd_listen_fds(3), SD_LISTEN_FDS_START). */
 const activationDescriptor = 3;

@@ -58,7 +58,7 @@ function changesContext(tracking: ChangeTracking): MetaContext {
     async describe(offset, length, one) {
       const end = offset + length;
       const run = new DescriptorRun(offset, end, one ? 1 : mostDescriptors);
-      for (let at = offset; at < end && !run.isFull; ) {
+      for (let at = offset; at < end && !run.isFull;) {
         const next = tracking.runAt(at, end);
         if (next.changed) run.add(at, at + next.length, changedFlag);
         else run.add(at, at + next.length, 0);

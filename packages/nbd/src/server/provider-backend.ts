@@ -86,5 +86,7 @@ export function writerBackend(writer: BlockWriter): NbdBackend {
 function preferred(geometry: { preferredLength?: number; blockSize: number }): { preferredLength?: number } {
   const { preferredLength, blockSize } = geometry;
   if (preferredLength === undefined) return {};
-  return { preferredLength: Math.max(512, Math.min(blockSize, largestBlock), 2 ** Math.floor(Math.log2(preferredLength))) };
+  return {
+    preferredLength: Math.max(512, Math.min(blockSize, largestBlock), 2 ** Math.floor(Math.log2(preferredLength))),
+  };
 }

@@ -3,7 +3,13 @@ import type { Wait } from "@diskferry/core/provider";
 import { defaultMaximumPayload } from "../protocol.ts";
 import { BlockPool } from "./block-pool.ts";
 import { Connection } from "./connection.ts";
-import { ExportDirectory, type Authorize, type NbdConnectionRequest, type NbdEpochs, type NbdExports } from "./exports.ts";
+import {
+  ExportDirectory,
+  type Authorize,
+  type NbdConnectionRequest,
+  type NbdEpochs,
+  type NbdExports,
+} from "./exports.ts";
 import { listen, type NbdListen, type NbdServerAddress } from "./listen.ts";
 import { checkServerTls, type NbdServerTls } from "./tls.ts";
 
@@ -136,7 +142,9 @@ class RunningServer implements NbdServer {
       const { session, client } = connection;
       if (session === undefined) return [];
       const { exportName, epoch } = session;
-      return [{ ...client, exportName, ...(epoch === undefined ? {} : { epoch }), destroy: () => connection.destroy() }];
+      return [
+        { ...client, exportName, ...(epoch === undefined ? {} : { epoch }), destroy: () => connection.destroy() },
+      ];
     });
   }
 
@@ -185,7 +193,9 @@ class RunningServer implements NbdServer {
 
   async #close(options: { deadlineMs?: number } & Wait): Promise<void> {
     const listener = this.#listener;
-    const stopped = new Promise<void>((resolve) => (listener === undefined ? resolve() : listener.close(() => resolve())));
+    const stopped = new Promise<void>((resolve) =>
+      listener === undefined ? resolve() : listener.close(() => resolve()),
+    );
     const all = [...this.#connections];
     const force = (): void => {
       this.#forced.abort(new Error("the NBD server was closed by force"));
@@ -238,7 +248,7 @@ async function untilAborted(work: Promise<unknown>, signal: AbortSignal | undefi
   signal.throwIfAborted();
   let onAbort: () => void = () => undefined;
   const aborted = new Promise<never>((_resolve, reject) => {
-    onAbort = () => reject(signal.reason);
+    onAbort = () => reject(signal.reason as Error);
     signal.addEventListener("abort", onAbort, { once: true });
   });
   try {

@@ -325,10 +325,7 @@ export class Transmission {
 
   async #roomFor(length: number): Promise<void> {
     const { limits, gone } = this.#parts;
-    while (
-      this.#inFlight >= limits.inFlight ||
-      (this.#inFlight > 0 && this.#heldBytes + length > limits.bufferBytes)
-    ) {
+    while (this.#inFlight >= limits.inFlight || (this.#inFlight > 0 && this.#heldBytes + length > limits.bufferBytes)) {
       gone.throwIfAborted();
       await this.#nextSettled();
     }

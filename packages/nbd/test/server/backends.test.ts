@@ -66,12 +66,18 @@ describe("a file", () => {
     await mkdir(join(directory, "sub"));
     await expect(fileBackend(join(directory, "missing"))).rejects.toMatchObject({ code: "NOT_FOUND" });
     await expect(fileBackend(join(directory, "sub"))).rejects.toMatchObject({ code: "CONFIG_INVALID" });
-    await expect(fileBackend(join(directory, "sub"), { readOnly: true })).rejects.toMatchObject({ code: "CONFIG_INVALID" });
+    await expect(fileBackend(join(directory, "sub"), { readOnly: true })).rejects.toMatchObject({
+      code: "CONFIG_INVALID",
+    });
   });
 });
 
 describe("a reader of the contract", () => {
-  function reader(blockSize: number, size: number, concurrency?: number): { reader: BlockReader; calls: number[][]; most(): number } {
+  function reader(
+    blockSize: number,
+    size: number,
+    concurrency?: number,
+  ): { reader: BlockReader; calls: number[][]; most(): number } {
     const content = Buffer.from(randomBytes(size, 4));
     const calls: number[][] = [];
     let inside = 0;
@@ -95,11 +101,16 @@ describe("a reader of the contract", () => {
     };
   }
 
-  test.each([[undefined, 1], [3, 3]])("with concurrency %s gets %i calls at once", async (concurrency, expected) => {
+  test.each([
+    [undefined, 1],
+    [3, 3],
+  ])("with concurrency %s gets %i calls at once", async (concurrency, expected) => {
     const { reader: source, most } = reader(512, MiB, concurrency);
     const backend = readerBackend(source);
     expect(backend).toMatchObject({ size: MiB, blockSize: 512, readOnly: true, multiConnection: true });
-    await Promise.all(Array.from({ length: 10 }, (_, index) => backend.read(index * 512, Buffer.alloc(512), { signal })));
+    await Promise.all(
+      Array.from({ length: 10 }, async (_, index) => backend.read(index * 512, Buffer.alloc(512), { signal })),
+    );
     expect(most()).toBe(expected);
   });
 
@@ -153,7 +164,9 @@ describe("a writer of the contract", () => {
     await zeroing.backend.zero?.(0, 8192, { noHole: false, fast: false, fua: false, signal });
     await zeroing.backend.zero?.(0, 8192, { noHole: true, fast: false, fua: false, signal });
     expect(zeroing.log).toEqual(["zero 0+8192", "write 0+8192"]);
-    await expect(zeroing.backend.zero?.(0, 512, { noHole: false, fast: true, fua: false, signal })).rejects.toThrow(SlowZeroError);
+    await expect(zeroing.backend.zero?.(0, 512, { noHole: false, fast: true, fua: false, signal })).rejects.toThrow(
+      SlowZeroError,
+    );
   });
 
   test("without read refuses reads as unsupported, and one with huge blocks is refused itself", () => {

@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import { command, errorNumber } from "../../src/protocol.ts";
 import { randomFrom, seedOf } from "../../../../test/seed.ts";
 import type { NbdBackend } from "../../src/server/backend.ts";
-import { ChangeTracking, trackChanges } from "../../src/server/change-tracking.ts";
+import { type ChangeTracking, trackChanges } from "../../src/server/change-tracking.ts";
 import { memoryBackend } from "../../src/server/memory-backend.ts";
 import { closeAfterEach, gate, serve } from "./fixture.ts";
 import { errorOf, RawClient } from "./raw-client.ts";
@@ -50,7 +50,7 @@ describe("the map", () => {
           for (let block = extent.offset / 512; block * 512 < end; block++) listed.add(block);
         }
         expect(listed, `seed ${seed}, step ${step}`).toEqual(model);
-        for (let at = 0; at < size; ) {
+        for (let at = 0; at < size;) {
           const run = tracking.runAt(at, size);
           expect(run.length).toBeGreaterThan(0);
           expect(run.changed, `seed ${seed}, at ${at}`).toBe(model.has(Math.floor(at / 512)));

@@ -21,7 +21,7 @@ function slowDisk(): { backend: NbdBackend; writes: string[]; go: () => void; si
       signals.push(signal);
       await new Promise<void>((resolve, reject) => {
         waiting.push(resolve);
-        signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+        signal.addEventListener("abort", () => reject(signal.reason as Error), { once: true });
       });
       writes.push(`end ${offset}`);
     },
@@ -144,7 +144,7 @@ test("close lets what is under way end, refuses newcomers and frees the socket's
   await until("the write to begin", () => writes.length === 1);
   const closing = server.close();
   await shaking.closed();
-  await expect(RawClient.connect(server.address)).rejects.toThrow();
+  await expect(RawClient.connect(server.address)).rejects.toThrow(Error);
   go();
   expect(errorOf(await client.reply())).toBe(0);
   await closing;
@@ -182,7 +182,7 @@ test("a client's loss aborts its reads but never a write that was begun", async 
           read: (_offset, _into, { signal }) => {
             reads.push(signal);
             return new Promise((_resolve, reject) => {
-              signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+              signal.addEventListener("abort", () => reject(signal.reason as Error), { once: true });
             });
           },
         },
@@ -204,11 +204,15 @@ test("a client's loss aborts its reads but never a write that was begun", async 
 test("mistakes in the options are named before anything listens", async () => {
   const listen = { port: 0 };
   const backend = memoryBackend(1024);
-  await expect(serveNbd({ listen, exports: { a: { backend: { ...backend, blockSize: 3 } } } })).rejects.toThrow(/"a".*blockSize/);
+  await expect(serveNbd({ listen, exports: { a: { backend: { ...backend, blockSize: 3 } } } })).rejects.toThrow(
+    /"a".*blockSize/,
+  );
   await expect(serveNbd({ listen, exports: { a: { backend: { ...backend, size: -1 } } } })).rejects.toThrow(RangeError);
   await expect(serveNbd({ listen, exports: {}, limits: { connections: 0 } })).rejects.toThrow(RangeError);
   await expect(serveNbd({ listen, exports: {}, limits: { payload: 1 } })).rejects.toThrow(RangeError);
-  await expect(serveNbd({ listen: { activation: true }, exports: {} })).rejects.toMatchObject({ code: "CONFIG_INVALID" });
+  await expect(serveNbd({ listen: { activation: true }, exports: {} })).rejects.toMatchObject({
+    code: "CONFIG_INVALID",
+  });
   const server = await serve({ exports: {} });
   if (!("path" in server.address)) throw new Error("no path");
   await expect(serveNbd({ listen: server.address, exports: {} })).rejects.toMatchObject({ code: "IN_USE" });

@@ -56,10 +56,13 @@ describe("clients that talk nonsense", () => {
     ["garbage for a request", (client) => client.send(Buffer.alloc(28, 0xee))],
     ["an extended request nobody agreed on", (client) => client.request(command.read, { length: 1, extended: true })],
     ["a write of 4 GiB", (client) => client.request(command.write, { length: 2 ** 32 - 1 })],
-    ["a disconnect with more behind it", (client) => {
-      client.disconnect();
-      for (let index = 0; index < 100; index++) client.request(command.write, { payload: Buffer.alloc(4096) });
-    }],
+    [
+      "a disconnect with more behind it",
+      (client) => {
+        client.disconnect();
+        for (let index = 0; index < 100; index++) client.request(command.write, { payload: Buffer.alloc(4096) });
+      },
+    ],
   ])("are cut off after %s", async (_title, speak) => {
     const server = await serveMemory();
     const client = await RawClient.transmitting(server.address);
@@ -84,21 +87,33 @@ describe("clients that are slow", () => {
 
   test.each<[string, RegExp, (server: NbdServer) => Promise<RawClient>]>([
     ["say nothing at all", /handshake took too long/, (server) => RawClient.connect(server.address)],
-    ["send a handshake byte by byte", /handshake took too long/, async (server) => {
-      const client = await RawClient.greeted(server.address);
-      void trickle(client, Buffer.from("49484156454f50540000000600000100", "hex"));
-      return client;
-    }],
-    ["send a request byte by byte", /request took too long/, async (server) => {
-      const client = await RawClient.transmitting(server.address);
-      void trickle(client, Buffer.concat([Buffer.from("25609513", "hex"), Buffer.alloc(24)]));
-      return client;
-    }],
-    ["stop in the middle of a payload", /payload took too long/, async (server) => {
-      const client = await RawClient.transmitting(server.address);
-      client.request(command.write, { length: 4096, payload: Buffer.alloc(100) });
-      return client;
-    }],
+    [
+      "send a handshake byte by byte",
+      /handshake took too long/,
+      async (server) => {
+        const client = await RawClient.greeted(server.address);
+        void trickle(client, Buffer.from("49484156454f50540000000600000100", "hex"));
+        return client;
+      },
+    ],
+    [
+      "send a request byte by byte",
+      /request took too long/,
+      async (server) => {
+        const client = await RawClient.transmitting(server.address);
+        void trickle(client, Buffer.concat([Buffer.from("25609513", "hex"), Buffer.alloc(24)]));
+        return client;
+      },
+    ],
+    [
+      "stop in the middle of a payload",
+      /payload took too long/,
+      async (server) => {
+        const client = await RawClient.transmitting(server.address);
+        client.request(command.write, { length: 4096, payload: Buffer.alloc(100) });
+        return client;
+      },
+    ],
     ["are idle where that has a limit", /idle for too long/, (server) => RawClient.transmitting(server.address)],
   ])("are cut off in time when they %s", async (_title, reason, begin) => {
     const notices: string[] = [];
@@ -239,7 +254,10 @@ describe("random input", () => {
         fc.constant(infoRequest("", [3])),
         fc.array(fc.string({ maxLength: 20 }), { maxLength: 5 }).map((names) => queries("", names)),
       ),
-      lie: fc.oneof({ weight: 8, arbitrary: fc.constant(0) }, { weight: 1, arbitrary: fc.integer({ min: -8, max: 70_000 }) }),
+      lie: fc.oneof(
+        { weight: 8, arbitrary: fc.constant(0) },
+        { weight: 1, arbitrary: fc.integer({ min: -8, max: 70_000 }) },
+      ),
     })
     .map(({ kind, data, lie }) => {
       const header = Buffer.alloc(16);

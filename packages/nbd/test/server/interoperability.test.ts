@@ -96,9 +96,10 @@ describeWithPeers(["nbdinfo", "nbdcopy"], "libnbd's tools against our server", (
       [4 * MiB, 4 * MiB, 3],
       [8 * MiB, 8 * MiB, 0],
     ]);
-    const changes = JSON.parse(
-      await run("nbdinfo", ["--map=diskferry:changes:t", "--json", server.uri()]),
-    ) as Record<string, unknown>[];
+    const changes = JSON.parse(await run("nbdinfo", ["--map=diskferry:changes:t", "--json", server.uri()])) as Record<
+      string,
+      unknown
+    >[];
     expect(changes.filter(({ type }) => type === 1).map(({ offset, length }) => ({ offset, length }))).toEqual([
       ...tracking.changes(),
     ]);
@@ -202,7 +203,9 @@ describe.skipIf(python === undefined && process.env["DISKFERRY_REQUIRE_PEERS"] !
     const file = await fileBackend(path);
     onEnd(() => file[Symbol.asyncDispose]());
     const backend = { ...file, cache: () => undefined };
-    const server = await serve({ exports: { disk: { backend, tracking: [trackChanges({ name: "t", size: file.size })] } } });
+    const server = await serve({
+      exports: { disk: { backend, tracking: [trackChanges({ name: "t", size: file.size })] } },
+    });
     const script = `
 import nbd, errno, sys
 h = nbd.NBD()

@@ -1,5 +1,13 @@
 import { describe, expect, test } from "vitest";
-import { command, commandFlag, errorNumber, option, optionReply, replyType, transmissionFlag } from "../../src/protocol.ts";
+import {
+  command,
+  commandFlag,
+  errorNumber,
+  option,
+  optionReply,
+  replyType,
+  transmissionFlag,
+} from "../../src/protocol.ts";
 import type { NbdBackend } from "../../src/server/backend.ts";
 import { trackChanges } from "../../src/server/change-tracking.ts";
 import { memoryBackend } from "../../src/server/memory-backend.ts";

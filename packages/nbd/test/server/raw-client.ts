@@ -83,7 +83,8 @@ export class RawClient {
     }
     const answers = await client.askAll(option.go, infoRequest(name, [3]));
     const last = answers.at(-1);
-    if (last?.type !== optionReply.acknowledge) throw new Error(`GO was refused: ${last?.type} ${last?.data.toString()}`);
+    if (last?.type !== optionReply.acknowledge)
+      throw new Error(`GO was refused: ${last?.type} ${last?.data.toString()}`);
     return client;
   }
 
@@ -117,7 +118,11 @@ export class RawClient {
   async answer(): Promise<OptionAnswer> {
     const header = await this.read(20);
     if (header.readBigUInt64BE(0) !== 0x0003e889045565a9n) throw new Error("no option reply");
-    return { option: header.readUInt32BE(8), type: header.readUInt32BE(12), data: await this.read(header.readUInt32BE(16)) };
+    return {
+      option: header.readUInt32BE(8),
+      type: header.readUInt32BE(12),
+      data: await this.read(header.readUInt32BE(16)),
+    };
   }
 
   async ask(kind: number, data?: Uint8Array): Promise<OptionAnswer> {

@@ -26,15 +26,46 @@ async function authority(name: string): Promise<Authority> {
   const file = (each: string): string => join(directory, each);
   const openssl = (...args: string[]): Promise<string> => run("openssl", args);
   const key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
-  await openssl("req", "-x509", ...key, "-days", "2", "-subj", `/CN=${name}`, "-keyout", file("ca-key.pem"), "-out", file("ca-cert.pem"));
+  await openssl(
+    "req",
+    "-x509",
+    ...key,
+    "-days",
+    "2",
+    "-subj",
+    `/CN=${name}`,
+    "-keyout",
+    file("ca-key.pem"),
+    "-out",
+    file("ca-cert.pem"),
+  );
   for (const [who, extra] of [
     ["server", "subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=serverAuth"],
     ["client", "extendedKeyUsage=clientAuth"],
   ] as const) {
-    await openssl("req", ...key, "-subj", `/CN=${name} ${who}`, "-keyout", file(`${who}-key.pem`), "-out", file("request.pem"));
+    await openssl(
+      "req",
+      ...key,
+      "-subj",
+      `/CN=${name} ${who}`,
+      "-keyout",
+      file(`${who}-key.pem`),
+      "-out",
+      file("request.pem"),
+    );
     await writeFile(file("extensions"), `basicConstraints=CA:FALSE\n${extra}\n`);
     const signing = ["-CA", file("ca-cert.pem"), "-CAkey", file("ca-key.pem"), "-CAcreateserial", "-days", "2"];
-    await openssl("x509", "-req", "-in", file("request.pem"), ...signing, "-extfile", file("extensions"), "-out", file(`${who}-cert.pem`));
+    await openssl(
+      "x509",
+      "-req",
+      "-in",
+      file("request.pem"),
+      ...signing,
+      "-extfile",
+      file("extensions"),
+      "-out",
+      file(`${who}-cert.pem`),
+    );
   }
   return { directory, read: (each) => readFile(file(each)) };
 }
@@ -77,11 +108,11 @@ describeWithPeers(["openssl", "nbdinfo", "nbdcopy", "qemu-img"], "TLS", () => {
     ];
     const info = await run("qemu-img", ["info", ...options(ours.directory)]);
     expect(info).toContain("virtual size: 1 MiB");
-    await expect(run("nbdinfo", [uri(strangers.directory)])).rejects.toThrow();
+    await expect(run("nbdinfo", [uri(strangers.directory)])).rejects.toThrow(Error);
 
     // A stranger who trusts our server but shows a certificate of another authority.
     await writeFile(join(strangers.directory, "ca-cert.pem"), await ours.read("ca-cert.pem"));
-    await expect(run("nbdinfo", [uri(strangers.directory)])).rejects.toThrow();
+    await expect(run("nbdinfo", [uri(strangers.directory)])).rejects.toThrow(Error);
     await until("the refusals to be noticed", () => notices.length >= 2);
     await expect(run("nbdinfo", [`nbd://localhost:${port}/disk`])).rejects.toThrow(/not supported/);
     await until("everyone to be gone", () => server.connections().length === 0);
@@ -115,8 +146,8 @@ describeWithPeers(["openssl", "nbdinfo", "nbdcopy", "qemu-img"], "TLS", () => {
       `nbds://${user}@localhost:${port}/?tls-psk-file=${encodeURIComponent(join(path, "keys.psk"))}`;
     expect(await run("nbdinfo", [uri(good, "alice")])).toContain("with TLS");
     expect(identities.at(-1)).toBe("alice");
-    await expect(run("nbdinfo", [uri(wrong, "alice")])).rejects.toThrow();
-    await expect(run("nbdinfo", [uri(stranger, "mallory")])).rejects.toThrow();
+    await expect(run("nbdinfo", [uri(wrong, "alice")])).rejects.toThrow(Error);
+    await expect(run("nbdinfo", [uri(stranger, "mallory")])).rejects.toThrow(Error);
     const options = (path: string): string[] => [
       "--object",
       `tls-creds-psk,id=tls0,dir=${path},username=alice,endpoint=client`,
@@ -124,7 +155,7 @@ describeWithPeers(["openssl", "nbdinfo", "nbdcopy", "qemu-img"], "TLS", () => {
       `driver=nbd,host=localhost,port=${port},tls-creds=tls0`,
     ];
     expect(await run("qemu-img", ["info", ...options(good)])).toContain("virtual size: 1 MiB");
-    await expect(run("qemu-img", ["info", ...options(wrong)])).rejects.toThrow();
+    await expect(run("qemu-img", ["info", ...options(wrong)])).rejects.toThrow(Error);
   });
 
   test("shows nothing in the clear, forgets what was said there, and refuses bytes smuggled before TLS", async () => {
