@@ -130,6 +130,19 @@ test("every worker and lane is a file of its own beside index.js", async () => {
   }
 });
 
+test("every file that a built module names beside itself is shipped", async () => {
+  for (const { manifest } of packages) {
+    const files = packed.get(manifest.name)?.files ?? [];
+    const scripts = files.filter((file) => /^dist\/[^/]+\.js$/.test(file));
+    const missing = scripts.flatMap((file) => {
+      const text = readFileSync(join(folder, "project", "node_modules", manifest.name, file), "utf8");
+      const named = [...text.matchAll(/"\.\/([\w-]+\.js)"/g)].map((match) => match[1]);
+      return named.filter((name) => !files.includes(`dist/${name}`)).map((name) => `${file} names ${name}`);
+    });
+    expect(missing).toEqual([]);
+  }
+});
+
 test("every command starts and tells its usage", async () => {
   for (const { manifest } of packages) {
     for (const command of Object.keys(manifest.bin ?? {})) {
