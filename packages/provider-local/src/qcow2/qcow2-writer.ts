@@ -459,6 +459,7 @@ class ImageWriter implements Qcow2Writer {
   /** Makes everything written so far durable, tables included; each step only after what it relies on. */
   async #settle(): Promise<void> {
     try {
+      this.#clusters.giveBack();
       await this.#file.sync();
       if (this.#pendingCount === 0) return;
       await this.#markDirty();
