@@ -33,6 +33,21 @@ export function claimPlace(place: Place, use: "source" | "target"): () => void {
   return () => void open.delete(claim);
 }
 
+const read = new Map<symbol, readonly string[]>();
+
+/** Notes that files are being read, as images of a recovery point are; the result ends that. */
+export function noteReading(places: readonly string[]): () => void {
+  const note = Symbol("reading");
+  read.set(note, places);
+  return () => void read.delete(note);
+}
+
+/** Whether this process reads from the place now. */
+export function isReading(place: string): boolean {
+  if (read.values().some((places) => places.includes(place))) return true;
+  return open.values().some((other) => other.use === "source" && (other.place === place || other.within?.includes(place) === true));
+}
+
 function overlap(one: Place, other: Place): boolean {
   return (
     one.place === other.place ||

@@ -32,8 +32,8 @@ export const provider: ProviderDefinition<LocalOptions> = defineProvider<LocalOp
     const sources = (options.disks ?? [options]).map((disk) => diskSource(disk));
     return localSource(nameDisks(options, sources));
   },
-  async target(options): Promise<TargetProvider> {
-    return localTarget(options);
+  async target(options, context): Promise<TargetProvider> {
+    return localTarget(options, context);
   },
 });
 

@@ -1,21 +1,29 @@
 import { statSync } from "node:fs";
-import type { TargetProvider } from "@diskferry/core/provider";
+import type { ProviderContext, TargetProvider } from "@diskferry/core/provider";
 import { formatOf, isQcow2Name } from "../disk-format.ts";
 import { localError } from "../errors.ts";
 import type { LocalOptions } from "../options.ts";
+import { qcow2ChainTarget } from "./qcow2-chain-target.ts";
+import { qcow2Target } from "./qcow2-target.ts";
 import { nbdTarget } from "./nbd-target.ts";
 import { rawTarget } from "./raw-target.ts";
 
 /** The target that the options name: in place where they name a path or URI, one file or chain per disk in a directory. */
-export function localTarget(options: LocalOptions): TargetProvider {
+export function localTarget(options: LocalOptions, context: ProviderContext = {}): TargetProvider {
   if (options.disks !== undefined) {
     throw localError("CONFIG_INVALID", "disks are for a source; give a target a directory, which takes every disk of a machine");
   }
   const { path, uri, directory, overwrite } = options;
   if (uri !== undefined) return nbdTarget({ ...options, uri });
-  const format = directory === undefined ? formatAt(path!, options.format) : (options.format ?? "qcow2-chain");
+  const format = directory === undefined ? formatAt(path!, options.format) : chosen(options.format);
   if (format === "raw") return rawTarget({ path, directory, overwrite });
-  throw localError("UNSUPPORTED", `the format ${format} is not written yet`);
+  if (format === "qcow2-chain") return qcow2ChainTarget({ ...options, directory: directory! }, context);
+  return qcow2Target(options);
+}
+
+/** A directory is for chains of recovery points, unless the options say otherwise. */
+function chosen(stated: LocalOptions["format"]): "raw" | "qcow2" | "qcow2-chain" {
+  return stated === undefined || stated === "auto" ? "qcow2-chain" : stated;
 }
 
 function formatAt(path: string, stated: LocalOptions["format"]): "raw" | "qcow2" {

@@ -17,6 +17,7 @@ import { openNbdReader } from "../nbd/nbd-reader.ts";
 import { openNbdWriter } from "../nbd/nbd-writer.ts";
 import { claimPlace } from "../open-places.ts";
 import type { LocalOptions } from "../options.ts";
+import { checkDiskSize, holdsOther, tooSmall } from "./in-place.ts";
 import {
   type TargetState,
   beginRun,
@@ -56,23 +57,12 @@ export function nbdTarget(options: LocalOptions & { uri: string }): TargetProvid
   }
 
   async function create(request: CreateRequest): Promise<Volume> {
-    if (request.size <= 0 || request.size % 512 !== 0) {
-      throw new RangeError(`a disk of ${request.size} bytes: the size must be a positive multiple of 512`);
-    }
+    checkDiskSize(request.size);
     const size = await sizeOf(request);
-    if (size < request.size) {
-      throw localError(
-        "CONFIG_INVALID",
-        `${uri} has ${size} bytes, ${request.size - size} too few for a disk of ${request.size}; nothing was written: ` +
-          "export a larger disk",
-      );
-    }
+    if (size < request.size) throw tooSmall(uri, size, request.size);
     const state = await known(size);
     if (state.key !== undefined && state.key !== request.key && options.overwrite !== true) {
-      throw localError(
-        "EXISTS",
-        `${uri} holds the replica ${state.key}; name another target, or set overwrite to give that replica up`,
-      );
+      throw holdsOther(uri, state.key);
     }
     if (state.key !== request.key) {
       const { folder, identity } = stateOf(size);

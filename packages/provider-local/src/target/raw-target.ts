@@ -1,6 +1,5 @@
-import { createHash } from "node:crypto";
-import { closeSync, ftruncateSync, mkdirSync, openSync, readdirSync, rmSync, statSync } from "node:fs";
-import { basename, join, resolve, sep } from "node:path";
+import { closeSync, ftruncateSync, openSync, rmSync, statSync } from "node:fs";
+import { dirname, join, resolve } from "node:path";
 import type {
   BlockReader,
   BlockWriter,
@@ -18,12 +17,21 @@ import { type RawFile, contentStamp, openRaw } from "../raw/raw-file.ts";
 import { openRawReader } from "../raw/raw-reader.ts";
 import { openRawWriter, syncFolder } from "../raw/raw-writer.ts";
 import {
+  checkDiskSize,
+  fileNameOf,
+  holdsOther,
+  listOf,
+  makeFolder,
+  refuseNewDevice,
+  stateFolderOf,
+  tooSmall,
+} from "./in-place.ts";
+import {
   type TargetState,
   beginRun,
   readTargetState,
   removeTargetState,
   stateFolderOfFile,
-  stateFolderOfIdentity,
   writeTargetState,
 } from "./target-state.ts";
 
@@ -44,9 +52,7 @@ export function rawTarget(options: RawTargetOptions): TargetProvider {
 
   async function create(request: CreateRequest): Promise<Volume> {
     request.signal?.throwIfAborted();
-    if (request.size <= 0 || request.size % 512 !== 0) {
-      throw new RangeError(`a disk of ${request.size} bytes: the size must be a positive multiple of 512`);
-    }
+    checkDiskSize(request.size);
     if (options.directory !== undefined) makeFolder(options.directory);
     const path = pathOf(request.key);
     const made = makeFile(path, request.size);
@@ -63,10 +69,7 @@ export function rawTarget(options: RawTargetOptions): TargetProvider {
     const folder = stateFolderOf(file);
     const known = await readTargetState(folder, file.identity);
     if (known?.key !== undefined && known.key !== request.key && options.overwrite !== true) {
-      throw localError(
-        "EXISTS",
-        `${file.path} holds the replica ${known.key}; name another target, or set overwrite to give that replica up`,
-      );
+      throw holdsOther(file.path, known.key);
     }
     if (!made && known === undefined && options.directory !== undefined) {
       throw localError("EXISTS", `${file.path} was not made by this job; move it away or choose another directory`);
@@ -183,34 +186,13 @@ export function rawTarget(options: RawTargetOptions): TargetProvider {
   };
 }
 
-/** A name that any file system takes: the key itself where it is one, else its letters and a hash of the rest. */
-export function fileNameOf(key: string): string {
-  if (/^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$/.test(key)) return key;
-  const letters = key.replaceAll(/[^A-Za-z0-9._-]+/g, "-").replace(/^[-.]+/, "").slice(0, 60);
-  return `${letters}-${createHash("sha256").update(key).digest("hex").slice(0, 12)}`;
-}
-
-/** Makes the folder of a target where there is none. @throws ProviderError CONFIG_INVALID when a file has its name. */
-export function makeFolder(path: string): void {
-  try {
-    mkdirSync(path, { recursive: true });
-  } catch (error) {
-    if ((error as { code?: unknown }).code === "EEXIST") {
-      throw localError("CONFIG_INVALID", `${path} is no directory; name one, or give the file as path`, { cause: error });
-    }
-    throw translate(error, "creating the directory", path);
-  }
-}
-
 /** Makes a new sparse file; false when something has the name. Never in /dev: a mistyped device is no new file. */
 function makeFile(path: string, size: number): boolean {
   const existing = statSync(path, { throwIfNoEntry: false });
   // An empty file holds nothing that could be lost, so it counts as new.
   const isEmpty = existing?.isFile() === true && existing.size === 0;
   if (existing !== undefined && !isEmpty) return false;
-  if (path.startsWith(`${sep}dev${sep}`) && !path.startsWith(`${sep}dev${sep}shm${sep}`)) {
-    throw localError("NOT_FOUND", `there is no block device ${path}; check its name, a file is not made there`);
-  }
+  refuseNewDevice(path);
   try {
     const fd = openSync(path, isEmpty ? "r+" : "wx", 0o600);
     try {
@@ -224,10 +206,6 @@ function makeFile(path: string, size: number): boolean {
   }
 }
 
-function stateFolderOf(file: RawFile): string {
-  return file.kind === "file" ? stateFolderOfFile(file.path) : stateFolderOfIdentity(file.identity);
-}
-
 function volumeOf(file: RawFile, size: number, key: string | undefined): Volume {
   const data = { format: "raw", path: file.path, ...(key === undefined ? { adopted: true } : { key }) };
   return { id: `raw:${file.path}`, size, data };
@@ -237,14 +215,6 @@ function pathIn(volume: Volume): string {
   const path = volume.data?.["path"];
   if (typeof path === "string") return path;
   throw localError("CONFIG_INVALID", `the volume ${volume.id} is none of raw files: it names no path`);
-}
-
-function tooSmall(path: string, size: number, wanted: number): unknown {
-  return localError(
-    "CONFIG_INVALID",
-    `${path} has ${size} bytes, ${wanted - size} too few for a disk of ${wanted}; nothing was written: ` +
-      "enlarge it or name another target",
-  );
 }
 
 async function removeVolume(volume: Volume): Promise<void> {
@@ -260,7 +230,7 @@ async function removeVolume(volume: Volume): Promise<void> {
   const isOurs = state?.created === true && state.key !== undefined && state.key === volume.data?.["key"];
   if (isOurs && file.kind === "file") {
     rmSync(path, { force: true });
-    await syncFolder(join(path, ".."));
+    await syncFolder(dirname(path));
   }
   // A device, and a file that was there before us, stay: the replica in it is only no longer ours.
   if (isOurs || state?.key === volume.data?.["key"]) await removeTargetState(folder);
@@ -289,15 +259,6 @@ function candidates(options: RawTargetOptions): string[] {
       : listOf(resolve(options.directory!)).map((name) => join(resolve(options.directory!), name));
   return paths.filter((path) => {
     const stats = statSync(path, { throwIfNoEntry: false });
-    return stats !== undefined && (stats.isBlockDevice() || (stats.isFile() && stats.size % 512 === 0)) && basename(path) !== "";
+    return stats !== undefined && (stats.isBlockDevice() || (stats.isFile() && stats.size % 512 === 0));
   });
-}
-
-function listOf(folder: string): string[] {
-  try {
-    return readdirSync(folder);
-  } catch (error) {
-    if ((error as { code?: unknown }).code === "ENOENT") return [];
-    throw translate(error, "listing", folder);
-  }
 }

@@ -29,6 +29,8 @@ export interface TargetState {
   firstRun?: string;
   /** The last run that committed. */
   committed?: string;
+  /** How often a run was abandoned here: a run of the same name begins anew afterwards. */
+  abandoned?: number;
 }
 
 const fileName = "state.json";
