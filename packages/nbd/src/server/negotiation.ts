@@ -189,7 +189,7 @@ export class Negotiation {
     }
     const answer = Buffer.alloc(this.#noZeroes ? 10 : 134);
     putUint64(answer, 0, found.entry.backend.size);
-    answer.writeUInt16BE(transmissionFlagsOf(found.entry, this.#style), 8);
+    answer.writeUInt16BE(transmissionFlagsOf(found.entry, this.#style, false), 8);
     this.#parts.socket.write(answer);
     return this.#enter(found, data.toString("utf8"));
   }
@@ -202,7 +202,7 @@ export class Negotiation {
     }
     const found = await this.#findOrRefuse(kind, asked.name);
     if (found === undefined) return undefined;
-    this.#replyInfo(kind, found, asked.items);
+    this.#replyInfo(kind, found, asked);
     const blockSize = found.entry.backend.blockSize ?? 1;
     // A client that does not ask keeps to 512 by itself: only more than that has to be agreed on.
     if (kind === option.go && blockSize > 512 && !asked.items.has(infoType.blockSize)) {
@@ -213,12 +213,13 @@ export class Negotiation {
     return kind === option.go ? this.#enter(found, asked.name) : undefined;
   }
 
-  #replyInfo(kind: number, found: FoundExport, items: ReadonlySet<number>): void {
+  #replyInfo(kind: number, found: FoundExport, asked: InfoRequest): void {
+    const { items } = asked;
     const { backend, description = backend.description } = found.entry;
     const about = Buffer.alloc(12);
     about.writeUInt16BE(infoType.export, 0);
     putUint64(about, 2, backend.size);
-    about.writeUInt16BE(transmissionFlagsOf(found.entry, this.#style), 10);
+    about.writeUInt16BE(transmissionFlagsOf(found.entry, this.#style, this.#contextsFor(asked.name).length > 0), 10);
     this.#reply(kind, optionReply.info, about);
     if (items.has(infoType.name)) {
       this.#reply(kind, optionReply.info, Buffer.concat([uint16(infoType.name), text(found.name)]));
@@ -262,8 +263,13 @@ export class Negotiation {
     return undefined;
   }
 
+  /** A choice counts for the very name it was made for. */
+  #contextsFor(name: string): MetaContext[] {
+    return this.#chosen?.exportName === name ? this.#chosen.contexts : [];
+  }
+
   #enter(found: FoundExport, name: string): NegotiationResult {
-    const contexts = this.#chosen?.exportName === name ? this.#chosen.contexts : [];
+    const contexts = this.#contextsFor(name);
     const session = { exportName: found.name, epoch: found.epoch, entry: found.entry, style: this.#style, contexts };
     return { kind: "session", session };
   }
@@ -309,7 +315,12 @@ function end(reason: string | undefined): NegotiationResult {
   return { kind: "end", reason };
 }
 
-function parseInfo(data: Buffer): { name: string; items: Set<number> } | undefined {
+interface InfoRequest {
+  readonly name: string;
+  readonly items: ReadonlySet<number>;
+}
+
+function parseInfo(data: Buffer): InfoRequest | undefined {
   if (data.length < 6) return undefined;
   const nameLength = data.readUInt32BE(0);
   if (nameLength > maximumStringLength || nameLength > data.length - 6) return undefined;

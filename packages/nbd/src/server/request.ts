@@ -23,6 +23,8 @@ export interface Request {
   readonly length: number;
   /** Whether `length` bytes follow the header. */
   readonly hasPayload: boolean;
+  /** Of a status request: the ids of the contexts it is limited to. Absent: all that were chosen. */
+  readonly contexts?: readonly number[];
 }
 
 /** What a client did wrong with a request, and the NBD error that tells it so. */

@@ -14,8 +14,8 @@ export interface Session {
   readonly contexts: readonly MetaContext[];
 }
 
-/** The transmission flags of an export. */
-export function transmissionFlagsOf(entry: NbdExport, style: ReplyStyle): number {
+/** The transmission flags of an export. `hasContexts`: the client chose meta contexts for it. */
+export function transmissionFlagsOf(entry: NbdExport, style: ReplyStyle, hasContexts: boolean): number {
   const { backend } = entry;
   const writable = isWritable(entry);
   let flags: number = transmissionFlag.hasFlags;
@@ -29,5 +29,6 @@ export function transmissionFlagsOf(entry: NbdExport, style: ReplyStyle): number
   if (backend.multiConnection ?? !writable) flags |= transmissionFlag.canMultiConnection;
   if (backend.cache !== undefined) flags |= transmissionFlag.sendCache;
   if (style !== "simple") flags |= transmissionFlag.sendDf;
+  if (style === "extended" && hasContexts) flags |= transmissionFlag.blockStatusPayload;
   return flags;
 }

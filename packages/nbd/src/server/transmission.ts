@@ -93,8 +93,9 @@ export class Transmission {
       const request = parseRequest(header, this.#offered.extended);
       if (request === undefined) return "the client sent something that is no request";
       if (request.type === command.disconnect) return undefined;
-      const refusal = await this.#accept(request);
-      if (refusal !== undefined) return refusal;
+      const narrowed = isFilter(request, this.#offered) ? await this.#receiveFilter(request) : request;
+      const breach = await this.#accept(narrowed);
+      if (breach !== undefined) return breach;
     }
   }
 
@@ -116,6 +117,23 @@ export class Transmission {
   /** For the loss of a connection: wakes who waits for an answer that cannot be sent. */
   wake(): void {
     for (const resolve of this.#settled.splice(0)) resolve();
+  }
+
+  /** A status request that names its contexts: the same request over its effect length, as if it had no payload. */
+  async #receiveFilter(request: Request): Promise<Request> {
+    const payload = Buffer.allocUnsafe(request.length);
+    this.#parts.expect("payload", request.length);
+    await this.#parts.receiver.fill(payload);
+    this.#parts.expect("payload", 0);
+    const contexts: number[] = [];
+    for (let at = 8; at < payload.length; at += 4) contexts.push(payload.readUInt32BE(at));
+    return {
+      ...request,
+      flags: request.flags & ~commandFlag.payloadLength,
+      length: payload.readUInt32BE(0) * 2 ** 32 + payload.readUInt32BE(4),
+      hasPayload: false,
+      contexts,
+    };
   }
 
   async #accept(request: Request): Promise<string | undefined> {
@@ -159,6 +177,7 @@ export class Transmission {
       if (request.type === command.blockStatus && this.#session.contexts.length === 0) {
         throw new RequestError(errorNumber.EINVAL, "no meta context was chosen in the handshake");
       }
+      checkContexts(request.contexts ?? [], this.#session.contexts.length);
       checkRequest(request, this.#offered);
       return undefined;
     } catch (error) {
@@ -282,10 +301,11 @@ export class Transmission {
     if (style === "simple") throw new RequestError(errorNumber.EINVAL, "a block status needs structured replies");
     const one = (request.flags & commandFlag.requireOne) !== 0;
     const replies: Uint8Array[] = [];
-    for (const [id, context] of contexts.entries()) {
+    const wanted = [...contexts.entries()].filter(([id]) => request.contexts?.includes(id) ?? true);
+    for (const [index, [id, context]] of wanted.entries()) {
       const wait = { signal: this.#parts.gone };
       const descriptors = await context.describe(request.offset, request.length, one, wait);
-      replies.push(statusReply(style, request, id, descriptors, id === contexts.length - 1));
+      replies.push(statusReply(style, request, id, descriptors, index === wanted.length - 1));
     }
     return replies.length === 1 && replies[0] !== undefined ? replies[0] : Buffer.concat(replies);
   }
@@ -344,6 +364,26 @@ function isZero(data: Buffer): boolean {
     if (zeroes.compare(data, at, end, 0, end - at) !== 0) return false;
   }
   return true;
+}
+
+/** The longest list of contexts in a status request that is looked at; a longer one is refused like any other payload. */
+const longestFilter = 8 + 4 * 1024;
+
+function isFilter(request: Request, offered: Offered): boolean {
+  const { type, hasPayload, length } = request;
+  return (
+    offered.extended &&
+    type === command.blockStatus &&
+    hasPayload &&
+    length > 8 &&
+    length <= longestFilter &&
+    length % 4 === 0
+  );
+}
+
+function checkContexts(ids: readonly number[], count: number): void {
+  if (ids.some((id) => id >= count)) throw new RequestError(errorNumber.EINVAL, "a meta context is not known here");
+  if (new Set(ids).size < ids.length) throw new RequestError(errorNumber.EINVAL, "a meta context is named twice");
 }
 
 function needsBlock(request: Request): boolean {
