@@ -106,14 +106,24 @@ export class GeometryGuard {
   /** @throws RangeError when the range breaks the geometry or one call too many is under way. */
   async during<Result>(offset: number, length: number, work: () => Promise<Result>): Promise<Result> {
     const end = offset + length;
-    if (!Number.isSafeInteger(offset) || !Number.isSafeInteger(length) || offset < 0 || length <= 0 || end > this.#size) {
+    if (
+      !Number.isSafeInteger(offset) ||
+      !Number.isSafeInteger(length) ||
+      offset < 0 ||
+      length <= 0 ||
+      end > this.#size
+    ) {
       throw new RangeError(`${this.#what}: ${offset}+${length} is not inside its ${this.#size} bytes`);
     }
     if (offset % this.#blockSize !== 0 || (length % this.#blockSize !== 0 && end !== this.#size)) {
-      throw new RangeError(`${this.#what}: ${offset}+${length} is not aligned to its blocks of ${this.#blockSize} bytes`);
+      throw new RangeError(
+        `${this.#what}: ${offset}+${length} is not aligned to its blocks of ${this.#blockSize} bytes`,
+      );
     }
     if (this.#underWay >= this.#concurrency) {
-      throw new RangeError(`${this.#what}: more than ${this.#concurrency} calls at once, which its concurrency forbids`);
+      throw new RangeError(
+        `${this.#what}: more than ${this.#concurrency} calls at once, which its concurrency forbids`,
+      );
     }
     this.#underWay++;
     try {

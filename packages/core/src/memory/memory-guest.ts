@@ -89,7 +89,8 @@ export class MemoryGuests {
     const disks = new Map<string, GuestDisk>();
     for (const disk of machine.disks) {
       if (disks.has(disk.key)) throw new TypeError(`machine ${machine.id} has two disks ${disk.key}`);
-      if (disk.size <= 0 || disk.size % 512 !== 0) throw new RangeError(`disk ${disk.key}: ${disk.size} is no multiple of 512`);
+      if (disk.size <= 0 || disk.size % 512 !== 0)
+        throw new RangeError(`disk ${disk.key}: ${disk.size} is no multiple of 512`);
       const content = new SparseBytes(disk.size);
       disks.set(disk.key, { disk: structuredClone(disk), content, tracking: this.#freshTracking(trackingEnabled) });
     }
@@ -107,7 +108,11 @@ export class MemoryGuests {
     const found = this.#guests.get(id) ?? [...this.#guests.values()].find(({ machine }) => machine.name === id);
     if (found !== undefined) return found;
     const known = [...this.#guests.keys()].slice(0, 8).join(", ");
-    throw memoryError("NOT_FOUND", operation, `machine ${id} was not found here: ${known === "" ? "there is none" : `known are ${known}`}`);
+    throw memoryError(
+      "NOT_FOUND",
+      operation,
+      `machine ${id} was not found here: ${known === "" ? "there is none" : `known are ${known}`}`,
+    );
   }
 
   machine(id: string): Machine {
@@ -117,13 +122,17 @@ export class MemoryGuests {
   /** @throws ProviderError NOT_FOUND */
   disk(machine: string, key: string, operation: string): GuestDisk {
     const found = this.guest(machine, operation).disks.get(key);
-    if (found === undefined) throw memoryError("NOT_FOUND", operation, `machine ${machine} has no disk ${key}: list its disks`);
+    if (found === undefined)
+      throw memoryError("NOT_FOUND", operation, `machine ${machine} has no disk ${key}: list its disks`);
     return found;
   }
 
   /** A disk that the guest may write now; a machine that is off or quiesced writes nothing. */
   writable(machine: string, key: string): GuestDisk {
-    const { machine: { power }, quiesced } = this.guest(machine, "guest write");
+    const {
+      machine: { power },
+      quiesced,
+    } = this.guest(machine, "guest write");
     if (power !== "on") throw new TypeError(`machine ${machine} is ${power}: its guest cannot write`);
     if (quiesced > 0) throw new TypeError(`machine ${machine} is quiesced: its guest cannot write`);
     return this.disk(machine, key, "guest write");
@@ -155,7 +164,14 @@ export class MemoryGuests {
   }
 
   /** Fixes one point in time over all the disks at once. */
-  take(machine: string, key: string, disks: readonly string[], consistency: Consistency, ours: boolean, job: string | undefined): Snapshot {
+  take(
+    machine: string,
+    key: string,
+    disks: readonly string[],
+    consistency: Consistency,
+    ours: boolean,
+    job: string | undefined,
+  ): Snapshot {
     const id = `snapshot-${++this.#counter}`;
     const points = new Map<string, DiskPoint>();
     const snapshot: Snapshot = { id, key, machine, consistency, takenAt: new Date().toISOString(), disks: [] };
@@ -194,7 +210,12 @@ export class MemoryGuests {
   }
 
   #freshTracking(enabled: boolean): Tracking {
-    return { identity: ++this.#counter, enabled, generation: 1, history: [{ generation: 1, changed: new ExtentSet() }] };
+    return {
+      identity: ++this.#counter,
+      enabled,
+      generation: 1,
+      history: [{ generation: 1, changed: new ExtentSet() }],
+    };
   }
 }
 

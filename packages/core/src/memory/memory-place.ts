@@ -180,9 +180,17 @@ export function memoryPlace(options: MemoryPlaceOptions = {}): MemoryPlace {
     revert: (snapshot) => guests.revert(snapshot),
     takeSnapshot(machine, label) {
       const { id, disks } = guests.machine(machine);
-      return guests.take(id, label, disks.map(({ key }) => key), "crash", false, undefined);
+      return guests.take(
+        id,
+        label,
+        disks.map(({ key }) => key),
+        "crash",
+        false,
+        undefined,
+      );
     },
-    snapshotBytes: (diskSnapshot, offset, length) => bytesOf(guests.point(diskSnapshot, "read").content, offset, length),
+    snapshotBytes: (diskSnapshot, offset, length) =>
+      bytesOf(guests.point(diskSnapshot, "read").content, offset, length),
     setPower(machine, state) {
       guests.guest(machine, "power").machine.power = state;
     },
@@ -204,7 +212,8 @@ export function memoryPlace(options: MemoryPlaceOptions = {}): MemoryPlace {
     },
     volumeBytes(id, offset, length) {
       const content = volumes.content(id);
-      if (content === undefined) throw memoryError("NOT_FOUND", "read", `volume ${id} is gone or holds nothing committed`);
+      if (content === undefined)
+        throw memoryError("NOT_FOUND", "read", `volume ${id} is gone or holds nothing committed`);
       return bytesOf(content, offset, length);
     },
     volumeIds: () => [...volumes.lines.keys(), ...volumes.versions.keys()],
@@ -240,14 +249,19 @@ function reopening<Connection extends AsyncDisposable>(open: () => Connection): 
   };
 }
 
-function* guestDisks(guests: MemoryGuests, machine?: string, disk?: string): Generator<ReturnType<MemoryGuests["disk"]>> {
+function* guestDisks(
+  guests: MemoryGuests,
+  machine?: string,
+  disk?: string,
+): Generator<ReturnType<MemoryGuests["disk"]>> {
   for (const { id, disks } of machine === undefined ? guests.machines() : [guests.machine(machine)]) {
     for (const { key } of disks) if (disk === undefined || disk === key) yield guests.disk(id, key, "tracking");
   }
 }
 
 function bytesOf(content: SparseBytes, offset = 0, length: number = content.size - offset): Uint8Array {
-  if (length > mostBytes) throw new RangeError(`${length} bytes are too many to look at in one piece: give an offset and a length`);
+  if (length > mostBytes)
+    throw new RangeError(`${length} bytes are too many to look at in one piece: give an offset and a length`);
   const bytes = new Uint8Array(length);
   content.read(offset, bytes);
   return bytes;
@@ -263,10 +277,17 @@ function configSchema(name: string): ProviderDefinition<MemoryConfig>["config"] 
           return { issues: [{ message: "the configuration of the memory provider is an object" }] };
         }
         const unknown = Object.keys(value).filter((key) => key !== "place");
-        if (unknown.length > 0) return { issues: unknown.map((key) => ({ message: `${key} is no option of the memory provider: remove it`, path: [key] })) };
+        if (unknown.length > 0)
+          return {
+            issues: unknown.map((key) => ({
+              message: `${key} is no option of the memory provider: remove it`,
+              path: [key],
+            })),
+          };
         const { place } = value as { place?: unknown };
         if (place === undefined) return { value: {} };
-        if (place !== name) return { issues: [{ message: `this process holds the place ${name} and no other`, path: ["place"] }] };
+        if (place !== name)
+          return { issues: [{ message: `this process holds the place ${name} and no other`, path: ["place"] }] };
         return { value: { place: name } };
       },
     },

@@ -53,8 +53,12 @@ export function openMemoryReader(parts: ReaderParts): BlockReader {
     guard.during(offset, into.byteLength, async () => {
       if (options.order === "ascending") {
         if (offset < position) {
-          throw memoryError("UNSUPPORTED", "read", `reader of ${id} is ascending and stands at ${position}: ` +
-            `${offset} has passed; open it again to read from the start`);
+          throw memoryError(
+            "UNSUPPORTED",
+            "read",
+            `reader of ${id} is ascending and stands at ${position}: ` +
+              `${offset} has passed; open it again to read from the start`,
+          );
         }
         position = offset + into.byteLength;
       }
@@ -80,7 +84,8 @@ export function openMemoryReader(parts: ReaderParts): BlockReader {
           found.push(digestOf(options.digests, algorithm, data));
         }
         return Buffer.concat(found);
-      }));
+      }),
+    );
 
   return {
     ...geometry,
@@ -96,7 +101,11 @@ export function openMemoryReader(parts: ReaderParts): BlockReader {
 function digestOf(by: MemoryReaderOptions["digests"], algorithm: DigestAlgorithm, data: Uint8Array): Uint8Array {
   if (typeof by === "function") return by(algorithm, data);
   if (algorithm !== "sha256") {
-    throw memoryError("UNSUPPORTED", "digests", `digests by ${algorithm} are not computed here: ask for sha256, or read`);
+    throw memoryError(
+      "UNSUPPORTED",
+      "digests",
+      `digests by ${algorithm} are not computed here: ask for sha256, or read`,
+    );
   }
   return createHash("sha256").update(data).digest();
 }

@@ -1,4 +1,12 @@
-import type { Consistency, DiskSnapshot, Machine, PowerState, Snapshot, SnapshotRequest, SourceConnector } from "../provider/source.ts";
+import type {
+  Consistency,
+  DiskSnapshot,
+  Machine,
+  PowerState,
+  Snapshot,
+  SnapshotRequest,
+  SourceConnector,
+} from "../provider/source.ts";
 import type { Wait } from "../provider/wait.ts";
 import { memoryError, type MemoryGate } from "./memory-gate.ts";
 import type { MemoryGuests } from "./memory-guest.ts";
@@ -39,7 +47,12 @@ export function openMemorySource({ gate, guests, options }: SourceParts): Source
       guests.guest(machine.id, method).machine.power = state;
     });
 
-  async function* listed<Item>(method: string, on: string, wait: Wait | undefined, list: () => Item[]): AsyncGenerator<Item> {
+  async function* listed<Item>(
+    method: string,
+    on: string,
+    wait: Wait | undefined,
+    list: () => Item[],
+  ): AsyncGenerator<Item> {
     for (const item of await pass(method, on, wait, list)) {
       wait?.signal?.throwIfAborted();
       yield item;
@@ -52,14 +65,19 @@ export function openMemorySource({ gate, guests, options }: SourceParts): Source
     machine: (id: string, wait?: Wait) => pass("machine", id, wait, () => guests.machine(id)),
 
     snapshot: (machine: Machine, request: SnapshotRequest) =>
-      pass("snapshot", machine.id, request, () => takeOnce(guests, machine, request, options.consistency ?? "application")),
+      pass("snapshot", machine.id, request, () =>
+        takeOnce(guests, machine, request, options.consistency ?? "application"),
+      ),
 
     ...(options.snapshots === false
       ? {}
       : {
           snapshots: (machine: Machine, wait?: Wait) =>
             listed("snapshots", machine.id, wait, () =>
-              [...guests.taken()].filter(({ snapshot }) => snapshot.machine === machine.id).map(({ snapshot }) => structuredClone(snapshot))),
+              [...guests.taken()]
+                .filter(({ snapshot }) => snapshot.machine === machine.id)
+                .map(({ snapshot }) => structuredClone(snapshot)),
+            ),
         }),
 
     open: (disk: DiskSnapshot, wait?: Wait) =>
@@ -83,12 +101,15 @@ export function openMemorySource({ gate, guests, options }: SourceParts): Source
 
     owned: (job: string, wait?: Wait) =>
       listed("owned", job, wait, () =>
-        [...guests.taken()].filter((taken) => taken.ours && taken.job === job).map(({ snapshot }) => ({
-          kind: "snapshot",
-          id: snapshot.id,
-          description: `snapshot ${snapshot.id} of machine ${snapshot.machine}, taken ${snapshot.takenAt}`,
-          snapshot: structuredClone(snapshot),
-        }))),
+        [...guests.taken()]
+          .filter((taken) => taken.ours && taken.job === job)
+          .map(({ snapshot }) => ({
+            kind: "snapshot",
+            id: snapshot.id,
+            description: `snapshot ${snapshot.id} of machine ${snapshot.machine}, taken ${snapshot.takenAt}`,
+            snapshot: structuredClone(snapshot),
+          })),
+      ),
 
     ...(options.tracker === false ? {} : { tracker: openMemoryTracker({ gate, guests, options: trackerOptions }) }),
 
@@ -127,21 +148,36 @@ export function openMemorySource({ gate, guests, options }: SourceParts): Source
   };
 }
 
-function takeOnce(guests: MemoryGuests, machine: Machine, { key, disks, consistency, job }: SnapshotRequest, best: Consistency): Snapshot {
+function takeOnce(
+  guests: MemoryGuests,
+  machine: Machine,
+  { key, disks, consistency, job }: SnapshotRequest,
+  best: Consistency,
+): Snapshot {
   for (const taken of guests.taken()) {
     if (!taken.ours || taken.snapshot.key !== key) continue;
     if (taken.snapshot.machine === machine.id) return structuredClone(taken.snapshot);
-    throw memoryError("EXISTS", "snapshot", `key ${key} is that of a snapshot of machine ${taken.snapshot.machine}, not of ${machine.id}: use another key`);
+    throw memoryError(
+      "EXISTS",
+      "snapshot",
+      `key ${key} is that of a snapshot of machine ${taken.snapshot.machine}, not of ${machine.id}: use another key`,
+    );
   }
   const guest = guests.guest(machine.id, "snapshot");
-  const chosen = disks ?? [...guest.disks.values()].filter(({ disk }) => disk.ineligible === undefined).map(({ disk }) => disk.key);
+  const chosen =
+    disks ?? [...guest.disks.values()].filter(({ disk }) => disk.ineligible === undefined).map(({ disk }) => disk.key);
   for (const disk of chosen) {
     const { ineligible } = guests.disk(machine.id, disk, "snapshot").disk;
     if (ineligible !== undefined) {
-      throw memoryError("UNSUPPORTED", "snapshot", `disk ${disk} of machine ${machine.id} cannot be copied (${ineligible}): leave it out`);
+      throw memoryError(
+        "UNSUPPORTED",
+        "snapshot",
+        `disk ${disk} of machine ${machine.id} cannot be copied (${ineligible}): leave it out`,
+      );
     }
   }
-  if (chosen.length === 0) throw memoryError("UNSUPPORTED", "snapshot", `machine ${machine.id} has no disk that can be copied`);
+  if (chosen.length === 0)
+    throw memoryError("UNSUPPORTED", "snapshot", `machine ${machine.id} has no disk that can be copied`);
   return guests.take(machine.id, key, chosen, achieved(consistency, best), true, job);
 }
 

@@ -1,10 +1,24 @@
 import type { OwnedResource } from "../provider/source.ts";
-import type { CreateRequest, LaunchDisk, LaunchedMachine, LaunchRequest, OpenRequest, TargetProvider, Volume } from "../provider/target.ts";
+import type {
+  CreateRequest,
+  LaunchDisk,
+  LaunchedMachine,
+  LaunchRequest,
+  OpenRequest,
+  TargetProvider,
+  Volume,
+} from "../provider/target.ts";
 import type { Wait } from "../provider/wait.ts";
 import { ExtentSet } from "./extent-set.ts";
 import { memoryError, type MemoryGate } from "./memory-gate.ts";
 import { openMemoryReader } from "./memory-reader.ts";
-import { type MemoryVolumes, StoredDisk, type StoredLine, type StoredRun, type StoredVersion } from "./memory-volumes.ts";
+import {
+  type MemoryVolumes,
+  StoredDisk,
+  type StoredLine,
+  type StoredRun,
+  type StoredVersion,
+} from "./memory-volumes.ts";
 import { type MemoryWriterOptions, openMemoryWriter } from "./memory-writer.ts";
 import { SparseBytes } from "./sparse-bytes.ts";
 
@@ -16,6 +30,7 @@ export interface MemoryTargetOptions extends MemoryWriterOptions {
    * `in-place`.
    */
   style?: "in-place" | "versioned" | undefined;
+  /** Only in place: a disk that exists cannot become a root of versions. */
   adopt?: false | undefined;
   /** Whether the target opens committed volumes for reading. */
   read?: false | undefined;
@@ -49,9 +64,9 @@ export function openMemoryTarget({ gate, volumes, options }: TargetParts): Targe
   return {
     create: (request: CreateRequest) => pass("create", request.key, request, () => create(volumes, options, request)),
 
-    ...(options.adopt === false
+    ...(options.adopt === false || options.style === "versioned"
       ? {}
-      : { adopt: (disk: string, wait?: Wait) => pass("adopt", disk, wait, () => adopt(volumes, options, disk)) }),
+      : { adopt: (disk: string, wait?: Wait) => pass("adopt", disk, wait, () => adopt(volumes, disk)) }),
 
     open: (volume: Volume, request: OpenRequest) =>
       pass("open", volume.id, request, () => {
@@ -82,13 +97,26 @@ export function openMemoryTarget({ gate, volumes, options }: TargetParts): Targe
               const { session } = volumes;
               const content = (): SparseBytes => {
                 const bytes = volumes.content(volume.id);
-                if (bytes === undefined) throw memoryError("NOT_FOUND", "read", `volume ${volume.id} is gone or holds nothing committed`);
-                if (session !== volumes.session) throw memoryError("UNAVAILABLE", "read", `the target restarted while ${volume.id} was read: open it again`);
+                if (bytes === undefined)
+                  throw memoryError("NOT_FOUND", "read", `volume ${volume.id} is gone or holds nothing committed`);
+                if (session !== volumes.session)
+                  throw memoryError(
+                    "UNAVAILABLE",
+                    "read",
+                    `the target restarted while ${volume.id} was read: open it again`,
+                  );
                 return bytes;
               };
               const { size } = content();
               const { blockSize, concurrency, preferredLength } = options;
-              return openMemoryReader({ gate, side: "target", id: volume.id, content, size, options: { blockSize, concurrency, preferredLength } });
+              return openMemoryReader({
+                gate,
+                side: "target",
+                id: volume.id,
+                content,
+                size,
+                options: { blockSize, concurrency, preferredLength },
+              });
             }),
         }),
 
@@ -103,11 +131,11 @@ export function openMemoryTarget({ gate, volumes, options }: TargetParts): Targe
 
     ...(options.launch === false
       ? {}
-      : {
+      : ({
           launch: (machine, disks, request) =>
             pass("launch", request.key, request, () => launch(volumes, options, machine.name, disks, request)),
           terminate: (machine, wait) => pass("terminate", machine.id, wait, () => terminate(volumes, machine.id)),
-        } satisfies Pick<TargetProvider, "launch" | "terminate">),
+        } satisfies Pick<TargetProvider, "launch" | "terminate">)),
 
     async [Symbol.asyncDispose]() {
       closed = true;
@@ -130,21 +158,33 @@ function create(volumes: MemoryVolumes, options: MemoryTargetOptions, { key, siz
   }
   if (rounded > found.size) {
     if (options.growth === false) {
-      throw memoryError("UNSUPPORTED", "create", `volume ${found.id} has ${found.size} bytes and cannot grow to ${rounded}: use another key`);
+      throw memoryError(
+        "UNSUPPORTED",
+        "create",
+        `volume ${found.id} has ${found.size} bytes and cannot grow to ${rounded}: use another key`,
+      );
     }
-    if (found.consumedBy !== undefined) throw memoryError("IN_USE", "create", `volume ${found.id} belongs to machine ${found.consumedBy}: use another key`);
+    if (found.consumedBy !== undefined)
+      throw memoryError(
+        "IN_USE",
+        "create",
+        `volume ${found.id} belongs to machine ${found.consumedBy}: use another key`,
+      );
     found.size = rounded;
     found.disk?.grow(rounded);
   }
   return describe(volumes, found.id, "create");
 }
 
-function adopt(volumes: MemoryVolumes, options: MemoryTargetOptions, id: string): Volume {
+function adopt(volumes: MemoryVolumes, id: string): Volume {
   const content = volumes.existing.get(id);
-  if (content === undefined) throw memoryError("NOT_FOUND", "adopt", `disk ${id} does not exist here: create a volume instead`);
-  if (options.style === "versioned") throw memoryError("UNSUPPORTED", "adopt", `disk ${id} cannot become a volume of versions: create one`);
+  if (content === undefined)
+    throw memoryError("NOT_FOUND", "adopt", `disk ${id} does not exist here: create a volume instead`);
   if (!volumes.lines.has(id)) {
-    volumes.lines.set(id, { ...newLine({ id, key: undefined, job: undefined, size: content.size, disk: new StoredDisk(content) }), adopted: true });
+    volumes.lines.set(id, {
+      ...newLine({ id, key: undefined, job: undefined, size: content.size, disk: new StoredDisk(content) }),
+      adopted: true,
+    });
   }
   return describe(volumes, id, "adopt");
 }
@@ -156,7 +196,8 @@ function newLine(made: Pick<StoredLine, "id" | "key" | "job" | "size" | "disk">)
 /** The handle of a volume, version or half-written run. @throws ProviderError NOT_FOUND */
 function describe(volumes: MemoryVolumes, id: string, operation: string): Volume {
   const version = volumes.versions.get(id);
-  if (version !== undefined) return { id, size: version.size, data: { line: version.line.id, parent: version.parent ?? null } };
+  if (version !== undefined)
+    return { id, size: version.size, data: { line: version.line.id, parent: version.parent ?? null } };
   return { id, size: lineOf(volumes, id, operation).size, data: { line: id } };
 }
 
@@ -167,19 +208,33 @@ function lineOf(volumes: MemoryVolumes, id: string, operation: string): StoredLi
   return found;
 }
 
-function openRun(volumes: MemoryVolumes, line: StoredLine, { run, base, epoch, job }: OpenRequest, options: MemoryTargetOptions): StoredRun {
+function openRun(
+  volumes: MemoryVolumes,
+  line: StoredLine,
+  { run, base, epoch, job }: OpenRequest,
+  options: MemoryTargetOptions,
+): StoredRun {
   if (epoch < line.epoch) {
-    throw memoryError("FENCED", "open", `volume ${line.id} was opened by epoch ${line.epoch}, newer than ${epoch}: leave it to the newer worker`);
+    throw memoryError(
+      "FENCED",
+      "open",
+      `volume ${line.id} was opened by epoch ${line.epoch}, newer than ${epoch}: leave it to the newer worker`,
+    );
   }
   if (line.consumedBy !== undefined) {
-    throw memoryError("IN_USE", "open", `volume ${line.id} belongs to machine ${line.consumedBy}: terminate that first`);
+    throw memoryError(
+      "IN_USE",
+      "open",
+      `volume ${line.id} belongs to machine ${line.consumedBy}: terminate that first`,
+    );
   }
   const known = line.runs.get(run);
   if (known === undefined) checkBase(volumes, line, base, options);
   if (epoch > line.epoch) for (const { openings } of line.runs.values()) openings.clear();
   line.epoch = epoch;
   if (known !== undefined) return known;
-  const stored = line.disk === undefined ? versionedRun(volumes, line, base) : { disk: line.disk, blank: line.disk.live.isEmpty };
+  const stored =
+    line.disk === undefined ? versionedRun(volumes, line, base) : { disk: line.disk, blank: line.disk.live.isEmpty };
   const fresh: StoredRun = {
     ...stored,
     run,
@@ -200,18 +255,37 @@ function openRun(volumes: MemoryVolumes, line: StoredLine, { run, base, epoch, j
   return fresh;
 }
 
-function checkBase(volumes: MemoryVolumes, line: StoredLine, base: Volume | undefined, options: MemoryTargetOptions): void {
+function checkBase(
+  volumes: MemoryVolumes,
+  line: StoredLine,
+  base: Volume | undefined,
+  options: MemoryTargetOptions,
+): void {
   if (base === undefined) return;
   if (options.style !== "versioned") {
     if (base.id === line.id) return;
-    throw memoryError("UNSUPPORTED", "open", `volume ${line.id} is written in place and cannot start from ${base.id}: copy in full`);
+    throw memoryError(
+      "UNSUPPORTED",
+      "open",
+      `volume ${line.id} is written in place and cannot start from ${base.id}: copy in full`,
+    );
   }
   const version = volumes.versions.get(base.id);
-  if (version === undefined) throw memoryError("NOT_FOUND", "open", `version ${base.id}, the base of the run, is gone: copy in full`);
-  if (version.line !== line) throw memoryError("UNSUPPORTED", "open", `version ${base.id} belongs to volume ${version.line.id}, not to ${line.id}`);
+  if (version === undefined)
+    throw memoryError("NOT_FOUND", "open", `version ${base.id}, the base of the run, is gone: copy in full`);
+  if (version.line !== line)
+    throw memoryError(
+      "UNSUPPORTED",
+      "open",
+      `version ${base.id} belongs to volume ${version.line.id}, not to ${line.id}`,
+    );
 }
 
-function versionedRun(volumes: MemoryVolumes, line: StoredLine, base: Volume | undefined): { disk: StoredDisk; blank: boolean } {
+function versionedRun(
+  volumes: MemoryVolumes,
+  line: StoredLine,
+  base: Volume | undefined,
+): { disk: StoredDisk; blank: boolean } {
   const parent = base === undefined ? undefined : volumes.versions.get(base.id);
   const content = parent?.disk.live.fork() ?? new SparseBytes(line.size);
   if (content.size < line.size) content.resize(line.size);
@@ -225,7 +299,16 @@ function publish(volumes: MemoryVolumes, line: StoredLine, run: StoredRun): Volu
     return describe(volumes, line.id, "commit");
   }
   const id = volumes.nextId("version");
-  volumes.versions.set(id, { id, line, run: run.run, parent: run.base, job: run.job, disk: run.disk, size: run.size, consumedBy: undefined });
+  volumes.versions.set(id, {
+    id,
+    line,
+    run: run.run,
+    parent: run.base,
+    job: run.job,
+    disk: run.disk,
+    size: run.size,
+    consumedBy: undefined,
+  });
   run.committed = id;
   return describe(volumes, id, "commit");
 }
@@ -237,7 +320,8 @@ function remove(volumes: MemoryVolumes, options: MemoryTargetOptions, id: string
     if (line.id === id) return removeLine(volumes, line);
     for (const run of line.runs.values()) {
       if (run.generation !== id || run.committed !== undefined || line.disk !== undefined) continue;
-      if (run.openings.size > 0) throw memoryError("IN_USE", "remove", `run ${run.run} of ${line.id} is being written: close its writer first`);
+      if (run.openings.size > 0)
+        throw memoryError("IN_USE", "remove", `run ${run.run} of ${line.id} is being written: close its writer first`);
       line.runs.delete(run.run);
       return;
     }
@@ -246,11 +330,19 @@ function remove(volumes: MemoryVolumes, options: MemoryTargetOptions, id: string
 
 function removeVersion(volumes: MemoryVolumes, options: MemoryTargetOptions, version: StoredVersion): void {
   if (version.consumedBy !== undefined) {
-    throw memoryError("IN_USE", "remove", `version ${version.id} belongs to machine ${version.consumedBy}: terminate that first`);
+    throw memoryError(
+      "IN_USE",
+      "remove",
+      `version ${version.id} belongs to machine ${version.consumedBy}: terminate that first`,
+    );
   }
   const standing = volumes.standingOn(version.id);
   if (standing.length > 0 && options.removal !== "merge") {
-    throw memoryError("IN_USE", "remove", `version ${version.id} has ${standing.join(", ")} standing on it: remove those first`);
+    throw memoryError(
+      "IN_USE",
+      "remove",
+      `version ${version.id} has ${standing.join(", ")} standing on it: remove those first`,
+    );
   }
   for (const other of volumes.versions.values()) if (other.parent === version.id) other.parent = version.parent;
   for (const run of version.line.runs.values()) if (run.base === version.id) run.base = version.parent;
@@ -259,13 +351,19 @@ function removeVersion(volumes: MemoryVolumes, options: MemoryTargetOptions, ver
 }
 
 function removeLine(volumes: MemoryVolumes, line: StoredLine): void {
-  if (line.adopted) throw memoryError("DENIED", "remove", `disk ${line.id} was there before us and was adopted: remove it by hand`);
+  if (line.adopted)
+    throw memoryError("DENIED", "remove", `disk ${line.id} was there before us and was adopted: remove it by hand`);
   const users = [
     ...(line.consumedBy === undefined ? [] : [line.consumedBy]),
     ...[...volumes.versions.values()].filter((version) => version.line === line).map(({ id }) => id),
     ...[...line.runs.values()].filter(({ openings }) => openings.size > 0).map(({ generation }) => generation),
   ];
-  if (users.length > 0) throw memoryError("IN_USE", "remove", `volume ${line.id} is used by ${users.join(", ")}: remove or close those first`);
+  if (users.length > 0)
+    throw memoryError(
+      "IN_USE",
+      "remove",
+      `volume ${line.id} is used by ${users.join(", ")}: remove or close those first`,
+    );
   volumes.lines.delete(line.id);
 }
 
@@ -275,7 +373,12 @@ function ownedBy(volumes: MemoryVolumes, job: string): (OwnedResource & { volume
     found.push({ kind, id, description, volume: { id, size } });
   };
   for (const { machine, job: of } of volumes.launches.values()) {
-    if (of === job) found.push({ kind: "machine", id: machine.id, description: `machine ${machine.name}, launched for a ${machine.purpose}` });
+    if (of === job)
+      found.push({
+        kind: "machine",
+        id: machine.id,
+        description: `machine ${machine.name}, launched for a ${machine.purpose}`,
+      });
   }
   for (const line of volumes.lines.values()) {
     for (const run of line.runs.values()) {
@@ -284,7 +387,8 @@ function ownedBy(volumes: MemoryVolumes, job: string): (OwnedResource & { volume
     }
   }
   for (const version of [...volumes.versions.values()].reverse()) {
-    if (version.job === job) add("version", version.id, version.size, `version of volume ${version.line.id}, written by run ${version.run}`);
+    if (version.job === job)
+      add("version", version.id, version.size, `version of volume ${version.line.id}, written by run ${version.run}`);
   }
   for (const line of volumes.lines.values()) {
     if (line.job === job && !line.adopted) add("volume", line.id, line.size, `volume made for key ${line.key ?? ""}`);
@@ -303,7 +407,11 @@ function launch(
   const known = [...volumes.launches.values()].find((launched) => launched.key === key);
   if (known !== undefined) {
     if (known.request === request) return structuredClone(known.machine);
-    throw memoryError("EXISTS", "launch", `key ${key} launched ${known.machine.id} from other disks or for another purpose: use another key`);
+    throw memoryError(
+      "EXISTS",
+      "launch",
+      `key ${key} launched ${known.machine.id} from other disks or for another purpose: use another key`,
+    );
   }
   const taken = disks.map(({ disk, volume }) => ({ disk, stored: launchable(volumes, volume.id) }));
   const id = volumes.nextId("machine");
@@ -323,9 +431,12 @@ function launch(
 /** @throws ProviderError NOT_FOUND or IN_USE */
 function launchable(volumes: MemoryVolumes, id: string): StoredLine | StoredVersion {
   const stored = volumes.versions.get(id) ?? lineOf(volumes, id, "launch");
-  if (stored.consumedBy !== undefined) throw memoryError("IN_USE", "launch", `volume ${id} belongs to machine ${stored.consumedBy}: terminate that first`);
-  if ("torn" in stored && stored.torn) throw memoryError("IN_USE", "launch", `volume ${id} is half written: finish its run first`);
-  if (stored.disk === undefined) throw memoryError("NOT_FOUND", "launch", `volume ${id} holds no commit: launch from a version of it`);
+  if (stored.consumedBy !== undefined)
+    throw memoryError("IN_USE", "launch", `volume ${id} belongs to machine ${stored.consumedBy}: terminate that first`);
+  if ("torn" in stored && stored.torn)
+    throw memoryError("IN_USE", "launch", `volume ${id} is half written: finish its run first`);
+  if (stored.disk === undefined)
+    throw memoryError("NOT_FOUND", "launch", `volume ${id} holds no commit: launch from a version of it`);
   return stored;
 }
 

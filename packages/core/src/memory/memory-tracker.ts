@@ -30,7 +30,12 @@ interface TrackerParts {
 export function openMemoryTracker({ gate, guests, options }: TrackerParts): ChangeTracker {
   const granularity = options.granularity ?? 64 * 1024;
 
-  const all = (machine: Machine, method: string, signal: AbortSignal | undefined, renew: (enabled: boolean) => boolean) =>
+  const all = (
+    machine: Machine,
+    method: string,
+    signal: AbortSignal | undefined,
+    renew: (enabled: boolean) => boolean,
+  ) =>
     gate.pass({ side: "source", method, on: machine.id }, signal, () => {
       for (const guest of guests.guest(machine.id, method).disks.values()) {
         if (renew(guest.tracking.enabled)) guests.resetTracking(guest, true);
@@ -62,7 +67,8 @@ export function openMemoryTracker({ gate, guests, options }: TrackerParts): Chan
       const point = guests.point(disk.id, "changes");
       const { size } = point.content;
       const end = to ?? size;
-      if (from < 0 || from > end || end > size) throw new RangeError(`changes of ${disk.id}: [${from}, ${end}) is not inside its ${size} bytes`);
+      if (from < 0 || from > end || end > size)
+        throw new RangeError(`changes of ${disk.id}: [${from}, ${end}) is not inside its ${size} bytes`);
       const { tracking } = guests.disk(point.machine, point.disk, "changes");
       const listed = (): Iterable<Tile> => {
         const changed = since === undefined ? undefined : changedSince(guests, disk, point, tracking, since, options);
@@ -70,29 +76,49 @@ export function openMemoryTracker({ gate, guests, options }: TrackerParts): Chan
       };
       // A listing of nothing is a call too: the faults and the cancellation of tests reach it.
       let tiles: Iterator<Tile> | undefined;
-      for (let offset = from; ; ) {
-        const { done, value } = await gate.pass({ side: "source", method: "tracker.changes", on: disk.id, offset }, signal, () => {
-          guests.point(disk.id, "changes");
-          tiles ??= listed()[Symbol.iterator]();
-          return tiles.next();
-        });
+      for (let offset = from; ;) {
+        const { done, value } = await gate.pass(
+          { side: "source", method: "tracker.changes", on: disk.id, offset },
+          signal,
+          () => {
+            guests.point(disk.id, "changes");
+            tiles ??= listed()[Symbol.iterator]();
+            return tiles.next();
+          },
+        );
         if (done === true) return;
         offset = value.offset + value.length;
-        yield options.hints !== undefined && options.hints !== false ? { ...value, hint: hintOf(disk.id, value) } : value;
+        yield options.hints !== undefined && options.hints !== false
+          ? { ...value, hint: hintOf(disk.id, value) }
+          : value;
       }
     },
   };
 }
 
 /** Judges the hint of a read, when there is one to be judged. */
-export function checkMemoryHint(options: MemoryTrackerOptions, snapshot: string, offset: number, length: number, hint: unknown): void {
+export function checkMemoryHint(
+  options: MemoryTrackerOptions,
+  snapshot: string,
+  offset: number,
+  length: number,
+  hint: unknown,
+): void {
   if (hint === undefined) {
     if (options.hints !== "required") return;
-    throw memoryError("UNEXPECTED", "read", `${snapshot} at ${offset}+${length}: this place reads by the hint of a tile alone`);
+    throw memoryError(
+      "UNEXPECTED",
+      "read",
+      `${snapshot} at ${offset}+${length}: this place reads by the hint of a tile alone`,
+    );
   }
   const [of, start, bytes] = typeof hint === "string" ? (JSON.parse(hint) as [string, number, number]) : ["", 0, 0];
   if (of !== snapshot || offset < start || offset + length > start + bytes) {
-    throw memoryError("CORRUPT", "read", `${snapshot} at ${offset}+${length}: the hint is that of ${of} at ${start}+${bytes}`);
+    throw memoryError(
+      "CORRUPT",
+      "read",
+      `${snapshot} at ${offset}+${length}: the hint is that of ${of} at ${start}+${bytes}`,
+    );
   }
 }
 
@@ -110,13 +136,17 @@ function changedSince(
 ): ExtentSet {
   const lost = (why: string) => memoryError("TRACKING_LOST", "changes", `changes of ${disk.id} are not known: ${why}`);
   const [base, identity, generation, size] = parseCheckpoint(since) ?? [];
-  if (base === undefined || identity === undefined || generation === undefined) throw lost("the checkpoint is not one of this place");
-  if (identity !== point.identity || identity !== tracking.identity) throw lost("tracking began anew since the checkpoint, or it is another disk's");
-  if (size !== point.content.size) throw lost(`the disk had ${size} bytes at the checkpoint and has ${point.content.size} now`);
+  if (base === undefined || identity === undefined || generation === undefined)
+    throw lost("the checkpoint is not one of this place");
+  if (identity !== point.identity || identity !== tracking.identity)
+    throw lost("tracking began anew since the checkpoint, or it is another disk's");
+  if (size !== point.content.size)
+    throw lost(`the disk had ${size} bytes at the checkpoint and has ${point.content.size} now`);
   if (generation > point.generation) throw lost("the checkpoint is younger than the snapshot");
   if (options.keepsBase === true) {
     const [snapshot = ""] = base.split("/");
-    if (guests.takenById(snapshot) === undefined) throw lost(`${snapshot}, on which the checkpoint stands, was released`);
+    if (guests.takenById(snapshot) === undefined)
+      throw lost(`${snapshot}, on which the checkpoint stands, was released`);
   }
   const changed = new ExtentSet();
   for (const past of tracking.history) {
@@ -128,7 +158,9 @@ function changedSince(
 function parseCheckpoint(text: string): [string, number, number, number] | undefined {
   try {
     const parsed: unknown = JSON.parse(text);
-    return Array.isArray(parsed) && parsed.length === 4 && typeof parsed[0] === "string" ? (parsed as [string, number, number, number]) : undefined;
+    return Array.isArray(parsed) && parsed.length === 4 && typeof parsed[0] === "string"
+      ? (parsed as [string, number, number, number])
+      : undefined;
   } catch {
     return undefined;
   }

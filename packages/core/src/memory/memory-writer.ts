@@ -21,9 +21,9 @@ export interface MemoryWriterOptions {
   digest?: "sha256" | undefined;
   /**
    * How strictly a commit compares `written`: `exact` demands all that was written and nothing more (zeroed ranges may
-   * be named or not), `within` only nothing more. Default `exact`.
+   * be named or not), `within` only nothing more, `covers` only all of it. Default `exact`.
    */
-  written?: "exact" | "within" | undefined;
+  written?: "exact" | "within" | "covers" | undefined;
 }
 
 interface WriterParts {
@@ -61,50 +61,91 @@ export function openMemoryWriter(parts: WriterParts): BlockWriter {
   const alive = (operation: string): void => {
     if (closed) throw new TypeError(`writer of ${line.id} was disposed: open the run again`);
     if (session !== volumes.session) {
-      throw memoryError("UNAVAILABLE", operation, `the target restarted while ${line.id} was written: open the run again`, { retryable: false });
+      throw memoryError(
+        "UNAVAILABLE",
+        operation,
+        `the target restarted while ${line.id} was written: open the run again`,
+        { retryable: false },
+      );
     }
     if (line.epoch > epoch) {
-      throw memoryError("FENCED", operation, `${line.id} was opened by epoch ${line.epoch} while epoch ${epoch} wrote it: leave it to the newer worker`);
+      throw memoryError(
+        "FENCED",
+        operation,
+        `${line.id} was opened by epoch ${line.epoch} while epoch ${epoch} wrote it: leave it to the newer worker`,
+      );
     }
     if (line.runs.get(run.run) !== run) {
-      throw memoryError("FENCED", operation, `run ${run.run} of ${line.id} was abandoned or followed by another run: begin a new run`);
+      throw memoryError(
+        "FENCED",
+        operation,
+        `run ${run.run} of ${line.id} was abandoned or followed by another run: begin a new run`,
+      );
     }
   };
   const writable = (operation: string): void => {
     alive(operation);
     if (run.committed !== undefined) {
-      throw memoryError("UNSUPPORTED", operation, `run ${run.run} of ${line.id} was committed: begin another run to write more`);
+      throw memoryError(
+        "UNSUPPORTED",
+        operation,
+        `run ${run.run} of ${line.id} was committed: begin another run to write more`,
+      );
     }
   };
-  const pass = <Result>(method: string, wait: Wait | undefined, act: () => Result, range: Partial<MemoryCall> = {}): Promise<Result> =>
+  const pass = <Result>(
+    method: string,
+    wait: Wait | undefined,
+    act: () => Result,
+    range: Partial<MemoryCall> = {},
+  ): Promise<Result> =>
     gate.pass({ side: "target", method: `writer.${method}`, on: line.id, ...range }, wait?.signal, act);
 
   const write: BlockWriter["write"] = (offset, data, { digest, signal } = {}) =>
     guard.during(offset, data.byteLength, () =>
-      pass("write", { signal }, () => {
-        writable("write");
-        if (digest !== undefined && options.digest !== undefined) checkDigests(line.id, offset, data, digest, blockSize);
-        run.disk.write(offset, data);
-        run.pendingWritten.add(offset, data.byteLength);
-        run.pendingZeroed.remove(offset, data.byteLength);
-        if (line.disk !== undefined) line.torn = true;
-      }, { offset, length: data.byteLength }));
+      pass(
+        "write",
+        { signal },
+        () => {
+          writable("write");
+          if (digest !== undefined && options.digest !== undefined)
+            checkDigests(line.id, offset, data, digest, blockSize);
+          run.disk.write(offset, data);
+          run.pendingWritten.add(offset, data.byteLength);
+          run.pendingZeroed.remove(offset, data.byteLength);
+          if (line.disk !== undefined) line.torn = true;
+        },
+        { offset, length: data.byteLength },
+      ),
+    );
 
   const zero: NonNullable<BlockWriter["zero"]> = (offset, length, wait) =>
     guard.during(offset, length, () =>
-      pass("zero", wait, () => {
-        writable("zero");
-        run.disk.zero(offset, length);
-        run.pendingZeroed.add(offset, length);
-        if (line.disk !== undefined) line.torn = true;
-      }, { offset, length }));
+      pass(
+        "zero",
+        wait,
+        () => {
+          writable("zero");
+          run.disk.zero(offset, length);
+          run.pendingZeroed.add(offset, length);
+          if (line.disk !== undefined) line.torn = true;
+        },
+        { offset, length },
+      ),
+    );
 
   const read: NonNullable<BlockWriter["read"]> = (offset, into, wait) =>
     guard.during(offset, into.byteLength, () =>
-      pass("read", wait, () => {
-        alive("read");
-        run.disk.live.read(offset, into);
-      }, { offset, length: into.byteLength }));
+      pass(
+        "read",
+        wait,
+        () => {
+          alive("read");
+          run.disk.live.read(offset, into);
+        },
+        { offset, length: into.byteLength },
+      ),
+    );
 
   return {
     ...geometry,
@@ -120,7 +161,12 @@ export function openMemoryWriter(parts: WriterParts): BlockWriter {
         alive("flush");
         if (connection !== volumes.connection) {
           connection = volumes.connection;
-          throw memoryError("UNAVAILABLE", "flush", `the connection to ${line.id} was lost since the last flush: write again what was not flushed`, { retryable: false });
+          throw memoryError(
+            "UNAVAILABLE",
+            "flush",
+            `the connection to ${line.id} was lost since the last flush: write again what was not flushed`,
+            { retryable: false },
+          );
         }
         run.disk.flush();
         run.written.addAll(run.pendingWritten);
@@ -136,7 +182,11 @@ export function openMemoryWriter(parts: WriterParts): BlockWriter {
         alive("commit");
         if (run.committed !== undefined) return parts.published();
         if (guard.underWay > 0 || run.disk.hasPending) {
-          throw memoryError("UNEXPECTED", "commit", `run ${run.run} of ${line.id} has writes that were not flushed: flush before the commit`);
+          throw memoryError(
+            "UNEXPECTED",
+            "commit",
+            `run ${run.run} of ${line.id} has writes that were not flushed: flush before the commit`,
+          );
         }
         compare(line.id, claimed, run, options.written ?? "exact");
         return parts.publish();
@@ -168,12 +218,16 @@ async function collect(
 ): Promise<ExtentSet> {
   const claimed = new ExtentSet();
   const iterator = written[Symbol.asyncIterator]();
-  for (let end = 0; ; ) {
+  for (let end = 0; ;) {
     const { done, value } = await untilAborted(iterator.next(), signal);
     if (done === true) return claimed;
     const { offset, length, digests } = value;
     if (offset < end || length <= 0 || offset + length > run.size) {
-      throw memoryError("CORRUPT", "commit", `${id}: what was written is listed out of order at ${offset}+${length}, after ${end}`);
+      throw memoryError(
+        "CORRUPT",
+        "commit",
+        `${id}: what was written is listed out of order at ${offset}+${length}, after ${end}`,
+      );
     }
     end = offset + length;
     claimed.add(offset, length);
@@ -185,25 +239,40 @@ async function collect(
   }
 }
 
-function compare(id: string, claimed: ExtentSet, run: StoredRun, strictness: "exact" | "within"): void {
+function compare(id: string, claimed: ExtentSet, run: StoredRun, strictness: "exact" | "within" | "covers"): void {
   const held = new ExtentSet();
   held.addAll(run.written);
   held.addAll(run.zeroed);
-  const invented = claimed.firstOutside(held);
+  const invented = strictness === "covers" ? undefined : claimed.firstOutside(held);
   if (invented !== undefined) {
-    throw memoryError("CORRUPT", "commit", `${id}: ${invented.offset}+${invented.length} is listed as written and was not: copy it again`);
+    throw memoryError(
+      "CORRUPT",
+      "commit",
+      `${id}: ${invented.offset}+${invented.length} is listed as written and was not: copy it again`,
+    );
   }
-  const forgotten = strictness === "exact" ? run.written.firstOutside(claimed) : undefined;
+  const forgotten = strictness === "within" ? undefined : run.written.firstOutside(claimed);
   if (forgotten !== undefined) {
-    throw memoryError("CORRUPT", "commit", `${id}: ${forgotten.offset}+${forgotten.length} was written and is not listed: the journal lost it, copy again`);
+    throw memoryError(
+      "CORRUPT",
+      "commit",
+      `${id}: ${forgotten.offset}+${forgotten.length} was written and is not listed: the journal lost it, copy again`,
+    );
   }
 }
 
 function checkDigests(id: string, offset: number, data: Uint8Array, digests: Uint8Array, blockSize: number): void {
   const found = Buffer.concat(
     Array.from({ length: Math.ceil(data.byteLength / blockSize) }, (_, index) =>
-      createHash("sha256").update(data.subarray(index * blockSize, (index + 1) * blockSize)).digest()),
+      createHash("sha256")
+        .update(data.subarray(index * blockSize, (index + 1) * blockSize))
+        .digest(),
+    ),
   );
   if (found.equals(digests)) return;
-  throw memoryError("CORRUPT", "write", `${id} at ${offset}+${data.byteLength}: the digests are not those of its blocks of ${blockSize} bytes: send it again`);
+  throw memoryError(
+    "CORRUPT",
+    "write",
+    `${id} at ${offset}+${data.byteLength}: the digests are not those of its blocks of ${blockSize} bytes: send it again`,
+  );
 }

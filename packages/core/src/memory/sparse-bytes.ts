@@ -98,7 +98,7 @@ export class SparseBytes {
 
   *#parts(offset: number, length: number): Generator<{ page: number; start: number; length: number; done: number }> {
     this.#check(offset, length);
-    for (let done = 0; done < length; ) {
+    for (let done = 0; done < length;) {
       const page = Math.floor((offset + done) / pageLength);
       const start = offset + done - page * pageLength;
       const piece = Math.min(pageLength - start, length - done);

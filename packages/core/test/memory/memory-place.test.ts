@@ -1,5 +1,11 @@
 import { describe, expect, it } from "vitest";
-import { type BlockWriter, isProviderError, type Tile, type Volume, type WrittenExtent } from "../../src/provider/index.ts";
+import {
+  type BlockWriter,
+  isProviderError,
+  type Tile,
+  type Volume,
+  type WrittenExtent,
+} from "../../src/provider/index.ts";
 import { memoryPlace, type MemoryPlace, type MemoryPlaceOptions } from "../../src/memory/memory-place.ts";
 import { randomBytes, randomFrom, seedOf } from "../../../../test/seed.ts";
 
@@ -8,12 +14,21 @@ const size = 2 * mebibyte;
 
 function placeWithMachine(options: MemoryPlaceOptions = {}): MemoryPlace {
   const place = memoryPlace(options);
-  place.addMachine({ id: "web", disks: [{ key: "boot", size, boot: true }, { key: "data", size }] });
+  place.addMachine({
+    id: "web",
+    disks: [
+      { key: "boot", size, boot: true },
+      { key: "data", size },
+    ],
+  });
   return place;
 }
 
 async function codeOf(work: Promise<unknown>): Promise<string> {
-  const error: unknown = await work.then(() => "resolved", (failure: unknown) => failure);
+  const error: unknown = await work.then(
+    () => "resolved",
+    (failure: unknown) => failure,
+  );
   return isProviderError(error) ? error.code : String(error);
 }
 
@@ -27,13 +42,24 @@ async function snapshotOf(place: MemoryPlace, key: string) {
   return { machine, snapshot, boot: snapshot.disks[0]!, data: snapshot.disks[1]! };
 }
 
-async function tilesOf(place: MemoryPlace, disk: Parameters<NonNullable<MemoryPlace["source"]["tracker"]>["changes"]>[0], since?: string): Promise<Tile[]> {
+async function tilesOf(
+  place: MemoryPlace,
+  disk: Parameters<NonNullable<MemoryPlace["source"]["tracker"]>["changes"]>[0],
+  since?: string,
+): Promise<Tile[]> {
   const tiles: Tile[] = [];
   for await (const tile of place.source.tracker!.changes(disk, { since })) tiles.push(tile);
   return tiles;
 }
 
-async function writeRun(place: MemoryPlace, volume: Volume, run: string, epoch: number, data: Uint8Array, base?: Volume): Promise<Volume> {
+async function writeRun(
+  place: MemoryPlace,
+  volume: Volume,
+  run: string,
+  epoch: number,
+  data: Uint8Array,
+  base?: Volume,
+): Promise<Volume> {
   await using writer = await place.target.open(volume, { run, epoch, base });
   await writer.write(0, data);
   await writer.flush();
@@ -76,7 +102,8 @@ describe("the source of a memory place", () => {
           end += tile.length;
           const here = now.subarray(tile.offset, end);
           if (tile.kind === "zero") expect(here.every((byte) => byte === 0)).toBe(true);
-          if (tile.kind === "unchanged") expect(Buffer.compare(here, bytes.subarray(tile.offset, end)), `seed ${seed}`).toBe(0);
+          if (tile.kind === "unchanged")
+            expect(Buffer.compare(here, bytes.subarray(tile.offset, end)), `seed ${seed}`).toBe(0);
         }
         expect(end).toBe(size);
       }
@@ -133,8 +160,13 @@ describe("the source of a memory place", () => {
       const place = placeWithMachine({ source: { tracker: { tileLength: mebibyte } } });
       place.write("web", "boot", 0, randomBytes(size, 5));
       const { boot } = await snapshotOf(place, "first");
-      place.breakTracking(fault, { disk: "boot", tiles: fault === "disorder" || fault === "gap" || fault === "lie" ? 0 : 1 });
-      return (await tilesOf(place, boot)).map(({ offset, length, kind }) => `${offset / mebibyte}+${length / mebibyte} ${kind}`);
+      place.breakTracking(fault, {
+        disk: "boot",
+        tiles: fault === "disorder" || fault === "gap" || fault === "lie" ? 0 : 1,
+      });
+      return (await tilesOf(place, boot)).map(
+        ({ offset, length, kind }) => `${offset / mebibyte}+${length / mebibyte} ${kind}`,
+      );
     };
     expect(await shape("truncated")).toEqual(["0+1 changed"]);
     expect(await shape("gap")).toEqual(["1+1 changed"]);
@@ -171,7 +203,11 @@ describe("the source of a memory place", () => {
     const place = placeWithMachine({ source: { concurrency: 2 } });
     const reader = await place.source.open((await snapshotOf(place, "first")).boot);
     const reads = [0, 512, 1024].map((offset) => codeOf(reader.read(offset, new Uint8Array(512))));
-    expect((await Promise.all(reads)).map((outcome) => outcome.slice(0, 10))).toEqual(["resolved", "resolved", "RangeError"]);
+    expect((await Promise.all(reads)).map((outcome) => outcome.slice(0, 10))).toEqual([
+      "resolved",
+      "resolved",
+      "RangeError",
+    ]);
   });
 
   it("keeps the guest from writing while the machine is off or quiesced", async () => {
@@ -273,7 +309,11 @@ describe("the target of a memory place", () => {
     const volume = await place.target.create({ key: "v", size, job: "job" });
     const first = await writeRun(place, volume, "a", 1, new Uint8Array(1024).fill(1));
     const second = await writeRun(place, volume, "b", 1, new Uint8Array(512).fill(2), first);
-    expect([place.volumeBytes(first.id, 0, 1)[0], place.volumeBytes(second.id, 0, 1)[0], place.volumeBytes(second.id, 512, 1)[0]]).toEqual([1, 2, 1]);
+    expect([
+      place.volumeBytes(first.id, 0, 1)[0],
+      place.volumeBytes(second.id, 0, 1)[0],
+      place.volumeBytes(second.id, 512, 1)[0],
+    ]).toEqual([1, 2, 1]);
     expect(await codeOf(place.target.remove(first))).toBe("IN_USE");
     await using again = await place.target.open(volume, { run: "b", epoch: 1, base: first });
     expect(await again.commit({ written: listOf([0, 512]) })).toEqual(second);
@@ -378,13 +418,22 @@ describe("a memory place under test", () => {
   it("leaves off every member that it is told to", async () => {
     const place = placeWithMachine({
       source: { tracker: false, power: false, quiesce: false, snapshots: false, concurrency: false },
-      target: { adopt: false, read: false, launch: false, blank: false, zero: false, writerRead: false, concurrency: false },
+      target: {
+        adopt: false,
+        read: false,
+        launch: false,
+        blank: false,
+        zero: false,
+        writerRead: false,
+        concurrency: false,
+      },
     });
     const volume = await place.target.create({ key: "v", size });
     const writer = await place.target.open(volume, { run: "a", epoch: 1 });
     const { boot } = await snapshotOf(place, "first");
     const reader = await place.source.open(boot);
-    for (const member of ["tracker", "power", "quiesce", "snapshots"]) expect(member in place.source, member).toBe(false);
+    for (const member of ["tracker", "power", "quiesce", "snapshots"])
+      expect(member in place.source, member).toBe(false);
     for (const member of ["adopt", "read", "launch", "terminate"]) expect(member in place.target, member).toBe(false);
     for (const member of ["blank", "zero", "read", "concurrency"]) expect(member in writer, member).toBe(false);
     for (const member of ["concurrency", "order", "digests"]) expect(member in reader, member).toBe(false);

@@ -1,0 +1,62 @@
+import { memoryPlace, type MemoryPlace, type MemoryPlaceOptions } from "@diskferry/core";
+import type { ConformanceHarness } from "../src/index.ts";
+
+const size = 2 * 1024 * 1024 + 512;
+
+/** A memory place with everything the suite asks for, and the harness that judges it. */
+export function memoryHarness(
+  name: string,
+  options: MemoryPlaceOptions = {},
+): { place: MemoryPlace; harness: ConformanceHarness } {
+  const place = memoryPlace(options);
+  place.addMachine({
+    id: "web",
+    disks: [
+      { key: "boot", size, boot: true },
+      { key: "data", size: 1024 * 1024 },
+      { key: "shared", size: 1024 * 1024, ineligible: "shared with another machine" },
+    ],
+  });
+  place.addDisk("old-disk", size, new Uint8Array(4096).fill(7));
+  const open = async (side: "source" | "target") => {
+    const connection = await place.provider[side]?.({});
+    if (connection === undefined) throw new TypeError(`the memory provider has no ${side}`);
+    return connection;
+  };
+  let crashes = 0;
+  return {
+    place,
+    harness: {
+      name,
+      secrets: ["hunter2"],
+      patienceMs: 20_000,
+      definition: {
+        provider: place.provider,
+        config: { place: "place" },
+        badConfig: { place: 3, other: 1 },
+        uri: "memory:place",
+      },
+      source: {
+        open: async () => (await open("source")) as MemoryPlace["source"],
+        machine: "web",
+        disk: "boot",
+        writeGuest: (offset, bytes) => place.write("web", "boot", offset, bytes),
+        trimGuest: (offset, length) => place.trim("web", "boot", offset, length),
+        second: { key: "data", write: (offset, bytes) => place.write("web", "data", offset, bytes) },
+        grow: () => place.grow("web", "boot", place.read("web", "boot").byteLength + 1024 * 1024),
+        revert: (snapshot) => place.revert(snapshot.id),
+        breakTracking: () => place.breakTracking("lost"),
+        foreignSnapshot: () => place.takeSnapshot("web", "by hand"),
+        mayPower: true,
+      },
+      target: {
+        open: async () => (await open("target")) as MemoryPlace["target"],
+        size,
+        readVolume: (volume, offset, length) => place.volumeBytes(volume.id, offset, length),
+        crash: () => place.crash({ seed: ++crashes }),
+        existingDisk: "old-disk",
+        writeLaunched: (machine, disk, offset, bytes) => place.writeLaunched(machine, disk, offset, bytes),
+      },
+    },
+  };
+}
