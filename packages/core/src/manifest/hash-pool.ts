@@ -113,7 +113,11 @@ class ThreadedHashPool implements HashPool {
   #start(): Thread {
     // Bundled, this module and the thread's lie side by side; from source, type stripping wants the real name.
     const name = import.meta.url.endsWith(".ts") ? "./hash-worker.ts" : "./hash-worker.js";
-    const worker = new Worker(new URL(name, import.meta.url), { workerData: { algorithm: this.algorithm } });
+    const worker = new Worker(new URL(name, import.meta.url), {
+      workerData: { algorithm: this.algorithm },
+      // The thread needs none of the process's flags, and some of them (--input-type) end it.
+      execArgv: [],
+    });
     const thread: Thread = { worker, messages: [] };
     this.#threads.add(thread);
     worker.unref();

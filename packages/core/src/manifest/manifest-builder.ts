@@ -4,8 +4,8 @@ import { digestLength, unknownDigest } from "./digest.ts";
 import { checkLeaves, type Manifest, StoredManifest } from "./manifest.ts";
 import { hex, type ManifestShape, pageLeaves, PageStore } from "./page.ts";
 
-/** Pages held in memory at once: 32 MiB. */
-const heldPages = 256;
+/** Pages held in memory at once: 8 MiB. */
+const heldPages = 64;
 
 export interface ManifestBuilderOptions extends ManifestShape {
   /**
@@ -22,7 +22,7 @@ interface HeldPage {
 
 /**
  * Builds a manifest from another one or from nothing. Calls may overlap; they take effect in the order they were made.
- * Memory stays under 40 MiB whatever the number of leaves: the pages used longest ago are stored under their final
+ * Memory stays around 10 MiB whatever the number of leaves: the pages used longest ago are stored under their final
  * names. What a builder stored and never finished is removed by `collect`, which must not run meanwhile.
  */
 export class ManifestBuilder {
@@ -34,6 +34,7 @@ export class ManifestBuilder {
   readonly #seam: number | undefined;
   readonly #roots: Uint8Array;
   readonly #held = new Map<number, HeldPage>();
+  #spare: Uint8Array | undefined;
   #turn: Promise<unknown> = Promise.resolve();
 
   constructor(store: StateStore, prefix: string, options: ManifestBuilderOptions) {
@@ -168,20 +169,34 @@ export class ManifestBuilder {
     return Buffer.compare(this.#root(page), unknownDigest) === 0;
   }
 
-  /** The page in memory; `overwritten`: all of it is about to be set, so nothing is read. */
+  /** The page in memory; `overwritten`: the caller sets all of it before anything else happens, so nothing is read. */
   async #hold(page: number, wait: Wait | undefined, overwritten = false): Promise<HeldPage> {
-    const held = this.#held.get(page) ?? {
-      content: overwritten ? this.#pages.unknown(page) : await this.#read(page, wait),
-      changed: false,
-    };
+    let held = this.#held.get(page);
+    if (held === undefined) {
+      // Room first: were the page here already and this failed, it would stand for content it does not have.
+      await this.#makeRoom(wait);
+      held = { content: overwritten ? this.#blank(page) : await this.#read(page, wait), changed: false };
+    }
     this.#held.delete(page);
     this.#held.set(page, held);
-    for (const [oldest, oldestHeld] of this.#held) {
-      if (this.#held.size <= heldPages) break;
-      await this.#write(oldest, oldestHeld, wait);
-      this.#held.delete(oldest);
-    }
     return held;
+  }
+
+  async #makeRoom(wait: Wait | undefined): Promise<void> {
+    for (const [page, held] of this.#held) {
+      if (this.#held.size < heldPages) break;
+      await this.#write(page, held, wait);
+      this.#held.delete(page);
+      this.#spare = held.content;
+    }
+  }
+
+  /** A page of any content that is about to be set, in memory used before: garbage would outgrow what is held. */
+  #blank(page: number): Uint8Array {
+    const { byteLength } = this.#spare ?? {};
+    const content = byteLength === this.#pages.count(page) * digestLength ? this.#spare : undefined;
+    this.#spare = undefined;
+    return content ?? this.#pages.unknown(page);
   }
 
   async #read(page: number, wait: Wait | undefined): Promise<Uint8Array> {

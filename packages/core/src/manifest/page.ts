@@ -62,7 +62,7 @@ export class PageStore {
   /** The root over the roots of all pages. */
   top(roots: Uint8Array): Uint8Array {
     const tree = new GrowingTree(this.tree);
-    for (let at = 0; at < roots.byteLength; at += digestLength) tree.addNode(roots.slice(at, at + digestLength));
+    for (let at = 0; at < roots.byteLength; at += digestLength) tree.addNode(roots.subarray(at, at + digestLength));
     return tree.root();
   }
 
@@ -97,7 +97,8 @@ export class PageStore {
     if (constant === undefined && Buffer.compare(this.root(content), root) !== 0) {
       throw damaged(`page ${page} (${this.#pageKey(name)}) does not hold what its name says`);
     }
-    return content;
+    // A plain array: `slice` of the Buffer that a store may give would share memory.
+    return new Uint8Array(content.buffer, content.byteOffset, content.byteLength);
   }
 
   /** Stores the list of page roots durably under the root of them all. */

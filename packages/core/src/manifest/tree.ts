@@ -38,7 +38,7 @@ export class TreeHasher {
   /** The root over `nodes`, 32 bytes each: subtrees of equal height, of which only the last may be lower. */
   rootOfNodes(nodes: Uint8Array): Uint8Array {
     const tree = new GrowingTree(this);
-    for (let at = 0; at < nodes.byteLength; at += digestLength) tree.addNode(nodes.slice(at, at + digestLength));
+    for (let at = 0; at < nodes.byteLength; at += digestLength) tree.addNode(nodes.subarray(at, at + digestLength));
     return tree.root();
   }
 
@@ -70,12 +70,12 @@ export class GrowingTree {
 
   addLeaf(digest: Uint8Array): void {
     if (this.#lastLeaf === undefined || !equal(this.#lastLeaf.digest, digest)) {
-      this.#lastLeaf = { digest: digest.slice(), node: this.#hasher.leaf(digest) };
+      this.#lastLeaf = { digest: new Uint8Array(digest), node: this.#hasher.leaf(digest) };
     }
     this.addNode(this.#lastLeaf.node);
   }
 
-  /** Adds a subtree; the tree keeps `node`. */
+  /** Adds a subtree; `node` is not written to while the tree grows. */
   addNode(node: Uint8Array): void {
     let size = 1;
     let height = 0;

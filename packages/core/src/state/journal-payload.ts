@@ -153,6 +153,7 @@ class PayloadReader {
   bytes(length: number): Uint8Array {
     if (this.#at + length > this.#payload.byteLength) throw new Error("it holds a line that ends too early");
     this.#at += length;
-    return this.#payload.slice(this.#at - length, this.#at);
+    // A copy, which `slice` of a Buffer would not be: the frame's memory is large and does not outlive it.
+    return new Uint8Array(this.#payload.subarray(this.#at - length, this.#at));
   }
 }

@@ -8,7 +8,11 @@ const pieceLength = 256 * 1024;
 
 /** The files of this machine. Failures are `ProviderError`s that name the path. */
 export const nodeFiles: StateFiles = {
-  read: (path) => told("read", path, () => unlessMissing(readFile(path))),
+  read: (path) =>
+    told("read", path, async () => {
+      const bytes = await unlessMissing(readFile(path));
+      return bytes && new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    }),
   async *pieces(path) {
     const file = await told("read", path, () => unlessMissing(open(path, "r")));
     if (file === undefined) return;
