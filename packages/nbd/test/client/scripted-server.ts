@@ -51,7 +51,7 @@ export const everyFlag: number =
 export class ScriptedPeer {
   readonly socket: Socket;
   #received: Buffer = Buffer.alloc(0);
-  #wake: (() => void) | undefined;
+  #waiting: (() => void)[] = [];
   #over = false;
   #extended = false;
   /** Options in the order the client asked for them. */
@@ -61,12 +61,12 @@ export class ScriptedPeer {
     this.socket = socket;
     socket.on("data", (bytes: Buffer) => {
       this.#received = Buffer.concat([this.#received, bytes]);
-      this.#wake?.();
+      this.#wake();
     });
     socket.on("error", () => undefined);
     socket.on("close", () => {
       this.#over = true;
-      this.#wake?.();
+      this.#wake();
     });
   }
 
@@ -74,7 +74,7 @@ export class ScriptedPeer {
   async take(count: number): Promise<Buffer> {
     while (this.#received.byteLength < count) {
       if (this.#over) throw new Gone();
-      await new Promise<void>((resolve) => (this.#wake = resolve));
+      await this.#news();
     }
     const taken = this.#received.subarray(0, count);
     this.#received = this.#received.subarray(count);
@@ -87,7 +87,15 @@ export class ScriptedPeer {
 
   /** Resolves when the client closed. */
   async closed(): Promise<void> {
-    while (!this.#over) await new Promise<void>((resolve) => (this.#wake = resolve));
+    while (!this.#over) await this.#news();
+  }
+
+  #news(): Promise<void> {
+    return new Promise((resolve) => this.#waiting.push(resolve));
+  }
+
+  #wake(): void {
+    for (const wake of this.#waiting.splice(0)) wake();
   }
 
   greet(flags = 3): void {
@@ -187,6 +195,13 @@ export class ScriptedPeer {
 
 class Gone extends Error {}
 
+/** Everything an iterable gives. */
+export async function collect<Item>(items: AsyncIterable<Item>): Promise<Item[]> {
+  const all: Item[] = [];
+  for await (const item of items) all.push(item);
+  return all;
+}
+
 /** A server on 127.0.0.1 that follows a script with each client; a script may end early or run until the client left. */
 export interface ScriptedServer extends AsyncDisposable {
   readonly uri: string;
@@ -205,6 +220,7 @@ export async function startScripted(script: (peer: ScriptedPeer) => Promise<void
       .then(() => script(peer))
       .catch((error: unknown) => {
         if (!(error instanceof Gone)) faults.push(error);
+        socket.destroy();
       });
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
