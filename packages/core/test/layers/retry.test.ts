@@ -99,6 +99,7 @@ describe("retry", () => {
   test.each([
     ["an unexpected error", new TypeError("bug")],
     ["a provider's error that is not retryable", new ProviderError("NOT_FOUND", "gone")],
+    ["a foreign error that calls itself retryable", Object.assign(new Error("sdk"), { retryable: true })],
     ["a value that is no error", "text"],
   ])("does not repeat %s", async (_, error) => {
     const clock = new FakeClock();

@@ -81,6 +81,21 @@ describe("watchdog", () => {
     expect(clock.now()).toBeCloseTo(70_000, 3);
   });
 
+  test("gives a call that was held its full time afterwards", async () => {
+    const clock = new FakeClock();
+    const pause = new PauseGate();
+    const stalls: unknown[] = [];
+    const onStall = (error: unknown): void => void stalls.push(error);
+    const layer = compose([watchdog({ idleMs: 1000, clock, onStall }), gate([pause], { clock })]);
+    pause.pause();
+    const running = layer(makeCall(), () => new Promise((resolve) => void clock.after(900, resolve)));
+    await clock.advance(500);
+    pause.resume();
+    await clock.finish(running);
+    expect(clock.now()).toBe(1400);
+    expect(stalls).toEqual([]);
+  });
+
   test("still ends a call that hangs after it was held", async () => {
     const clock = new FakeClock();
     const pause = new PauseGate();

@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, realpath, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -96,6 +96,8 @@ describe("loadProvider", () => {
     await symlink(linked, join(project, "node_modules", "linked"));
     expect(await loadProvider("linked", { from: project })).toMatchObject({ name: "linked" });
     expect(await loadProvider("./elsewhere/linked", { from: project })).toMatchObject({ name: "linked" });
+    const listed = (await discoverProviders({ from: project })).find((each) => each.package === "linked");
+    expect(listed?.directory).toBe(await realpath(linked));
     expect(await loadProvider(linked, { from: project })).toMatchObject({ name: "linked" });
   });
 
