@@ -41,6 +41,7 @@ export class Connection {
   readonly #parts: ConnectionParts;
   readonly #plain: Socket;
   readonly #gone = new AbortController();
+  readonly #lost: Promise<never>;
   #socket: Socket;
   #receiver: Receiver;
   #session: Session | undefined;
@@ -66,6 +67,11 @@ export class Connection {
         resolve();
       });
     });
+    this.#lost = new Promise((_resolve, reject) => {
+      this.#gone.signal.addEventListener("abort", () => reject(this.#gone.signal.reason as Error), { once: true });
+    });
+    // Usually nobody waits for it: the connection ends in other ways.
+    this.#lost.catch(() => undefined);
     this.#handshakeTimer = setTimeout(() => this.#cut("the handshake took too long"), parts.deadlines.handshakeMs);
     this.finished = this.#live();
   }
@@ -87,7 +93,10 @@ export class Connection {
     } else {
       transmission.stop();
       await transmission.drained();
-      await this.#leave(transmission);
+      const timer = setTimeout(() => this.destroy(), farewellMs);
+      await transmission.answered();
+      clearTimeout(timer);
+      await this.#closeSoftly();
     }
     await this.finished;
   }
@@ -137,12 +146,10 @@ export class Connection {
     clearTimeout(this.#handshakeTimer);
     const transmission = this.#transmission;
     transmission?.stop();
-    if (transmission !== undefined) {
-      await transmission.drained();
-      await this.#leave(transmission);
-    } else {
-      await this.#closeSoftly();
-    }
+    await transmission?.drained();
+    // As long as the client takes its answers: `watch` ends it when it does not.
+    await transmission?.answered();
+    await this.#closeSoftly();
     await this.closed;
   }
 
@@ -173,7 +180,8 @@ export class Connection {
       },
       noZeroes,
     );
-    return negotiation.run();
+    // A hook of the server's owner may never settle; a connection that is gone does not wait for it.
+    return Promise.race([negotiation.run(), this.#lost]);
   }
 
   async #secure(): Promise<void> {
@@ -218,13 +226,6 @@ export class Connection {
     const deadline = bytes === 0 ? Infinity : performance.now() + messageMs + (bytes / slowestRate) * 1000;
     if (what === "payload") this.#payloadDeadline = deadline;
     else this.#replyDeadline = deadline;
-  }
-
-  async #leave(transmission: Transmission): Promise<void> {
-    const timer = setTimeout(() => this.destroy(), farewellMs);
-    await transmission.answered();
-    clearTimeout(timer);
-    await this.#closeSoftly();
   }
 
   /** Sends what is still to be sent and closes, whatever the client does. */

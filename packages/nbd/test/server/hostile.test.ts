@@ -220,6 +220,25 @@ describe("clients that vanish", () => {
   }
 });
 
+test("a connection whose authorization never ends is cut off and forgotten", async () => {
+  let asked = 0;
+  const server = await serve({
+    exports: { "": { backend: memoryBackend(512) } },
+    limits: { handshakeMs: 100, connections: 1 },
+    authorize: () => {
+      asked += 1;
+      return asked === 1 ? new Promise(() => undefined) : undefined;
+    },
+  });
+  const stuck = await RawClient.greeted(server.address);
+  stuck.sendOption(option.go, infoRequest(""));
+  await stuck.closed();
+  const next = await RawClient.transmitting(server.address);
+  next.request(command.read, { length: 512 });
+  expect(errorOf(await next.reply(512))).toBe(0);
+  next.destroy();
+});
+
 test("connections beyond the limit are closed at once and the others stay", async () => {
   const server = await serveMemory({ connections: 2 });
   const first = await RawClient.transmitting(server.address);

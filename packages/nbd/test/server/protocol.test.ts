@@ -206,6 +206,31 @@ describe("transmission", () => {
     await client.closed();
   });
 
+  test("limits a status to the contexts that a request names, and refuses unknown and doubled ones", async () => {
+    const tracking = [trackChanges({ name: "t", size: MiB })];
+    const { address } = await serve({ exports: { "": { backend: memoryBackend(MiB), tracking } } });
+    const client = await RawClient.transmitting(address, {
+      extended: true,
+      contexts: ["base:allocation", "diskferry:changes:t"],
+    });
+    const filter = (...ids: number[]): Buffer => {
+      const length = Buffer.alloc(8);
+      length.writeBigUInt64BE(BigInt(MiB));
+      return Buffer.concat([length, ...ids.map(uint32)]);
+    };
+    client.request(command.blockStatus, { extended: true, payload: filter(1) });
+    const only = await client.reply();
+    expect(only).toMatchObject({ kind: replyType.blockStatusExtended, done: true });
+    expect([only.payload.readUInt32BE(0), only.payload.readBigUInt64BE(8)]).toEqual([1, BigInt(MiB)]);
+    for (const payload of [filter(0, 0), filter(2), filter(), filter(1).subarray(0, 11), Buffer.alloc(9000)]) {
+      client.request(command.blockStatus, { extended: true, payload });
+      expect(errorOf(await client.reply())).toBe(errorNumber.EINVAL);
+    }
+    client.request(command.blockStatus, { extended: true, length: MiB });
+    expect([(await client.reply()).done, (await client.reply()).done]).toEqual([false, true]);
+    client.destroy();
+  });
+
   test.each<[string, number, Parameters<RawClient["request"]>[1], number]>([
     ["a read beyond the end", command.read, { offset: MiB - 1, length: 2 }, errorNumber.EINVAL],
     ["a read at the end of 64 bits", command.read, { offset: 2n ** 64n - 1n, length: 512 }, errorNumber.EINVAL],
@@ -334,6 +359,22 @@ describe("transmission", () => {
     expect(errorOf(await client.reply())).toBe(0);
     await client.closed();
     expect(written).toEqual([512]);
+  });
+
+  test("gives a slow client all answers it asked for before it disconnected", async () => {
+    const { backend, content } = patterned(8 * MiB);
+    const { address } = await serve({ exports: { "": { backend } } });
+    const client = await RawClient.transmitting(address);
+    client.socket.pause();
+    for (let index = 0; index < 8; index++) client.request(command.read, { offset: index * MiB, length: MiB });
+    client.disconnect();
+    await new Promise((resolve) => setTimeout(resolve, 2500));
+    client.socket.resume();
+    for (let index = 0; index < 8; index++) {
+      const { payload } = await client.reply(MiB);
+      expect(payload.equals(content.subarray(index * MiB, (index + 1) * MiB))).toBe(true);
+    }
+    await client.closed();
   });
 
   test("maps a backend's failures to the protocol's errors and gives the reason to structured clients", async () => {

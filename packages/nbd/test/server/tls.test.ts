@@ -160,7 +160,9 @@ describeWithPeers(["openssl", "nbdinfo", "nbdcopy", "qemu-img"], "TLS", () => {
 
   test("shows nothing in the clear, forgets what was said there, and refuses bytes smuggled before TLS", async () => {
     const ours = await authority("ours");
+    const notices: string[] = [];
     const server = await serve({
+      notice: (message) => notices.push(message),
       exports: { disk: { backend: memoryBackend(MiB) } },
       tls: { cert: await ours.read("server-cert.pem"), key: await ours.read("server-key.pem") },
     });
@@ -198,6 +200,7 @@ describeWithPeers(["openssl", "nbdinfo", "nbdcopy", "qemu-img"], "TLS", () => {
     const smuggled = Buffer.from("49484156454f50540000000500000000".concat("49484156454f50540000000300000000"), "hex");
     smuggler.send(smuggled);
     await smuggler.closed();
+    expect(notices.join("\n")).toContain("in the clear after STARTTLS");
     const byName = await RawClient.greeted(server.address);
     byName.sendOption(option.exportName, Buffer.from("disk"));
     await byName.closed();
