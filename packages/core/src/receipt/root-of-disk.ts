@@ -23,16 +23,19 @@ export async function rootOfDisk(
   const { algorithm, leaf, size } = shape;
   await using pool = hashPool(algorithm);
   const tree = new GrowingTree(new TreeHasher(digester(algorithm)));
-  const length = Math.max(1, Math.floor(blockLength / leaf)) * leaf;
+  const { blockSize } = reader;
+  const length = leavesPerBlock(leaf, blockSize) * leaf;
   const ascending = reader.order === "ascending";
   const lanes = ascending ? 1 : Math.min(mostBlocks, reader.concurrency ?? 1);
-  const blocks = Array.from({ length: lanes + 1 }, () => new Uint8Array(new SharedArrayBuffer(length)));
+  const roomy = Math.ceil(length / blockSize) * blockSize;
+  const blocks = Array.from({ length: lanes + 1 }, () => new Uint8Array(new SharedArrayBuffer(roomy)));
   // Reads at most `lanes` blocks at once, and adds the digests in order; a block is free again once it is hashed.
   const underWay: Promise<{ digests: Uint8Array; end: number }>[] = [];
   const lastReads: Promise<void>[] = [];
   const begin = async (offset: number, block: Uint8Array): Promise<{ digests: Uint8Array; end: number }> => {
     const end = Math.min(size, offset + length);
-    const into = block.subarray(0, end - offset);
+    // A volume larger than the disk is read in its own units, beyond the disk's end if need be.
+    const into = block.subarray(0, Math.min(reader.size, Math.ceil(end / blockSize) * blockSize) - offset);
     const lane = (offset / length) % lanes;
     const before = lastReads[lane];
     const read = (async () => {
@@ -41,7 +44,7 @@ export async function rootOfDisk(
     })();
     lastReads[lane] = read;
     await read;
-    return { digests: await pool.hash(into, leaf, options), end };
+    return { digests: await pool.hash(into.subarray(0, end - offset), leaf, options), end };
   };
   let next = 0;
   try {
@@ -62,4 +65,11 @@ export async function rootOfDisk(
     await Promise.allSettled(underWay);
   }
   return hex(tree.root());
+}
+
+/** Leaves that are read at once: about a block's length, and a multiple of the reader's unit, a power of two. */
+function leavesPerBlock(leaf: number, blockSize: number): number {
+  let leaves = Math.max(1, Math.floor(blockLength / leaf));
+  for (let unit = leaves * leaf; unit % blockSize !== 0; unit *= 2) leaves *= 2;
+  return leaves;
 }
