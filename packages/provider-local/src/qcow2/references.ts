@@ -113,7 +113,12 @@ class ReferenceCounter {
     await readFully(file, table, refcountOffset, "refcount table");
     for (const [index, host] of refcountBlocks(table)) {
       const what = `entry ${index} of the refcount table`;
-      if (this.#aligned(host, what)) this.#add(host, clusterSize, true, what);
+      if (!this.#aligned(host, what)) continue;
+      if (host + clusterSize > this.#image.fileSize) {
+        this.#options.problem(`${what} names a block at ${host}, beyond the end of the file`);
+      } else {
+        this.#add(host, clusterSize, true, what);
+      }
     }
   }
 

@@ -39,8 +39,11 @@ export class LossyFiles implements ImageFiles {
   space: number = Infinity;
   /** How many of the next syncs fail. */
   failingSyncs = 0;
+  /** How many more changes the process makes before it dies in the middle of one. */
+  changesLeft: number = Infinity;
   #names = new Map<string, LossyInode>();
   #durableNames = new Map<string, LossyInode>();
+  #nameChanges: ((names: Map<string, LossyInode>) => void)[] = [];
   #generation = 0;
   #count = 0;
 
@@ -48,6 +51,17 @@ export class LossyFiles implements ImageFiles {
     const inode = this.#names.get(path.resolve(file));
     if (inode === undefined) throw new ProviderError("NOT_FOUND", `${file} does not exist`);
     return inode;
+  }
+
+  #rename(change: (names: Map<string, LossyInode>) => void): void {
+    change(this.#names);
+    this.#nameChanges.push(change);
+  }
+
+  #spend(): void {
+    if (--this.changesLeft >= 0) return;
+    this.kill();
+    throw new Error("the process died");
   }
 
   /** What a reader of the file sees now. */
@@ -96,15 +110,19 @@ export class LossyFiles implements ImageFiles {
       inode.seen = bytes.slice();
       inode.changes = [];
     }
-    if (random() < 0.5) this.#names = new Map(this.#durableNames);
-    else this.#durableNames = new Map(this.#names);
+    // Nothing but a folder's sync orders renames and removals.
+    for (const change of this.#nameChanges) if (random() < 0.5) change(this.#durableNames);
+    this.#names = new Map(this.#durableNames);
+    this.#nameChanges = [];
   }
 
   async open(file: string, mode: "read" | "write" | "create"): Promise<ImageFile> {
     const at = path.resolve(file);
     if (mode === "create") {
+      this.#spend();
       if (this.#names.has(at)) throw new ProviderError("EXISTS", `${file} exists already`);
-      this.#names.set(at, new LossyInode(++this.#count));
+      const inode = new LossyInode(++this.#count);
+      this.#rename((names) => names.set(at, inode));
     }
     return this.#file(file, this.#inode(file));
   }
@@ -116,6 +134,7 @@ export class LossyFiles implements ImageFiles {
     };
     const change = (what: Change): void => {
       alive();
+      this.#spend();
       const grown = "length" in what ? what.length : what.at + what.write.byteLength;
       let total = Math.max(0, grown - inode.seen.byteLength);
       for (const other of this.#names.values()) total += other.seen.byteLength;
@@ -137,6 +156,7 @@ export class LossyFiles implements ImageFiles {
       truncate: async (length) => change({ length }),
       sync: async () => {
         alive();
+        this.#spend();
         if (this.failingSyncs > 0) {
           this.failingSyncs--;
           throw new ProviderError("UNAVAILABLE", `${file}: input/output error`, { retryable: false });
@@ -149,13 +169,20 @@ export class LossyFiles implements ImageFiles {
   }
 
   async rename(from: string, to: string): Promise<void> {
+    this.#spend();
     const inode = this.#inode(from);
-    this.#names.delete(path.resolve(from));
-    this.#names.set(path.resolve(to), inode);
+    this.#rename((names) => {
+      if (names.get(path.resolve(from)) === inode) names.delete(path.resolve(from));
+      names.set(path.resolve(to), inode);
+    });
   }
 
   async remove(file: string): Promise<void> {
-    this.#names.delete(path.resolve(file));
+    this.#spend();
+    const inode = this.#names.get(path.resolve(file));
+    this.#rename((names) => {
+      if (names.get(path.resolve(file)) === inode) names.delete(path.resolve(file));
+    });
   }
 
   async list(folder: string): Promise<string[]> {
@@ -164,6 +191,8 @@ export class LossyFiles implements ImageFiles {
   }
 
   async syncFolder(): Promise<void> {
+    this.#spend();
     this.#durableNames = new Map(this.#names);
+    this.#nameChanges = [];
   }
 }

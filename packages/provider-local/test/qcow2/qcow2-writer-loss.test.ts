@@ -29,6 +29,8 @@ class ImageLife {
   #disk: TaggedDisk;
   #writer: Qcow2Writer | undefined;
   #lanes: LaneWriter[] = [];
+  /** How often the process died in the middle of something. */
+  deaths = 0;
   #tag = 1;
   #run = 0;
 
@@ -141,7 +143,9 @@ class ImageLife {
       this.#disk.expectExactly(bytes, `${this.#context}, after a flush`);
     } else if (draw < 0.88) {
       await this.commit();
-    } else if (draw < 0.93) {
+    } else if (draw < 0.96) {
+      await this.#dieWithin();
+    } else if (draw < 0.97) {
       this.files.kill();
       this.#forget();
       this.#disk.expectPossible(await this.#content(), `${this.#context}, after a kill`);
@@ -150,6 +154,30 @@ class ImageLife {
     } else {
       await this.lose();
     }
+  }
+
+  /** The process dies in the middle of a write, a flush or a commit, and mostly the power goes with it. */
+  async #dieWithin(): Promise<void> {
+    const writer = await this.#opened();
+    // Something has to be under way: waiting mappings, freed clusters, tables to write over.
+    for (let count = this.#below(6); count >= 0; count--) await this.#write();
+    await this.#gather();
+    this.files.changesLeft = this.#below(this.#random() < 0.5 ? 8 : 24);
+    const draw = this.#random();
+    try {
+      if (draw < 0.2) await this.#write();
+      else if (draw < 0.6) await writer.flush();
+      else await writer.commit({ written: (async function* () {})() });
+    } catch (error) {
+      if (!(error instanceof Error) || !error.message.includes("died")) throw error;
+      this.deaths++;
+    }
+    this.files.changesLeft = Infinity;
+    if (this.#random() < 0.8) return this.lose();
+    this.files.kill();
+    this.#forget();
+    this.#disk.expectPossible(await this.#content(), `${this.#context}, after a death`);
+    await this.#opened();
   }
 
   async commit(): Promise<void> {
@@ -190,12 +218,15 @@ describe("a qcow2 image that is being written", () => {
   const first = seedOf(20_000);
   for (const [index, shape] of shapes.entries()) {
     it(`keeps what was flushed through kills and power losses: ${JSON.stringify(shape)}`, async () => {
+      let deaths = 0;
       for (let seed = first + index * 100; seed < first + index * 100 + 12; seed++) {
         const life = new ImageLife(seed, shape);
         await life.create();
         for (let step = 0; step < 120; step++) await life.step();
         await life.commit();
+        deaths += life.deaths;
       }
+      expect(deaths).toBeGreaterThan(20);
     });
   }
 });
