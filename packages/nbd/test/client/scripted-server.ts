@@ -50,7 +50,8 @@ export const everyFlag: number =
 /** One client as the scripted server sees it. */
 export class ScriptedPeer {
   readonly socket: Socket;
-  #received: Buffer = Buffer.alloc(0);
+  #received: Buffer[] = [];
+  #length = 0;
   #waiting: (() => void)[] = [];
   #over = false;
   #extended = false;
@@ -60,7 +61,8 @@ export class ScriptedPeer {
   constructor(socket: Socket) {
     this.socket = socket;
     socket.on("data", (bytes: Buffer) => {
-      this.#received = Buffer.concat([this.#received, bytes]);
+      this.#received.push(bytes);
+      this.#length += bytes.byteLength;
       this.#wake();
     });
     socket.on("error", () => undefined);
@@ -72,13 +74,14 @@ export class ScriptedPeer {
 
   /** The next `count` bytes of the client; rejects when it is gone. */
   async take(count: number): Promise<Buffer> {
-    while (this.#received.byteLength < count) {
+    while (this.#length < count) {
       if (this.#over) throw new Gone();
       await this.#news();
     }
-    const taken = this.#received.subarray(0, count);
-    this.#received = this.#received.subarray(count);
-    return taken;
+    const all = Buffer.concat(this.#received);
+    this.#received = [all.subarray(count)];
+    this.#length -= count;
+    return all.subarray(0, count);
   }
 
   send(...parts: Uint8Array[]): void {
