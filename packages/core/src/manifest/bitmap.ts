@@ -44,7 +44,7 @@ export class LeafBitmap {
 
   /** The runs of the set within [from, to), ascending and longest possible. Changing the set meanwhile is allowed. */
   *runs(from = 0, to: number = this.leaves): Generator<LeafRun, void, undefined> {
-    for (let leaf = this.#next(from, to, true); leaf < to; ) {
+    for (let leaf = this.#next(from, to, true); leaf < to;) {
       const end = this.#next(leaf, to, false);
       yield { leaf, count: end - leaf };
       leaf = this.#next(end, to, true);
@@ -62,7 +62,7 @@ export class LeafBitmap {
   /** The first leaf of [from, to) that is in the set (`value`) or not in it; `to` where there is none. */
   #next(from: number, to: number, value: boolean): number {
     const skipped = value ? 0 : 0xffffffff;
-    for (let leaf = from; leaf < to; ) {
+    for (let leaf = from; leaf < to;) {
       const page = this.#pages[Math.floor(leaf / pageBits)];
       const bit = leaf % pageBits;
       if (page === undefined) {
@@ -105,7 +105,9 @@ export class LeafBitmap {
   }
 
   #check(leaf: number, count: number): void {
-    if (!(Number.isInteger(leaf) && Number.isInteger(count) && leaf >= 0 && count >= 0 && leaf + count <= this.leaves)) {
+    if (
+      !(Number.isInteger(leaf) && Number.isInteger(count) && leaf >= 0 && count >= 0 && leaf + count <= this.leaves)
+    ) {
       throw new RangeError(`leaves ${leaf} to ${leaf + count} are not within the disk's ${this.leaves}`);
     }
   }

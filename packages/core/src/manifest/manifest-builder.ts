@@ -67,7 +67,7 @@ export class ManifestBuilder {
     checkLeaves(leaf, count, this.#pages.leaves);
     return this.#inTurn(async () => {
       const digests = new Uint8Array(count * digestLength);
-      for (let done = 0; done < count; ) {
+      for (let done = 0; done < count;) {
         const page = Math.floor((leaf + done) / pageLeaves);
         const skipped = (leaf + done) % pageLeaves;
         const taken = Math.min(count - done, this.#pages.count(page) - skipped);
@@ -91,7 +91,7 @@ export class ManifestBuilder {
     const count = digests.byteLength / digestLength;
     checkLeaves(leaf, count, this.#pages.leaves);
     return this.#inTurn(async () => {
-      for (let done = 0; done < count; ) {
+      for (let done = 0; done < count;) {
         const page = Math.floor((leaf + done) / pageLeaves);
         const skipped = (leaf + done) % pageLeaves;
         const taken = Math.min(count - done, this.#pages.count(page) - skipped);
@@ -107,7 +107,7 @@ export class ManifestBuilder {
   forget(leaf: number, count = 1, wait?: Wait): Promise<void> {
     checkLeaves(leaf, count, this.#pages.leaves);
     return this.#inTurn(async () => {
-      for (let done = 0; done < count; ) {
+      for (let done = 0; done < count;) {
         const page = Math.floor((leaf + done) / pageLeaves);
         const skipped = (leaf + done) % pageLeaves;
         const taken = Math.min(count - done, this.#pages.count(page) - skipped);

@@ -61,7 +61,7 @@ export class StoredManifest implements Manifest {
   async digests(leaf: number, count: number, wait?: Wait): Promise<Uint8Array> {
     checkLeaves(leaf, count, this.leaves);
     const digests = new Uint8Array(count * digestLength);
-    for (let done = 0; done < count; ) {
+    for (let done = 0; done < count;) {
       const page = Math.floor((leaf + done) / pageLeaves);
       const skipped = (leaf + done) % pageLeaves;
       const taken = Math.min(count - done, this.store.count(page) - skipped);
@@ -154,7 +154,9 @@ function pageStore(store: StateStore, prefix: string, shape: ManifestShape): Pag
 }
 
 function checkManifestJson(json: Json): ManifestJson {
-  const given = (typeof json === "object" && json !== null && !Array.isArray(json) ? json : {}) as Partial<ManifestJson>;
+  const given = (
+    typeof json === "object" && json !== null && !Array.isArray(json) ? json : {}
+  ) as Partial<ManifestJson>;
   const { version, algorithm, leaf, size, leaves, root } = given;
   if (version !== 1) throw damaged(`its record has version ${JSON.stringify(version)} where 1 is known`);
   if (algorithm !== "blake3" && algorithm !== "sha256") {
@@ -166,4 +168,3 @@ function checkManifestJson(json: Json): ManifestJson {
   if (typeof root !== "string" || !/^[0-9a-f]{64}$/.test(root)) throw damaged("its record has no root");
   return { version, algorithm, leaf, size, leaves, root };
 }
-

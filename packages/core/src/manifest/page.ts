@@ -40,7 +40,8 @@ export class PageStore {
     this.#store = store;
     this.#prefix = prefix;
     for (const page of new Set([0, this.pages - 1])) {
-      for (const content of [this.zeroes(page), this.unknown(page)]) this.#constants.set(hex(this.root(content)), content);
+      for (const content of [this.zeroes(page), this.unknown(page)])
+        this.#constants.set(hex(this.root(content)), content);
     }
   }
 
@@ -152,7 +153,8 @@ export function damaged(what: string): ProviderError {
 
 /** @throws RangeError for a shape that no disk has. */
 export function checkShape({ leaf, size, algorithm }: ManifestShape): void {
-  if (algorithm !== "blake3" && algorithm !== "sha256") throw new RangeError(`no digest algorithm: ${algorithm}`);
+  if (algorithm !== "blake3" && algorithm !== "sha256")
+    throw new RangeError(`no digest algorithm: ${String(algorithm)}`);
   if (!Number.isSafeInteger(size) || size <= 0 || size % 512 !== 0) throw new RangeError(`no size of a disk: ${size}`);
   if (!Number.isSafeInteger(leaf) || leaf <= 0 || leaf > largestLeaf || leaf % 512 !== 0) {
     throw new RangeError(`no size of a leaf: ${leaf}`);

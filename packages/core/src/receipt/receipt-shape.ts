@@ -41,9 +41,13 @@ export function checkReceipt(given: unknown): Receipt {
   }
   const { signature, ...facts } = given as { signature?: unknown; version?: unknown };
   if (typeof facts.version === "number" && facts.version > 1) {
-    throw new ProviderError("UNSUPPORTED", `this receipt has version ${facts.version}; use a newer diskferry to check it`, {
-      operation: "verify receipt",
-    });
+    throw new ProviderError(
+      "UNSUPPORTED",
+      `this receipt has version ${facts.version}; use a newer diskferry to check it`,
+      {
+        operation: "verify receipt",
+      },
+    );
   }
   const wrong = [...wrongMembers(facts, shape, "")];
   if (signature !== undefined) wrong.push(...wrongMembers(signature, signatureShape, "signature."));
@@ -52,8 +56,11 @@ export function checkReceipt(given: unknown): Receipt {
   return signature === undefined ? checked : { ...checked, signature: signature as ReceiptSignature };
 }
 
-function* wrongMembers(value: unknown, expected: Shape, path: string): Generator<string> {
-  if (typeof value !== "object" || value === null || Array.isArray(value)) return yield path.slice(0, -1);
+function* wrongMembers(value: unknown, expected: Shape, path: string): Generator<string, void, undefined> {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    yield path.slice(0, -1);
+    return;
+  }
   const members = value as { [member: string]: unknown };
   for (const [name, rule] of Object.entries(expected)) {
     const member = Object.hasOwn(members, name) ? members[name] : undefined;

@@ -110,7 +110,11 @@ function checkSignature(receipt: Receipt, publicKey: string | undefined): Receip
     throw refused("DENIED", receipt, "is not signed; ask for one that is, or check it without a key");
   }
   if (signature.key !== keyId(key)) {
-    throw refused("DENIED", receipt, `was signed with the key ${signature.key}, not with the one given (${keyId(key)})`);
+    throw refused(
+      "DENIED",
+      receipt,
+      `was signed with the key ${signature.key}, not with the one given (${keyId(key)})`,
+    );
   }
   if (!verify(null, signedText(receipt), key, Buffer.from(signature.value, "base64"))) {
     throw refused("CORRUPT", receipt, "was altered after it was signed: its signature does not fit; trust none of it");
@@ -124,7 +128,11 @@ function checkDisk(receipt: Receipt, { machine, disk, reader }: VerifyReceiptOpt
     throw refused("NOT_FOUND", receipt, `is of another disk than ${wanted}; find the receipt of that one`);
   }
   if (reader !== undefined && reader.size < receipt.size) {
-    throw refused("NOT_FOUND", receipt, `is of a disk of ${receipt.size} bytes, and this one has ${reader.size}: another`);
+    throw refused(
+      "NOT_FOUND",
+      receipt,
+      `is of a disk of ${receipt.size} bytes, and this one has ${reader.size}: another`,
+    );
   }
 }
 
@@ -132,7 +140,11 @@ async function checkContent(receipt: Receipt, reader: BlockReader, options: Veri
   const { algorithm, leaf, root } = receipt.manifest;
   const found = await rootOfDisk(reader, { algorithm, leaf, size: receipt.size }, options);
   if (found !== root) {
-    throw refused("CORRUPT", receipt, `names the root ${root}, and the content read hashes to ${found}: not that content`);
+    throw refused(
+      "CORRUPT",
+      receipt,
+      `names the root ${root}, and the content read hashes to ${found}: not that content`,
+    );
   }
 }
 
@@ -142,7 +154,9 @@ function signedText(receipt: Receipt): Buffer {
 }
 
 function keyId(key: KeyObject): string {
-  return createHash("sha256").update(key.export({ type: "spki", format: "der" })).digest("hex");
+  return createHash("sha256")
+    .update(key.export({ type: "spki", format: "der" }))
+    .digest("hex");
 }
 
 function ed25519Key(read: () => KeyObject, kind: "private" | "public"): KeyObject {

@@ -80,9 +80,11 @@ export class DurableLogs {
 
   #inTurn<Result>(path: string, step: () => Promise<Result>): Promise<Result> {
     const result = (this.#turns.get(path) ?? Promise.resolve()).then(step);
-    const settled = result.catch(() => undefined).then(() => {
-      if (this.#turns.get(path) === settled) this.#turns.delete(path);
-    });
+    const settled = result
+      .catch(() => undefined)
+      .then(() => {
+        if (this.#turns.get(path) === settled) this.#turns.delete(path);
+      });
     this.#turns.set(path, settled);
     return result;
   }

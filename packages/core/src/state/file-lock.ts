@@ -48,7 +48,7 @@ export class FileLocks {
     this.#patienceMs = patience;
   }
 
-  /** Does `step` while holding the lock `name`, a file name. @throws ProviderError IN_USE when it does not get it. */
+  /** Does `step` while holding the lock `name`, a file name. @throws ProviderError UNAVAILABLE when it does not get it. */
   async hold<Result>(name: string, step: () => Promise<Result>, wait?: Wait): Promise<Result> {
     const path = join(this.#directory, name);
     await this.#take(path, Date.now() + this.#patienceMs, wait);
@@ -112,7 +112,8 @@ export class FileLocks {
     try {
       const { token, owner } = JSON.parse(Buffer.from(bytes).toString()) as Partial<LockHolder>;
       // The token becomes part of a file's name.
-      if (typeof token === "string" && /^[0-9a-f-]{36}$/.test(token) && isProcessIdentity(owner)) return { token, owner };
+      if (typeof token === "string" && /^[0-9a-f-]{36}$/.test(token) && isProcessIdentity(owner))
+        return { token, owner };
     } catch {
       // Told by the answer: somebody wrote into it by hand, or the medium failed.
     }
@@ -122,8 +123,7 @@ export class FileLocks {
 
 function stuck(path: string, holder: LockHolder | "unreadable"): ProviderError {
   const who = holder === "unreadable" ? "somebody unknown" : `process ${holder.owner.pid} on ${holder.owner.host}`;
-  return new ProviderError("IN_USE", `${who} keeps the lock ${path}; if it no longer runs, remove that file`, {
+  return new ProviderError("UNAVAILABLE", `${who} keeps the lock ${path}; if it no longer runs, remove that file`, {
     operation: "lock state",
-    retryable: true,
   });
 }

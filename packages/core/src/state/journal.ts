@@ -130,9 +130,10 @@ function* cut(extent: WrittenExtent, leaf: number): Generator<WrittenExtent, voi
 }
 
 /**
- * Every line of every journal under `prefix`, log by log in the order of their keys (numbers by value, so that epochs
- * need no padding), in memory that does not grow with them. A torn last frame is left out, for nobody was told that it
- * is durable. @throws ProviderError CORRUPT naming the log when a damaged frame is followed by a good one.
+ * Every line of every journal whose key is `prefix` or goes on with `/` after it, log by log in the order of their keys
+ * (numbers by value, so that epochs need no padding), in memory that does not grow with them. Order matters, as a later
+ * intent takes back what an earlier line says is durable: where one writer has several logs, their keys must tell which
+ * came first. A torn last frame is left out, for nobody was told that it is durable. @throws ProviderError CORRUPT naming the log when a damaged frame is followed by a good one.
  */
 export async function* replayJournals(
   store: StateStore,
@@ -140,7 +141,11 @@ export async function* replayJournals(
   wait?: Wait,
 ): AsyncGenerator<JournalEntry, void, undefined> {
   const keys: string[] = [];
-  for await (const key of store.list(prefix, wait)) keys.push(key);
+  const whole = prefix.replace(/\/$/, "");
+  // Whole parts: the journals of disk 2000 are none of disk 200's, though their keys begin the same.
+  for await (const key of store.list(whole, wait)) {
+    if (whole === "" || key === whole || key.startsWith(`${whole}/`)) keys.push(key);
+  }
   const order = new Intl.Collator("en", { numeric: true, sensitivity: "variant" });
   keys.sort((left, right) => order.compare(left, right) || (left < right ? -1 : 1));
   for (const key of keys) yield* replayLog(store, key, wait);

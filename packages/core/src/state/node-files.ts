@@ -86,7 +86,7 @@ class NodeAppendFile implements AppendFile {
 
   append(bytes: Uint8Array): Promise<void> {
     return told("append to", this.#path, async () => {
-      for (let done = 0; done < bytes.byteLength; ) {
+      for (let done = 0; done < bytes.byteLength;) {
         const { bytesWritten } = await this.#file.write(bytes, done, bytes.byteLength - done);
         done += bytesWritten;
       }

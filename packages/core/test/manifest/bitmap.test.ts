@@ -50,7 +50,13 @@ describe("a bitmap of leaves", () => {
     const bitmap = new LeafBitmap(2 ** 33);
     bitmap.set(2 ** 33 - 1);
     expect([...bitmap.runs(2 ** 33 - 40_000)]).toEqual([{ leaf: 2 ** 33 - 1, count: 1 }]);
-    for (const [leaf, count] of [[-1, 1], [2 ** 33, 1], [0, 2 ** 33 + 1], [0.5, 1], [0, -1]] as const) {
+    for (const [leaf, count] of [
+      [-1, 1],
+      [2 ** 33, 1],
+      [0, 2 ** 33 + 1],
+      [0.5, 1],
+      [0, -1],
+    ] as const) {
       expect(() => bitmap.set(leaf, count)).toThrow(RangeError);
     }
     expect(() => new LeafBitmap(-1)).toThrow(RangeError);

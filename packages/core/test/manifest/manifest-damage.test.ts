@@ -71,6 +71,18 @@ describe("a damaged manifest", () => {
     console.log(`manifest: ${damages} damaged files`);
   });
 
+  it("is CORRUPT when its index lists the right pages in another order", async () => {
+    const store = new MemoryStateStore();
+    const { manifest } = await build(store);
+    const key = `m/index/${manifest.root}`;
+    const roots = (await store.bytes(key))!;
+    await store.put(key, Buffer.concat([roots.subarray(32, 64), roots.subarray(0, 32), roots.subarray(64)]));
+    await expect(openManifest(store, "m", manifest.toJson())).rejects.toMatchObject({
+      code: "CORRUPT",
+      message: expect.stringContaining(key) as string,
+    });
+  });
+
   it("is CORRUPT when its record is not what it was", async () => {
     const store = new MemoryStateStore();
     const { manifest, digests } = await build(store);
@@ -83,12 +95,13 @@ describe("a damaged manifest", () => {
             .tuple(fc.constantFrom(...Object.keys(json)), fc.oneof(fc.jsonValue(), fc.integer(), fc.maxSafeNat()))
             .map(([member, value]) => ({ ...json, [member]: value })),
         ),
-        async (damaged) => expectWholeOrCorrupt(store, damaged as Json, digests),
+        async (damaged) => expectWholeOrCorrupt(store, damaged, digests),
       ),
       { numRuns: 300, seed: seedOf(Math.floor(Math.random() * 1e9)) },
     );
     await expect(openManifest(store, "m", { ...json, version: 2 })).rejects.toThrow("version 2");
-    const page0 = `m/page/${(await store.bytes(`m/index/${json.root}`).then((roots) => Buffer.from(roots!).toString("hex", 0, 32)))!}`;
+    const roots = (await store.bytes(`m/index/${json.root}`))!;
+    const page0 = `m/page/${Buffer.from(roots).toString("hex", 0, 32)}`;
     await store.delete(page0);
     await expect((await openManifest(store, "m", json)).digests(0, 1)).rejects.toThrow(page0);
   });
@@ -99,7 +112,7 @@ describe("a manifest on a state directory that loses power", () => {
     const seed = seedOf(Math.floor(Math.random() * 1e9));
     const losses = 160;
     let recorded = 0;
-    for (let loss = 0; loss < losses; ) {
+    for (let loss = 0; loss < losses;) {
       const random = randomFrom(seed + loss);
       let files = new LosingFiles(random);
       const size = leaf * (page + 50);

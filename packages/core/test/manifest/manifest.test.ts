@@ -28,59 +28,72 @@ async function expectDigests(manifest: Manifest, expected: Uint8Array, why: stri
 }
 
 describe("a manifest", () => {
-  it("agrees with a plain list of digests over generations that grow, shrink and change", { timeout: 120_000 }, async () => {
-    const seed = seedOf(23);
-    const random = randomFrom(seed);
-    // Sizes around the ends of pages and of leaves.
-    const sizes = [512, leaf, leaf * page - 512, leaf * page, leaf * page + 512, leaf * (page + 1), leaf * page * 2.5 + 512];
-    let base: Manifest | undefined;
-    let before = new Uint8Array(0);
-    for (let generation = 0; generation < 40; generation++) {
-      const size = random() < 0.4 && base !== undefined ? base.size : sizes[Math.floor(random() * sizes.length)]!;
-      const why = `seed ${seed}, generation ${generation}, ${base?.size} to ${size} bytes`;
-      const leaves = Math.ceil(size / leaf);
-      const model = new Uint8Array(leaves * 32);
-      const kept = base?.size === size ? leaves : Math.floor(Math.min(size, base?.size ?? 0) / leaf);
-      model.set(before.subarray(0, kept * 32));
-      const builder = new ManifestBuilder(store, "m", { algorithm: "sha256", leaf, size, base });
-      const pending: Promise<unknown>[] = [];
-      for (let steps = Math.floor(random() * 8); steps > 0; steps--) {
-        const first = Math.floor(random() * leaves);
-        const count = 1 + Math.floor(random() * Math.min(leaves - first, random() < 0.5 ? 3 : leaves));
-        if (random() < 0.6) {
-          const digests = random() < 0.2 ? repeated(zeroDigest("sha256", leaf), count) : randomBytes(count * 32, steps);
-          pending.push(count === 1 ? builder.set(first, digests) : builder.setMany(first, digests));
-          model.set(digests, first * 32);
-        } else if (random() < 0.5) {
-          pending.push(builder.forget(first, count));
-          model.fill(0, first * 32, (first + count) * 32);
-        } else {
-          const expected = hex(model.subarray(first * 32, (first + 1) * 32));
-          pending.push(builder.get(first).then((digest) => expect(hex(digest), why).toBe(expected)));
+  it(
+    "agrees with a plain list of digests over generations that grow, shrink and change",
+    { timeout: 120_000 },
+    async () => {
+      const seed = seedOf(23);
+      const random = randomFrom(seed);
+      // Sizes around the ends of pages and of leaves.
+      const sizes = [
+        512,
+        leaf,
+        leaf * page - 512,
+        leaf * page,
+        leaf * page + 512,
+        leaf * (page + 1),
+        leaf * page * 2.5 + 512,
+      ];
+      let base: Manifest | undefined;
+      let before = new Uint8Array(0);
+      for (let generation = 0; generation < 40; generation++) {
+        const size = random() < 0.4 && base !== undefined ? base.size : sizes[Math.floor(random() * sizes.length)]!;
+        const why = `seed ${seed}, generation ${generation}, ${base?.size} to ${size} bytes`;
+        const leaves = Math.ceil(size / leaf);
+        const model = new Uint8Array(leaves * 32);
+        const kept = base?.size === size ? leaves : Math.floor(Math.min(size, base?.size ?? 0) / leaf);
+        model.set(before.subarray(0, kept * 32));
+        const builder = new ManifestBuilder(store, "m", { algorithm: "sha256", leaf, size, base });
+        const pending: Promise<unknown>[] = [];
+        for (let steps = Math.floor(random() * 8); steps > 0; steps--) {
+          const first = Math.floor(random() * leaves);
+          const count = 1 + Math.floor(random() * Math.min(leaves - first, random() < 0.5 ? 3 : leaves));
+          if (random() < 0.6) {
+            const digests =
+              random() < 0.2 ? repeated(zeroDigest("sha256", leaf), count) : randomBytes(count * 32, steps);
+            pending.push(count === 1 ? builder.set(first, digests) : builder.setMany(first, digests));
+            model.set(digests, first * 32);
+          } else if (random() < 0.5) {
+            pending.push(builder.forget(first, count));
+            model.fill(0, first * 32, (first + count) * 32);
+          } else {
+            const expected = hex(model.subarray(first * 32, (first + 1) * 32));
+            pending.push(builder.get(first).then((digest) => expect(hex(digest), why).toBe(expected)));
+          }
+        }
+        await Promise.all(pending);
+        const built = await builder.finish();
+        await expectDigests(built, model, why);
+        expect(built.root, why).toBe(hex(naiveRoot(model)));
+        const opened = await openManifest(store, "m", JSON.parse(JSON.stringify(built.toJson())));
+        await expectDigests(opened, model, why);
+        // What the generation before holds stays what it was.
+        if (base !== undefined) await expectDigests(base, before, why);
+        for (let proofs = 0; proofs < 3; proofs++) {
+          const index = Math.floor(random() * leaves);
+          const proof = await opened.proof(index);
+          expect(proof.digest).toBe(hex(model.subarray(index * 32, index * 32 + 32)));
+          expect(verifyInclusion(JSON.parse(JSON.stringify(proof)), opened.root), why).toBe(true);
+        }
+        base = opened;
+        before = model;
+        if (random() < 0.3) {
+          await collect(store, "m", [opened]);
+          await expectDigests(await openManifest(store, "m", opened.toJson()), model, `${why}, collected`);
         }
       }
-      await Promise.all(pending);
-      const built = await builder.finish();
-      await expectDigests(built, model, why);
-      expect(built.root, why).toBe(hex(naiveRoot(model)));
-      const opened = await openManifest(store, "m", JSON.parse(JSON.stringify(built.toJson())));
-      await expectDigests(opened, model, why);
-      // What the generation before holds stays what it was.
-      if (base !== undefined) await expectDigests(base, before, why);
-      for (let proofs = 0; proofs < 3; proofs++) {
-        const index = Math.floor(random() * leaves);
-        const proof = await opened.proof(index);
-        expect(proof.digest).toBe(hex(model.subarray(index * 32, index * 32 + 32)));
-        expect(verifyInclusion(JSON.parse(JSON.stringify(proof)), opened.root), why).toBe(true);
-      }
-      base = opened;
-      before = model;
-      if (random() < 0.3) {
-        await collect(store, "m", [opened]);
-        await expectDigests(await openManifest(store, "m", opened.toJson()), model, `${why}, collected`);
-      }
-    }
-  });
+    },
+  );
 
   it("stores the pages that changed and no others", async () => {
     const size = leaf * page * 5;
@@ -132,20 +145,37 @@ describe("a manifest", () => {
         expect(verifyInclusion({ ...proof, leaves: proof.leaves * 2 + 1 }, manifest.root)).toBe(false);
         if (leaves === 1) continue;
         expect(verifyInclusion({ ...proof, path: proof.path.slice(1) }, manifest.root)).toBe(false);
-        expect(verifyInclusion({ ...proof, path: [flip(proof.path[0]!), ...proof.path.slice(1)] }, manifest.root)).toBe(false);
+        expect(verifyInclusion({ ...proof, path: [flip(proof.path[0]!), ...proof.path.slice(1)] }, manifest.root)).toBe(
+          false,
+        );
         expect(verifyInclusion({ ...proof, index: (index + 1) % leaves }, manifest.root)).toBe(false);
       }
     }
-    const garbage = [{ index: -1 }, { index: 0.5 }, { leaves: 2 ** 60 }, { digest: "x" }, { path: ["zz"] }, { algorithm: "md5" }];
+    const garbage = [
+      { index: -1 },
+      { index: 0.5 },
+      { leaves: 2 ** 60 },
+      { digest: "x" },
+      { path: ["zz"] },
+      { algorithm: "md5" },
+    ];
     const builder = new ManifestBuilder(store, "m", { algorithm: "sha256", leaf, size: leaf * 2 });
     const manifest = await builder.finish();
     const proof = await manifest.proof(0);
-    for (const wrong of garbage) expect(verifyInclusion({ ...proof, ...wrong } as typeof proof, manifest.root)).toBe(false);
+    for (const wrong of garbage)
+      expect(verifyInclusion({ ...proof, ...wrong } as typeof proof, manifest.root)).toBe(false);
   });
 
   it("refuses callers' mistakes", async () => {
     const options = { algorithm: "sha256", leaf, size: leaf * 10 } as const;
-    for (const wrong of [{ leaf: 1000 }, { leaf: 0 }, { leaf: 2 ** 40 }, { size: 0 }, { size: 513 }, { algorithm: "md5" as "sha256" }]) {
+    for (const wrong of [
+      { leaf: 1000 },
+      { leaf: 0 },
+      { leaf: 2 ** 40 },
+      { size: 0 },
+      { size: 513 },
+      { algorithm: "md5" as "sha256" },
+    ]) {
       expect(() => new ManifestBuilder(store, "m", { ...options, ...wrong })).toThrow(RangeError);
     }
     const builder = new ManifestBuilder(store, "m", options);

@@ -69,7 +69,8 @@ function readerOf(bytes: Uint8Array, geometry: Partial<BlockReader> = {}): Trace
         traced.most = Math.max(traced.most, ++underWay);
         if (offset !== end) traced.ascending = false;
         const { blockSize } = traced.reader;
-        if (offset % blockSize !== 0 || into.byteLength % blockSize !== 0) traced.aligned &&= offset + into.byteLength === bytes.length;
+        if (offset % blockSize !== 0 || into.byteLength % blockSize !== 0)
+          traced.aligned &&= offset + into.byteLength === bytes.length;
         end = offset + into.byteLength;
         await new Promise((resolve) => setImmediate(resolve));
         into.set(bytes.subarray(offset, offset + into.byteLength));
@@ -156,32 +157,37 @@ describe("a receipt", () => {
     await expect(verifyReceipt(receipt, { reader })).rejects.toMatchObject({ code: "NOT_FOUND" });
   });
 
-  it.each(["blake3", "sha256"] as const)("is checked against the content with %s, within what the reader takes", async (algorithm) => {
-    const receipt = issueReceipt(await facts(algorithm));
-    let progress = 0;
-    const plain = readerOf(disk);
-    const verdict = await verifyReceipt(receipt, { reader: plain.reader, progress: (bytes) => (progress = bytes) });
-    expect(verdict.content).toBe("equal");
-    expect(progress).toBe(disk.length);
-    expect(plain).toMatchObject({ most: 1, ascending: true });
-    const wide = readerOf(disk, { concurrency: 3 });
-    expect((await verifyReceipt(receipt, { reader: wide.reader })).content).toBe("equal");
-    expect(wide.most).toBe(3);
-    const stream = readerOf(disk, { concurrency: 3, order: "ascending" });
-    await verifyReceipt(receipt, { reader: stream.reader });
-    expect(stream).toMatchObject({ most: 1, ascending: true });
-    // A volume may be larger than the disk.
-    const larger = new Uint8Array(disk.length + 8192 - (disk.length % 4096)).fill(9);
-    larger.set(disk);
-    const inUnits = readerOf(larger, { blockSize: 4096 });
-    expect((await verifyReceipt(receipt, { reader: inUnits.reader })).content).toBe("equal");
-    expect(inUnits.aligned).toBe(true);
-    for (const at of [0, 1024 * 1024, disk.length - 1]) {
-      const changed = disk.slice();
-      changed[at]! ^= 1;
-      await expect(verifyReceipt(receipt, { reader: readerOf(changed).reader })).rejects.toMatchObject({ code: "CORRUPT" });
-    }
-  });
+  it.each(["blake3", "sha256"] as const)(
+    "is checked against the content with %s, within what the reader takes",
+    async (algorithm) => {
+      const receipt = issueReceipt(await facts(algorithm));
+      let progress = 0;
+      const plain = readerOf(disk);
+      const verdict = await verifyReceipt(receipt, { reader: plain.reader, progress: (bytes) => (progress = bytes) });
+      expect(verdict.content).toBe("equal");
+      expect(progress).toBe(disk.length);
+      expect(plain).toMatchObject({ most: 1, ascending: true });
+      const wide = readerOf(disk, { concurrency: 3 });
+      expect((await verifyReceipt(receipt, { reader: wide.reader })).content).toBe("equal");
+      expect(wide.most).toBe(3);
+      const stream = readerOf(disk, { concurrency: 3, order: "ascending" });
+      await verifyReceipt(receipt, { reader: stream.reader });
+      expect(stream).toMatchObject({ most: 1, ascending: true });
+      // A volume may be larger than the disk.
+      const larger = new Uint8Array(disk.length + 8192 - (disk.length % 4096)).fill(9);
+      larger.set(disk);
+      const inUnits = readerOf(larger, { blockSize: 4096 });
+      expect((await verifyReceipt(receipt, { reader: inUnits.reader })).content).toBe("equal");
+      expect(inUnits.aligned).toBe(true);
+      for (const at of [0, 1024 * 1024, disk.length - 1]) {
+        const changed = disk.slice();
+        changed[at]! ^= 1;
+        await expect(verifyReceipt(receipt, { reader: readerOf(changed).reader })).rejects.toMatchObject({
+          code: "CORRUPT",
+        });
+      }
+    },
+  );
 
   it("gives the reader's own failure, and stops when it is aborted", async () => {
     const receipt = issueReceipt(await facts());
@@ -254,7 +260,7 @@ describe("canonical JSON", () => {
   it("is the same for equal values, and reads back as the value", () => {
     fc.assert(
       fc.property(fc.jsonValue(), (value) => {
-        const text = canonicalJson(value as Json);
+        const text = canonicalJson(value);
         expect(canonicalJson(JSON.parse(text) as Json)).toBe(text);
         expect(JSON.parse(text)).toEqual(JSON.parse(JSON.stringify(value)));
       }),

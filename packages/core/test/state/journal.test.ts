@@ -80,7 +80,9 @@ describe("a journal", () => {
     const found = await entries(store, "j/");
     expect(texts(found)).toEqual(texts(lines));
     expect(found.every(({ log }) => log === "j/1")).toBe(true);
-    const digests = found.flatMap((entry) => (entry.kind === "durable" ? entry.extents : [])).find((e) => e.digests)!.digests!;
+    const digests = found
+      .flatMap((entry) => (entry.kind === "durable" ? entry.extents : []))
+      .find((e) => e.digests)!.digests!;
     expect(digests.buffer.byteLength, "memory of its own").toBe(digests.byteLength);
     expect(journal.header).toEqual(header);
     expect(journal.bytes).toBeGreaterThan(200 * 16);
@@ -101,7 +103,11 @@ describe("a journal", () => {
     const digests = randomBytes(leaves * 32, 6);
     const offset = 7 * leaf - 512;
     const length = leaves * leaf - leaf;
-    await journal.durable([{ offset: 0, length: 512 }, { offset, length, digests }, { offset: 2 ** 44, length: 512 }]);
+    await journal.durable([
+      { offset: 0, length: 512 },
+      { offset, length, digests },
+      { offset: 2 ** 44, length: 512 },
+    ]);
     await journal.intent(Array.from({ length: 10_000 }, (_, index) => ({ offset: index * leaf * 2, length: 512 })));
     const found = (await entries(store)).slice(1);
     const durable = found.flatMap((entry) => (entry.kind === "durable" ? entry.extents : []));
@@ -125,7 +131,8 @@ describe("a journal", () => {
     for (const key of ["j/run-1/10", "j/run-1/9/slice-2", "j/run-1/9/slice-10", "j/run-1/1", "j/run-2/1"]) {
       await (await openJournal(store, key, header)).note(key);
     }
-    const logs = (await entries(store, "j/run-1/")).filter(({ kind }) => kind === "note").map(({ log }) => log);
+    await (await openJournal(store, "j/run-10", header)).note("another run, whose key begins the same");
+    const logs = (await entries(store, "j/run-1")).filter(({ kind }) => kind === "note").map(({ log }) => log);
     expect(logs).toEqual(["j/run-1/1", "j/run-1/9/slice-2", "j/run-1/9/slice-10", "j/run-1/10"]);
     await expect(openJournal(store, "j/run-1/10", header)).rejects.toMatchObject({ code: "EXISTS" });
   });
@@ -134,10 +141,16 @@ describe("a journal", () => {
     const store = new MemoryStateStore();
     const journal = await openJournal(store, "j", header);
     const before = journal.bytes;
-    for (const extent of [{ offset: 1, length: 512 }, { offset: -512, length: 512 }, { offset: 0, length: 0.5 }]) {
+    for (const extent of [
+      { offset: 1, length: 512 },
+      { offset: -512, length: 512 },
+      { offset: 0, length: 0.5 },
+    ]) {
       await expect(journal.intent([extent])).rejects.toThrow(RangeError);
     }
-    await expect(journal.durable([{ offset: leaf - 512, length: 1024, digests: new Uint8Array(32) }])).rejects.toThrow(RangeError);
+    await expect(journal.durable([{ offset: leaf - 512, length: 1024, digests: new Uint8Array(32) }])).rejects.toThrow(
+      RangeError,
+    );
     const far = { offset: 0, length: leaf, digests: new Uint8Array(3 * 1024 * 1024) };
     await expect(journal.durable([far])).rejects.toThrow(RangeError);
     expect(journal.bytes).toBe(before);
@@ -210,9 +223,9 @@ describe("a journal's log", () => {
       fc.constantFrom(...pieces),
       // Frames whose checksums are right and whose payload is anything.
       fc.uint8Array({ maxLength: 200 }).map((payload) => encodeFrame(payload)),
-      fc.tuple(fc.integer({ min: 1, max: 4 }), fc.uint8Array({ maxLength: 60 })).map(([kind, rest]) =>
-        encodeFrame(Uint8Array.from([kind, ...rest])),
-      ),
+      fc
+        .tuple(fc.integer({ min: 1, max: 4 }), fc.uint8Array({ maxLength: 60 }))
+        .map(([kind, rest]) => encodeFrame(Uint8Array.from([kind, ...rest]))),
       fc.tuple(fc.constantFrom(...pieces), fc.nat(), fc.nat(255)).map(([piece, at, value]) => {
         const changed = piece.slice();
         changed[at % piece.length] = value;
@@ -231,7 +244,9 @@ describe("a journal's log", () => {
       }),
       { numRuns: 1500, seed },
     );
-    console.log(`journal: ${outcomes.replayed} logs of random bytes replayed, ${outcomes.refused} refused; seed ${seed}`);
+    console.log(
+      `journal: ${outcomes.replayed} logs of random bytes replayed, ${outcomes.refused} refused; seed ${seed}`,
+    );
     // A log made to be slow: beginnings of frames everywhere, each of which claims to be long.
     const begun = encodeFrame(new Uint8Array(3 * 1024 * 1024)).subarray(0, 16);
     const slow = Buffer.concat([pieces[0]!, Buffer.of(1), ...Array.from({ length: 300_000 }, () => begun)]);
@@ -240,47 +255,53 @@ describe("a journal's log", () => {
 });
 
 describe("a journal on a state directory that loses power", () => {
-  it("holds every line that was acknowledged, in order, through crashes and resumed epochs", { timeout: 120_000 }, async () => {
-    const seed = seedOf(Math.floor(Math.random() * 1e9));
-    const losses = 240;
-    let acknowledged = 0;
-    let torn = 0;
-    for (let loss = 0; loss < losses; ) {
-      const random = randomFrom(seed + loss);
-      let files = new LosingFiles(random);
-      let lines: JournalLine[] = [];
-      for (let round = 0; round < 4; round++, loss++) {
-        let underWay: JournalLine | undefined;
-        files.cutAfter(40 + Math.floor(random() * 120));
-        try {
-          const store = await openDirectoryState("/s", { files, identity: files.identity });
-          const lease = await store.acquire("job");
-          const first: JournalLine = { kind: "open", ...header, generation: `${lease.epoch}` };
-          underWay = first;
-          const journal = await openJournal(store, `j/${lease.epoch}`, { ...header, generation: `${lease.epoch}` });
-          lines.push(first);
-          underWay = undefined;
-          for (;;) {
-            const line = randomLine(random);
-            underWay = line;
-            await write(journal, line);
+  it(
+    "holds every line that was acknowledged, in order, through crashes and resumed epochs",
+    { timeout: 120_000 },
+    async () => {
+      const seed = seedOf(Math.floor(Math.random() * 1e9));
+      const losses = 240;
+      let acknowledged = 0;
+      let torn = 0;
+      for (let loss = 0; loss < losses;) {
+        const random = randomFrom(seed + loss);
+        let files = new LosingFiles(random);
+        let lines: JournalLine[] = [];
+        for (let round = 0; round < 4; round++, loss++) {
+          let underWay: JournalLine | undefined;
+          files.cutAfter(40 + Math.floor(random() * 120));
+          try {
+            const store = await openDirectoryState("/s", { files, identity: files.identity });
+            const lease = await store.acquire("job");
+            const first: JournalLine = { kind: "open", ...header, generation: `${lease.epoch}` };
+            underWay = first;
+            const journal = await openJournal(store, `j/${lease.epoch}`, { ...header, generation: `${lease.epoch}` });
+            lines.push(first);
             underWay = undefined;
-            lines.push(line);
-            acknowledged++;
+            for (;;) {
+              const line = randomLine(random);
+              underWay = line;
+              await write(journal, line);
+              underWay = undefined;
+              lines.push(line);
+              acknowledged++;
+            }
+          } catch (error) {
+            expect(files.isCut, `seed ${seed}, loss ${loss}: ${String(error)}`).toBe(true);
           }
-        } catch (error) {
-          expect(files.isCut, `seed ${seed}, loss ${loss}: ${String(error)}`).toBe(true);
+          files = files.restart();
+          const store = await openDirectoryState("/s", { files, identity: files.identity });
+          const found = (await entries(store, "j/")).map(({ log: _, ...line }): JournalLine => line);
+          expect(texts(found.slice(0, lines.length)), `seed ${seed}, loss ${loss}`).toEqual(texts(lines));
+          if (found.length > lines.length) expect(texts(found.slice(lines.length))).toEqual(texts([underWay!]));
+          else if (underWay !== undefined) torn++;
+          lines = found;
         }
-        files = files.restart();
-        const store = await openDirectoryState("/s", { files, identity: files.identity });
-        const found = (await entries(store, "j/")).map(({ log: _, ...line }) => line as JournalLine);
-        expect(texts(found.slice(0, lines.length)), `seed ${seed}, loss ${loss}`).toEqual(texts(lines));
-        if (found.length > lines.length) expect(texts(found.slice(lines.length))).toEqual(texts([underWay!]));
-        else if (underWay !== undefined) torn++;
-        lines = found;
       }
-    }
-    console.log(`journals: ${losses} power losses, ${acknowledged} lines, ${torn} last ones lost or torn; seed ${seed}`);
-    expect(torn).toBeGreaterThan(losses / 10);
-  });
+      console.log(
+        `journals: ${losses} power losses, ${acknowledged} lines, ${torn} last ones lost or torn; seed ${seed}`,
+      );
+      expect(torn).toBeGreaterThan(losses / 10);
+    },
+  );
 });

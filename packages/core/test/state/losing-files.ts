@@ -76,7 +76,7 @@ export class LosingFiles implements StateFiles {
 
   async *pieces(path: string): AsyncIterable<Uint8Array> {
     const data = await this.read(path);
-    for (let at = 0; data !== undefined && at < data.length; ) {
+    for (let at = 0; data !== undefined && at < data.length;) {
       const length = 1 + Math.floor(this.#random() * 5000);
       yield data.slice(at, at + length);
       at += length;
@@ -87,7 +87,13 @@ export class LosingFiles implements StateFiles {
     this.#step();
     const [directory, name] = this.#place(path, "write");
     if (directory.entries.has(name)) throw this.#failure("EEXIST", "write", path);
-    const node: FileNode = { kind: "file", data: Buffer.alloc(0), durable: Buffer.alloc(0), pending: [], modifiedAt: 0 };
+    const node: FileNode = {
+      kind: "file",
+      data: Buffer.alloc(0),
+      durable: Buffer.alloc(0),
+      pending: [],
+      modifiedAt: 0,
+    };
     this.#name(directory, name, node);
     await this.#write(node, bytes, path);
     await this.#flush(node, path);
@@ -260,8 +266,7 @@ export class LosingFiles implements StateFiles {
       const chosen = candidates[Math.floor(this.#random() * candidates.length)];
       if (chosen === undefined) continue;
       const kept =
-        known.get(chosen) ??
-        (chosen.kind === "file" ? this.#fileSurvivor(chosen) : this.#survivorOf(chosen, known));
+        known.get(chosen) ?? (chosen.kind === "file" ? this.#fileSurvivor(chosen) : this.#survivorOf(chosen, known));
       known.set(chosen, kept);
       survivor.entries.set(name, kept);
       survivor.durable.set(name, kept);

@@ -12,7 +12,7 @@ describe("a state directory that loses power", () => {
     const seed = seedOf(Math.floor(Math.random() * 1e9));
     let cuts = 0;
     let underWay = 0;
-    for (let loss = 0; loss < losses; ) {
+    for (let loss = 0; loss < losses;) {
       const random = randomFrom(seed + loss);
       let files = new LosingFiles(random);
       let model: StoreModel | undefined;
@@ -75,7 +75,11 @@ describe("a state directory that loses power", () => {
     const revision = await store.set("record", "old", { revision: null });
     await store.put("blob", Buffer.from("old"));
     await store.append("log", Buffer.from("one"));
-    const full = { code: "UNAVAILABLE", retryable: false, message: expect.stringMatching(/\/state\/.*is full/) as string };
+    const full = {
+      code: "UNAVAILABLE",
+      retryable: false,
+      message: expect.stringMatching(/\/state\/.*is full/) as string,
+    };
     for (const room of [0, 1, 60]) {
       files.room = room;
       await expect(store.put("blob", Buffer.alloc(5000))).rejects.toMatchObject(full);

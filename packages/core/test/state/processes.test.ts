@@ -38,9 +38,9 @@ function race(task: "count" | "acquire", rounds: number): Racer {
   children.push(child);
   let printed = "";
   let errors = "";
-  const ready = once(child.stdout!, "data");
-  child.stdout!.on("data", (text: Buffer) => (printed += text.toString()));
-  child.stderr!.on("data", (text: Buffer) => (errors += text.toString()));
+  const ready = once(child.stdout, "data");
+  child.stdout.on("data", (text: Buffer) => (printed += text.toString()));
+  child.stderr.on("data", (text: Buffer) => (errors += text.toString()));
   const ended = once(child, "close").then(([code]) => ({ code: code as number | null, errors }));
   // A racer that was killed before it was ready is no failure of its own.
   ready.catch(() => undefined);
@@ -66,36 +66,42 @@ describe("a state directory that processes share", () => {
     expect(lease.previous).toMatchObject({ epoch: 120, released: false, alive: false });
   });
 
-  it("goes on over the locks of processes that were killed, and counts what they were told", { timeout: 120_000 }, async () => {
-    const seed = seedOf(Math.floor(Math.random() * 1e9));
-    const random = randomFrom(seed);
-    let told = 0;
-    let leftLocks = 0;
-    const kills = 16;
-    const others: Racer[] = [];
-    let before = 0;
-    const store = await openDirectoryState(directory);
-    for (let kill = 0; kill < kills; kill += 2) {
-      const pair = [race("count", 100_000), race("count", 100_000)];
-      await Promise.all(pair.map(({ ready }) => ready));
-      await new Promise((resolve) => setTimeout(resolve, random() * 60));
-      for (const { child } of pair) child.kill("SIGKILL");
-      await Promise.all(pair.map(({ ended }) => ended));
-      others.push(...pair);
-      told = others.reduce((sum, { lines }) => sum + lines().filter((line) => line === "+").length, 0);
-      leftLocks += (await readdir(join(directory, "locks"))).length;
-      const counter = Number((await store.get("counter"))?.value ?? 0);
-      // Each killed process may have been about to be told of one more.
-      expect(counter, `seed ${seed}`).toBeGreaterThanOrEqual(told);
-      expect(counter, `seed ${seed}`).toBeLessThanOrEqual(told + others.length);
-      expect(counter).toBeGreaterThanOrEqual(before);
-      before = counter;
-    }
-    const last = await store.get("counter");
-    await store.set("counter", 0, { revision: last?.revision ?? null });
-    console.log(`${kills} processes killed, ${told} compare-and-sets, ${leftLocks} locks left and broken; seed ${seed}`);
-    expect(told).toBeGreaterThan(kills);
-  });
+  it(
+    "goes on over the locks of processes that were killed, and counts what they were told",
+    { timeout: 120_000 },
+    async () => {
+      const seed = seedOf(Math.floor(Math.random() * 1e9));
+      const random = randomFrom(seed);
+      let told = 0;
+      let leftLocks = 0;
+      const kills = 16;
+      const others: Racer[] = [];
+      let before = 0;
+      const store = await openDirectoryState(directory);
+      for (let kill = 0; kill < kills; kill += 2) {
+        const pair = [race("count", 100_000), race("count", 100_000)];
+        await Promise.all(pair.map(({ ready }) => ready));
+        await new Promise((resolve) => setTimeout(resolve, random() * 60));
+        for (const { child } of pair) child.kill("SIGKILL");
+        await Promise.all(pair.map(({ ended }) => ended));
+        others.push(...pair);
+        told = others.reduce((sum, { lines }) => sum + lines().filter((line) => line === "+").length, 0);
+        leftLocks += (await readdir(join(directory, "locks"))).length;
+        const counter = Number((await store.get("counter"))?.value ?? 0);
+        // Each killed process may have been about to be told of one more.
+        expect(counter, `seed ${seed}`).toBeGreaterThanOrEqual(told);
+        expect(counter, `seed ${seed}`).toBeLessThanOrEqual(told + others.length);
+        expect(counter).toBeGreaterThanOrEqual(before);
+        before = counter;
+      }
+      const last = await store.get("counter");
+      await store.set("counter", 0, { revision: last?.revision ?? null });
+      console.log(
+        `${kills} processes killed, ${told} compare-and-sets, ${leftLocks} locks left and broken; seed ${seed}`,
+      );
+      expect(told).toBeGreaterThan(kills);
+    },
+  );
 
   it("keeps a living holder's lock and tells who holds it; the lock of a dead one is broken by one process alone", async () => {
     const dead = race("count", 0);
@@ -109,11 +115,11 @@ describe("a state directory that processes share", () => {
 
     await plant(self);
     await expect(locks.hold("lock", async () => 1)).rejects.toMatchObject({
-      code: "IN_USE",
+      code: "UNAVAILABLE",
       message: expect.stringContaining(`process ${process.pid}`) as string,
     });
     await plant({ ...self, host: "another" });
-    await expect(locks.hold("lock", async () => 1)).rejects.toMatchObject({ code: "IN_USE" });
+    await expect(locks.hold("lock", async () => 1)).rejects.toMatchObject({ code: "UNAVAILABLE" });
     await writeFile(join(directory, "lock"), "garbage");
     await expect(locks.hold("lock", async () => 1)).rejects.toThrow(`${join(directory, "lock")}`);
 
@@ -196,7 +202,10 @@ describe("opening a state directory", () => {
     });
     expect(await readdir(directory)).toEqual(["photo.jpg"]);
     const file = join(directory, "photo.jpg");
-    await expect(openDirectoryState(file)).rejects.toMatchObject({ code: "CONFIG_INVALID", message: expect.stringContaining(file) as string });
+    await expect(openDirectoryState(file)).rejects.toMatchObject({
+      code: "CONFIG_INVALID",
+      message: expect.stringContaining(file) as string,
+    });
     await expect(openDirectoryState(join(file, "below"))).rejects.toMatchObject({ code: "CONFIG_INVALID" });
     if (process.getuid?.() === 0) return;
     await rm(file);
@@ -213,7 +222,15 @@ describe("opening a state directory", () => {
     await store.set("record", { n: 1 }, { revision: null });
     const path = join(directory, "keys", "record.json");
     const good = await readFile(path, "utf8");
-    for (const content of ["", "{", good.replace(`"n":1`, `"n":2`), good.slice(0, -3), "null", "[]", `{"revision":1}`]) {
+    for (const content of [
+      "",
+      "{",
+      good.replace(`"n":1`, `"n":2`),
+      good.slice(0, -3),
+      "null",
+      "[]",
+      `{"revision":1}`,
+    ]) {
       await writeFile(path, content);
       const damaged = { code: "CORRUPT", message: expect.stringContaining(path) as string };
       await expect(store.get("record")).rejects.toMatchObject(damaged);

@@ -8,7 +8,7 @@ import { openDirectoryState } from "../../src/state/directory-state-store.ts";
 const [directory, task, rounds] = process.argv.slice(2);
 const store = await openDirectoryState(directory!);
 process.stdout.write("ready\n");
-for (let done = 0; done < Number(rounds); ) {
+for (let done = 0; done < Number(rounds);) {
   if (task === "acquire") {
     process.stdout.write(`${(await store.acquire("job")).epoch}\n`);
     done++;

@@ -143,7 +143,20 @@ describe.each(Object.entries(stores))("a state store %s", (_, open) => {
 
   it("refuses keys that are none", async () => {
     const store = await open();
-    for (const key of ["", "/", "a//b", "a/", "/a", "..", "a/../b", ".", "a\u0000b", "a\nb", "\ud800", "x".repeat(2000)]) {
+    for (const key of [
+      "",
+      "/",
+      "a//b",
+      "a/",
+      "/a",
+      "..",
+      "a/../b",
+      ".",
+      "a\u0000b",
+      "a\nb",
+      "\ud800",
+      "x".repeat(2000),
+    ]) {
       await expect(store.get(key), key).rejects.toThrow(RangeError);
       await expect(store.put(key, Buffer.of(1)), key).rejects.toThrow(RangeError);
     }

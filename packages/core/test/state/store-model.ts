@@ -53,7 +53,7 @@ export class StoreModel {
   }
 
   async #set(key: string, text: string): Promise<void> {
-    const value = { text, "7": [1, null, -0.5], "__proto__x": true };
+    const value = { text, "7": [1, null, -0.5], __proto__x: true };
     const found = await this.#store.get(key);
     expect(found?.value).toEqual(this.records.get(key));
     this.underWay = { kind: "record", key, value: JSON.stringify(value) };
@@ -88,7 +88,9 @@ export class StoreModel {
   }
 
   async #look(name: string): Promise<void> {
-    expect((await this.#store.get(stateKey("record", name)))?.value).toEqual(this.records.get(stateKey("record", name)));
+    expect((await this.#store.get(stateKey("record", name)))?.value).toEqual(
+      this.records.get(stateKey("record", name)),
+    );
     const blob = await this.#store.bytes(stateKey("blob", name));
     expect(blob && Buffer.from(blob).toString()).toBe(this.blobs.get(stateKey("blob", name)));
     expect(await logOf(this.#store, stateKey("log", name))).toBe(this.logs.get(stateKey("log", name)) ?? "");
