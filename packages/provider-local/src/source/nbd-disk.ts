@@ -78,12 +78,12 @@ export function nbdDisk(options: DiskOptions & { uri: string }): DiskSource {
       if (bitmap === undefined) return undefined;
       const { metaContexts } = await client(disk, wait);
       if (!metaContexts.includes(bitmapPrefix + bitmap)) return undefined;
-      return JSON.stringify([tokenKind, uri, disk.size, bitmap]);
+      return JSON.stringify([tokenKind, disk.machine, disk.disk, disk.size, bitmap]);
     },
     async *changes(disk: DiskSnapshot, request: ChangesOptions): AsyncGenerator<Tile, void, void> {
       const from = request.from ?? 0;
       const to = request.to ?? disk.size;
-      const bitmap = request.since === undefined ? undefined : bitmapIn(request.since, uri, disk.size);
+      const bitmap = request.since === undefined ? undefined : bitmapIn(request.since, uri, disk);
       const live = await client(disk, request);
       if (bitmap !== undefined && !live.metaContexts.includes(bitmapPrefix + bitmap)) {
         throw lost(uri, `the server does not show the dirty bitmap ${bitmap}; start it with that bitmap (qemu-nbd -B ${bitmap})`);
@@ -180,17 +180,20 @@ function kindOf(flags: NbdExtent["flags"], bitmap: string | undefined): TileKind
   return ((flags[allocation] ?? 0) & readsAsZeroes) === 0 ? "changed" : "zero";
 }
 
-function bitmapIn(since: Checkpoint, uri: string, size: number): string {
+/** A disk is known by its machine and key; where neither was stated, its address stands in for the machine. */
+function bitmapIn(since: Checkpoint, uri: string, disk: DiskSnapshot): string {
   let token: unknown;
   try {
     token = JSON.parse(since);
   } catch {
     token = undefined;
   }
-  const [kind, uriThen, sizeThen, bitmap] = Array.isArray(token) ? (token as unknown[]) : [];
+  const [kind, machine, key, size, bitmap] = Array.isArray(token) ? (token as unknown[]) : [];
   if (kind !== tokenKind || typeof bitmap !== "string") throw lost(uri, "its checkpoint is not one of a dirty bitmap");
-  if (uriThen !== uri) throw lost(uri, `its checkpoint belongs to ${String(uriThen)}`);
-  if (sizeThen !== size) throw lost(uri, `it had ${String(sizeThen)} bytes and has ${size}`);
+  if (machine !== disk.machine || key !== disk.disk) {
+    throw lost(uri, `its checkpoint belongs to the disk ${String(key)} of ${String(machine)}`);
+  }
+  if (size !== disk.size) throw lost(uri, `it had ${String(size)} bytes and has ${disk.size}`);
   return bitmap;
 }
 
