@@ -151,8 +151,9 @@ export class Handshake {
     if (tls === undefined) return;
     if (!this.#fixed) throw this.#refuse("UNSUPPORTED", "the server knows no TLS (it is newstyle, but not fixed)");
     const { type, data } = await this.#ask(option.startTls, Buffer.alloc(0));
+    if (type === optionReply.shutdown) throw this.#optionError("UNAVAILABLE", "no TLS", type, data);
     if (type !== optionReply.acknowledge) {
-      throw this.#optionError("CONFIG_INVALID", "the server does not offer TLS, which the address demands", type, data);
+      throw this.#refuse("CONFIG_INVALID", `the server does not offer TLS, which the address demands${textOf(data)}`);
     }
     await this.#wire.secure(tls, host);
   }
