@@ -112,13 +112,25 @@ export async function openManifest(store: StateStore, prefix: string, json: Json
   return new StoredManifest(pages, root, await pages.readIndex(root, wait));
 }
 
-/** Deletes every page under `prefix` that no manifest in `keep` refers to, and resolves with how many keys went. */
+export interface CollectOptions extends Wait {
+  /**
+   * Called before each deletion; give `Lease.check`, so that a worker that was superseded meanwhile stops before it
+   * deletes pages of a manifest it does not know.
+   */
+  check?: ((wait?: Wait) => Promise<void>) | undefined;
+}
+
+/**
+ * Deletes every page under `prefix` that no manifest in `keep` refers to, and resolves with how many keys went. Not to
+ * be run while a manifest under that prefix is being built, or is built and not yet recorded.
+ */
 export async function collect(
   store: StateStore,
   prefix: string,
   keep: readonly Manifest[],
-  wait?: Wait,
+  options: CollectOptions = {},
 ): Promise<number> {
+  const wait: Wait = { signal: options.signal };
   const kept = new Set<string>();
   for (const manifest of keep) {
     if (!(manifest instanceof StoredManifest)) throw new TypeError("a collection keeps manifests of a state store");
@@ -131,6 +143,7 @@ export async function collect(
   let deleted = 0;
   for await (const key of store.list(`${prefix}/`, wait)) {
     if (kept.has(key)) continue;
+    await options.check?.(wait);
     await store.delete(key, wait);
     deleted++;
   }

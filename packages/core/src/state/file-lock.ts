@@ -77,7 +77,9 @@ export class FileLocks {
           continue;
         }
         if (Date.now() >= deadline) throw stuck(path, holder);
-        await sleep(1 + Math.random() * longestPauseMs, undefined, { signal: wait?.signal });
+        const pauseMs = 1 + Math.random() * longestPauseMs;
+        // The loop begins with the signal's own reason.
+        await sleep(pauseMs, undefined, { signal: wait?.signal }).catch(() => undefined);
       }
     } finally {
       // What failed before matters more than a file left behind, which a later opening removes.

@@ -116,6 +116,24 @@ describe("a manifest", () => {
     expect(await collect(store, "m", [])).toBe(6);
   });
 
+  it("stops collecting when the one who collects was superseded", async () => {
+    const builder = new ManifestBuilder(store, "m", { algorithm: "sha256", leaf, size: leaf * page * 3 });
+    await builder.setMany(0, randomBytes(page * 3 * 32, 1));
+    await builder.finish();
+    const lease = await store.acquire("job");
+    const before = await keys();
+    expect(before.length).toBe(4);
+    let checks = 0;
+    const collecting = collect(store, "m", [], {
+      check: async (wait) => {
+        if (++checks === 2) await store.acquire("job");
+        await lease.check(wait);
+      },
+    });
+    await expect(collecting).rejects.toMatchObject({ code: "FENCED" });
+    expect((await keys()).length).toBe(3);
+  });
+
   it("stores nothing but an index for a disk of zeroes, and for one of which nothing is known", async () => {
     const size = leaf * page * 3 + 512;
     const builder = new ManifestBuilder(store, "m", { algorithm: "sha256", leaf, size });

@@ -118,6 +118,10 @@ describe("a state directory that processes share", () => {
       code: "UNAVAILABLE",
       message: expect.stringContaining(`process ${process.pid}`) as string,
     });
+    const stop = new AbortController();
+    const waiting = new FileLocks(nodeFiles, directory, directory, self).hold("lock", async () => 1, stop);
+    stop.abort("enough");
+    await expect(waiting).rejects.toBe("enough");
     await plant({ ...self, host: "another" });
     await expect(locks.hold("lock", async () => 1)).rejects.toMatchObject({ code: "UNAVAILABLE" });
     await writeFile(join(directory, "lock"), "garbage");
