@@ -341,6 +341,37 @@ describe("transmission", () => {
     client.destroy();
   });
 
+  test("gives every block back, however its request ends: a budget of two serves any number", async () => {
+    const { backend, content } = patterned();
+    content.fill(0, 65_536, 131_072);
+    const failing: NbdBackend = {
+      ...backend,
+      read(offset, into, options) {
+        if (offset === 131_072) throw new Error("broken");
+        return backend.read(offset, into, options);
+      },
+    };
+    const limits = { payload: 65_536, bufferBytes: 131_072 };
+    const { address } = await serve({ exports: { "": { backend: failing } }, limits });
+    for (let turn = 0; turn < 10; turn++) {
+      const client = await RawClient.transmitting(address, { structured: true });
+      for (const offset of [0, 65_536, 131_072]) {
+        client.request(command.read, { offset, length: 65_536 });
+        await client.reply();
+      }
+      client.request(command.write, { payload: Buffer.alloc(65_536, turn) });
+      expect(errorOf(await client.reply())).toBe(0);
+      // Gone in the middle of a payload and with an answer unread.
+      client.request(command.read, { length: 65_536 });
+      client.request(command.write, { length: 65_536, payload: Buffer.alloc(100) });
+      client.destroy();
+    }
+    const last = await RawClient.transmitting(address);
+    last.request(command.read, { length: 65_536 });
+    expect((await last.reply(65_536)).payload.equals(Buffer.alloc(65_536, 9))).toBe(true);
+    last.destroy();
+  });
+
   test("handles what is under way before it follows a disconnect, and nothing sent after it", async () => {
     const written: number[] = [];
     const backend: NbdBackend = {
