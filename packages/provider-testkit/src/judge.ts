@@ -20,6 +20,7 @@ export class Judge {
   readonly clause: string;
   readonly harness: ConformanceHarness;
   readonly #skip: (reason: string) => never;
+  #skipped = false;
   readonly #deferred: (() => Promise<unknown>)[] = [];
 
   constructor(id: string, clause: string, harness: ConformanceHarness, skip: (reason: string) => never) {
@@ -31,6 +32,7 @@ export class Judge {
 
   /** Leaves the clause unjudged, and says why. */
   skip(reason: string): never {
+    this.#skipped = true;
     return this.#skip(reason);
   }
 
@@ -113,6 +115,9 @@ export class Judge {
   async conclude(run: () => Promise<void>): Promise<void> {
     try {
       await this.#patiently("the clause", run());
+    } catch (error) {
+      if (this.#skipped || error instanceof ConformanceError) throw error;
+      this.fail(`an unexpected failure: ${describeError(error)}`, error);
     } finally {
       // What cannot be cleaned up was judged by clauses of its own: here it must not hide the verdict.
       for (const undo of this.#deferred.reverse()) await this.#patiently("cleaning up", undo()).catch(() => undefined);

@@ -18,11 +18,6 @@ export function memoryHarness(
     ],
   });
   place.addDisk("old-disk", size, new Uint8Array(4096).fill(7));
-  const open = async (side: "source" | "target") => {
-    const connection = await place.provider[side]?.({});
-    if (connection === undefined) throw new TypeError(`the memory provider has no ${side}`);
-    return connection;
-  };
   let crashes = 0;
   return {
     place,
@@ -37,7 +32,7 @@ export function memoryHarness(
         uri: "memory:place",
       },
       source: {
-        open: async () => (await open("source")) as MemoryPlace["source"],
+        open: async () => place.openSource(),
         machine: "web",
         disk: "boot",
         writeGuest: (offset, bytes) => place.write("web", "boot", offset, bytes),
@@ -50,7 +45,7 @@ export function memoryHarness(
         mayPower: true,
       },
       target: {
-        open: async () => (await open("target")) as MemoryPlace["target"],
+        open: async () => place.openTarget(),
         size,
         readVolume: (volume, offset, length) => place.volumeBytes(volume.id, offset, length),
         crash: () => place.crash({ seed: ++crashes }),

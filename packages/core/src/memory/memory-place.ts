@@ -50,6 +50,10 @@ export interface MemoryPlace {
   readonly source: SourceConnector;
   /** A connection to the place; opened anew when it was disposed. */
   readonly target: TargetProvider;
+  /** Makes another connection, as after a restart. */
+  openSource(): SourceConnector;
+  /** Makes another connection, as after a restart. */
+  openTarget(): TargetProvider;
   readonly provider: ProviderDefinition<MemoryConfig>;
 
   /** Called before each operation takes effect. */
@@ -107,8 +111,10 @@ export function memoryPlace(options: MemoryPlaceOptions = {}): MemoryPlace {
   gate.fault = options.fault;
   const guests = new MemoryGuests();
   const volumes = new MemoryVolumes();
-  const source = reopening(() => openMemorySource({ gate, guests, options: sourceOptions }));
-  const target = reopening(() => openMemoryTarget({ gate, volumes, options: targetOptions }));
+  const openSource = (): SourceConnector => openMemorySource({ gate, guests, options: sourceOptions });
+  const openTarget = (): TargetProvider => openMemoryTarget({ gate, volumes, options: targetOptions });
+  const source = reopening(openSource);
+  const target = reopening(openTarget);
   const tracking = sourceOptions.tracker === false ? undefined : (sourceOptions.tracker ?? {});
 
   const launchedDisk = (machine: string, disk: string) => {
@@ -124,6 +130,8 @@ export function memoryPlace(options: MemoryPlaceOptions = {}): MemoryPlace {
     get target() {
       return target();
     },
+    openSource,
+    openTarget,
     provider: {
       spec: "v1",
       name: "memory",
@@ -132,11 +140,11 @@ export function memoryPlace(options: MemoryPlaceOptions = {}): MemoryPlace {
       fromUri: (uri) => ({ place: decodeURIComponent(uri.slice(uri.indexOf(":") + 1)) }),
       source: async (_config, context) => {
         context?.signal?.throwIfAborted();
-        return openMemorySource({ gate, guests, options: sourceOptions });
+        return openSource();
       },
       target: async (_config, context) => {
         context?.signal?.throwIfAborted();
-        return openMemoryTarget({ gate, volumes, options: targetOptions });
+        return openTarget();
       },
     },
 

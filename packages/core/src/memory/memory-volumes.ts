@@ -1,6 +1,6 @@
 import type { LaunchedMachine } from "../provider/target.ts";
 import { ExtentSet } from "./extent-set.ts";
-import { SparseBytes } from "./sparse-bytes.ts";
+import type { SparseBytes } from "./sparse-bytes.ts";
 
 /** Bytes of a target: what is written and, apart from it, what would survive a power cut. */
 export class StoredDisk {

@@ -129,7 +129,7 @@ describe("the source of a memory place", () => {
     ]);
   });
 
-  it.each([
+  it.each<[string, (place: MemoryPlace, snapshot: string) => Promise<void> | void]>([
     ["a revert", (place: MemoryPlace, snapshot: string) => place.revert(snapshot)],
     ["a growth", (place: MemoryPlace) => place.grow("web", "boot", 2 * size)],
     ["a lost tracker", (place: MemoryPlace) => place.breakTracking("lost")],
