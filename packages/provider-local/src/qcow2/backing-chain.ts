@@ -64,7 +64,9 @@ export function resolveBacking(image: string, name: string): string {
     plain = name.slice("file:".length);
   }
   if (plain === "" || plain.includes("\0")) {
-    throw localError("CORRUPT", `${image} names a backing file by no usable path: see "qemu-img info ${image}"`, { operation: "open" });
+    throw localError("CORRUPT", `${image} names a backing file by no usable path: see "qemu-img info ${image}"`, {
+      operation: "open",
+    });
   }
   return path.resolve(path.dirname(path.resolve(image)), plain);
 }
@@ -134,9 +136,13 @@ export async function openChain(top: string, options: OpenChainOptions): Promise
       options.signal?.throwIfAborted();
       const { path: at, format, probed }: { path: string; format: string | undefined; probed: boolean } = next;
       if (layers.length === DEPTH_LIMIT) {
-        throw localError("UNSUPPORTED", `${top} stands on more than ${DEPTH_LIMIT} files: merge some with "qemu-img commit"`, {
-          operation: "open",
-        });
+        throw localError(
+          "UNSUPPORTED",
+          `${top} stands on more than ${DEPTH_LIMIT} files: merge some with "qemu-img commit"`,
+          {
+            operation: "open",
+          },
+        );
       }
       const file = await options.files.open(at, "read");
       try {
@@ -149,16 +155,24 @@ export async function openChain(top: string, options: OpenChainOptions): Promise
       }
       const { layer, image } = layers.at(-1)!;
       if (seen.has(layer.identity)) {
-        throw localError("CORRUPT", `the backing chain of ${top} comes back to ${layer.path}: set it right with "qemu-img rebase -u"`, {
-          operation: "open",
-        });
+        throw localError(
+          "CORRUPT",
+          `the backing chain of ${top} comes back to ${layer.path}: set it right with "qemu-img rebase -u"`,
+          {
+            operation: "open",
+          },
+        );
       }
       seen.add(layer.identity);
       tables += image?.l1.byteLength ?? 0;
       if (tables > TABLE_LIMIT) {
-        throw localError("UNSUPPORTED", `the L1 tables of the chain of ${top} are larger than ${TABLE_LIMIT} bytes: use larger clusters`, {
-          operation: "open",
-        });
+        throw localError(
+          "UNSUPPORTED",
+          `the L1 tables of the chain of ${top} are larger than ${TABLE_LIMIT} bytes: use larger clusters`,
+          {
+            operation: "open",
+          },
+        );
       }
       if (layer.backing !== undefined && probed) {
         throw localError(

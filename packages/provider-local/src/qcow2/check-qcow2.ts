@@ -1,5 +1,4 @@
 import type { Wait } from "@diskferry/core/provider";
-import { localError } from "../errors.ts";
 import { type ImageFile, type ImageFiles, localFiles, readFully } from "./image-file.ts";
 import { Qcow2Image } from "./qcow2-image.ts";
 import { COUNT_MASK, WINDOW_CLUSTERS, countReferences, refcountBlocks, windowLength } from "./references.ts";
@@ -57,7 +56,11 @@ async function checkFile(path: string, file: ImageFile, signal: AbortSignal | un
   for (let first = 0; first < Math.max(end, fileClusters); first += WINDOW_CLUSTERS) {
     counts.fill(0);
     // What the first pass told of, the later ones would tell again.
-    const summary = await countReferences(image, { first, counts }, { refcounts: true, signal, problem: first === 0 ? problem : () => undefined });
+    const summary = await countReferences(
+      image,
+      { first, counts },
+      { refcounts: true, signal, problem: first === 0 ? problem : () => undefined },
+    );
     end = Math.max(end, summary.highest + 1);
     allocated = summary.allocated;
     if (dirty) continue;

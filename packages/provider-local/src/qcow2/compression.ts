@@ -37,15 +37,22 @@ export function clusterCodec(
   options: { immediate?: boolean; level?: number | undefined } = {},
 ): ClusterCodec {
   if (type === "zstd" && !hasZstd()) {
-    throw localError("UNSUPPORTED", `${path} is compressed with zstd, which Node ${process.version} lacks: use 22.15 or later`, {
-      operation: "open",
-    });
+    throw localError(
+      "UNSUPPORTED",
+      `${path} is compressed with zstd, which Node ${process.version} lacks: use 22.15 or later`,
+      {
+        operation: "open",
+      },
+    );
   }
-  return type === "zstd" ? zstdCodec(options.immediate === true, options.level) : zlibCodec(options.immediate === true, options.level);
+  return type === "zstd"
+    ? zstdCodec(options.immediate === true, options.level)
+    : zlibCodec(options.immediate === true, options.level);
 }
 
 function copyAll(from: Uint8Array, into: Uint8Array, at: number): number {
-  if (from.byteLength > into.byteLength - at) throw new RangeError("more than one cluster came out of a compressed cluster");
+  if (from.byteLength > into.byteLength - at)
+    throw new RangeError("more than one cluster came out of a compressed cluster");
   into.set(from, at);
   return at + from.byteLength;
 }
@@ -87,7 +94,10 @@ function zstdCodec(immediate: boolean, level: number = ZSTD_LEVEL): ClusterCodec
       while (done < into.byteLength) {
         const length = zstdFrameLength(packed.subarray(from));
         const frame = packed.subarray(from, from + length);
-        const options = { chunkSize: Math.max(into.byteLength, 64), maxOutputLength: Math.max(into.byteLength - done, 1) };
+        const options = {
+          chunkSize: Math.max(into.byteLength, 64),
+          maxOutputLength: Math.max(into.byteLength - done, 1),
+        };
         const plain = immediate ? zlib.zstdDecompressSync(frame, options) : await decompressAsync(frame, options);
         done = copyAll(plain, into, done);
         from += length;

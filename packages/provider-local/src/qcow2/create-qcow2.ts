@@ -39,7 +39,9 @@ export async function createQcow2(options: CreateQcow2Options): Promise<void> {
     throw new RangeError(`a disk of ${options.size} bytes is not possible: a multiple of ${SECTOR}`);
   }
   if (options.compression === "zstd" && !hasZstd()) {
-    throw localError("UNSUPPORTED", `zstd needs Node 22.15 or later; use zlib for ${options.path}`, { operation: "create" });
+    throw localError("UNSUPPORTED", `zstd needs Node 22.15 or later; use zlib for ${options.path}`, {
+      operation: "create",
+    });
   }
   await refuseExisting(files, options.path);
   const bytes = layOut(options, clusterSize, clusterBits);
@@ -81,9 +83,13 @@ function layOut(
 ): { write(file: ImageFile): Promise<void> } {
   const l1Size = Math.ceil(options.size / (clusterSize * (clusterSize / 8)));
   if (l1Size * 8 > 32 * 1024 * 1024) {
-    throw localError("UNSUPPORTED", `${options.path}: ${options.size} bytes are too many for clusters of ${clusterSize}; use larger ones`, {
-      operation: "create",
-    });
+    throw localError(
+      "UNSUPPORTED",
+      `${options.path}: ${options.size} bytes are too many for clusters of ${clusterSize}; use larger ones`,
+      {
+        operation: "create",
+      },
+    );
   }
   const l1Clusters = Math.ceil((l1Size * 8) / clusterSize);
   const place = planRefcounts(1 + l1Clusters, clusterSize, 1, true);

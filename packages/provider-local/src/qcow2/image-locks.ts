@@ -24,9 +24,13 @@ export function refuseLocked(path: string, identity: string): void {
   for (const line of list.split("\n")) {
     const fields = line.trim().split(/\s+/);
     if (fields.includes(place)) {
-      throw localError("IN_USE", `${path} is locked by another program (qemu?): stop the machine that runs from it first`, {
-        operation: "open",
-      });
+      throw localError(
+        "IN_USE",
+        `${path} is locked by another program (qemu?): stop the machine that runs from it first`,
+        {
+          operation: "open",
+        },
+      );
     }
   }
 }

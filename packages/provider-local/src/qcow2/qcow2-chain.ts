@@ -5,7 +5,7 @@ import { type ChainLayer, closeLayers, openChain, resolveBacking } from "./backi
 import { createQcow2 } from "./create-qcow2.ts";
 import { type ImageFile, type ImageFiles, localFiles } from "./image-file.ts";
 import { refuseLocked } from "./image-locks.ts";
-import { type RunMark, changeHeader, looksLikeQcow2, readHeader } from "./qcow2-header.ts";
+import { type Qcow2Header, type RunMark, changeHeader, looksLikeQcow2, readHeader } from "./qcow2-header.ts";
 import { openQcow2Reader } from "./qcow2-reader.ts";
 import { openQcow2Writer } from "./qcow2-writer.ts";
 
@@ -74,10 +74,14 @@ async function backingOf(files: ImageFiles, candidate: string, wanted: string): 
     return backing === undefined ? undefined : resolveBacking(candidate, backing.name);
   } catch (error) {
     if (!isProviderError(error)) throw error;
-    throw localError("IN_USE", `whether ${candidate} stands on ${wanted} cannot be told, so that one stays: ${error.message}`, {
-      operation: "remove",
-      cause: error,
-    });
+    throw localError(
+      "IN_USE",
+      `whether ${candidate} stands on ${wanted} cannot be told, so that one stays: ${error.message}`,
+      {
+        operation: "remove",
+        cause: error,
+      },
+    );
   } finally {
     await file.close();
   }
@@ -135,9 +139,13 @@ export async function removeFromChain(file: string, options: RemoveOptions = {})
     return { how: "removed" };
   }
   if (children.length > 1) {
-    throw localError("IN_USE", `${file} cannot be removed: ${children.join(", ")} stand on it; remove all but one of them first`, {
-      operation: "remove",
-    });
+    throw localError(
+      "IN_USE",
+      `${file} cannot be removed: ${children.join(", ")} stand on it; remove all but one of them first`,
+      {
+        operation: "remove",
+      },
+    );
   }
   await refuseHeld(files, child);
   if (await maySwallow(files, file, child, options)) {
@@ -164,7 +172,8 @@ async function maySwallow(files: ImageFiles, file: string, child: string, option
     const [above, below] = layers;
     if (below?.image === undefined || above?.image === undefined) return false;
     const { version, snapshots, bitmaps, extendedL2 } = below.image.header;
-    if (version !== 3 || snapshots > 0 || bitmaps !== undefined || extendedL2 || above.layer.size !== below.layer.size) return false;
+    if (version !== 3 || snapshots > 0 || bitmaps !== undefined || extendedL2 || above.layer.size !== below.layer.size)
+      return false;
     return below.image.fileSize > above.image.fileSize;
   } finally {
     await closeLayers(layers);
@@ -198,10 +207,10 @@ async function copyAbove(
 
 async function* none(): AsyncGenerator<never> {}
 
-async function markOf(files: ImageFiles, file: string): Promise<RunMark | undefined> {
+async function headerOf(files: ImageFiles, file: string): Promise<Qcow2Header> {
   const opened = await files.open(file, "read");
   try {
-    return (await readHeader(opened)).mark;
+    return await readHeader(opened);
   } finally {
     await opened.close();
   }
@@ -223,7 +232,7 @@ async function carryMark(files: ImageFiles, mark: RunMark | undefined, to: strin
  * child until that rename, so the child reads the same throughout.
  */
 async function commitInto(files: ImageFiles, file: string, child: string, options: RemoveOptions): Promise<void> {
-  const mark = await markOf(files, child);
+  const { mark } = await headerOf(files, child);
   await copyAbove(child, 1, file, { files, compress: options.compress, signal: options.signal });
   await carryMark(files, mark, file);
   await files.rename(file, child);
@@ -237,11 +246,16 @@ async function copyInto(files: ImageFiles, file: string, child: string, options:
   const temporary = `${child}.merging`;
   await files.remove(temporary);
   const below = base === undefined ? undefined : backingName(chain, child, base);
-  const mark = await markOf(files, child);
-  const opened = await files.open(child, "read");
-  const { compression } = await readHeader(opened).finally(() => opened.close());
+  const { mark, compression } = await headerOf(files, child);
   try {
-    await createQcow2({ path: temporary, size: top!.size, clusterSize: top!.clusterSize, backing: below, compression, files });
+    await createQcow2({
+      path: temporary,
+      size: top!.size,
+      clusterSize: top!.clusterSize,
+      backing: below,
+      compression,
+      files,
+    });
     await copyAbove(child, 2, temporary, { files, compress: options.compress, signal: options.signal });
     await carryMark(files, mark, temporary);
     await files.rename(temporary, child);
@@ -254,7 +268,11 @@ async function copyInto(files: ImageFiles, file: string, child: string, options:
   await files.syncFolder(path.dirname(file));
 }
 
-function backingName(chain: readonly ChainLayer[], child: string, base: ChainLayer): { path: string; format: "qcow2" | "raw" } {
+function backingName(
+  chain: readonly ChainLayer[],
+  child: string,
+  base: ChainLayer,
+): { path: string; format: "qcow2" | "raw" } {
   const name = chain[1]!.backing!.name;
   const plain = name.startsWith("file:") ? name.slice("file:".length) : name;
   const relative = path.isAbsolute(plain) ? plain : path.relative(path.dirname(path.resolve(child)), base.path);

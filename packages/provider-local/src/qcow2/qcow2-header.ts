@@ -122,7 +122,10 @@ function featureName(extensions: readonly Extension[], bit: number): string | un
   for (let at = 0; at + 48 <= table.byteLength; at += 48) {
     if (table[at] !== 0 || table[at + 1] !== bit) continue;
     // The name comes from the image: only what prints goes into a message.
-    return table.toString("latin1", at + 2, at + 48).replace(/\0.*$/s, "").replaceAll(/[^\x20-\x7e]/g, "?");
+    return table
+      .toString("latin1", at + 2, at + 48)
+      .replace(/\0.*$/s, "")
+      .replaceAll(/[^\x20-\x7e]/g, "?");
   }
   return undefined;
 }
@@ -210,7 +213,11 @@ export async function readHeader(file: ImageFile): Promise<Qcow2Header> {
   const clusterSize = 2 ** clusterBits;
   const size = safe(start.readBigUInt64BE(24), path, "its virtual size");
   if (size % SECTOR !== 0) {
-    throw unsupported(path, `has a virtual size of ${size} bytes, no multiple of ${SECTOR}`, `"qemu-img resize" mends it`);
+    throw unsupported(
+      path,
+      `has a virtual size of ${size} bytes, no multiple of ${SECTOR}`,
+      `"qemu-img resize" mends it`,
+    );
   }
   const headerLength = version === 2 ? 72 : start.readUInt32BE(100);
   if (headerLength < (version === 2 ? 72 : 104) || headerLength > clusterSize || headerLength % 8 !== 0) {
@@ -234,11 +241,19 @@ export async function readHeader(file: ImageFile): Promise<Qcow2Header> {
   refuseFeatures(features, extensions, path);
   const crypt = cluster.readUInt32BE(32);
   if (crypt !== 0 || extensions.some((extension) => extension.type === EXTENSION.encryption)) {
-    throw unsupported(path, `is encrypted (${crypt === 1 ? "AES" : crypt === 2 ? "LUKS" : `method ${crypt}`})`, serveIt(path));
+    throw unsupported(
+      path,
+      `is encrypted (${crypt === 1 ? "AES" : crypt === 2 ? "LUKS" : `method ${crypt}`})`,
+      serveIt(path),
+    );
   }
   const compressionType = headerLength > 104 ? cluster[104]! : 0;
   if (compressionType > 1 || (compressionType !== 0) !== ((features & INCOMPATIBLE.compression) !== 0n)) {
-    throw unsupported(path, `states compression type ${compressionType}, which its features contradict or we lack`, serveIt(path));
+    throw unsupported(
+      path,
+      `states compression type ${compressionType}, which its features contradict or we lack`,
+      serveIt(path),
+    );
   }
   const extendedL2 = (features & INCOMPATIBLE.extendedL2) !== 0n;
   if (extendedL2 && clusterBits < 14) throw bad(path, `it has subclusters in clusters of ${clusterSize} bytes`);
@@ -285,7 +300,8 @@ export async function readHeader(file: ImageFile): Promise<Qcow2Header> {
     fixed: Buffer.from(cluster.subarray(0, headerLength)),
     extensions,
   };
-  if (l1Size < Math.ceil(size / tableCoverage(header))) throw bad(path, "its L1 table is too short for its virtual size");
+  if (l1Size < Math.ceil(size / tableCoverage(header)))
+    throw bad(path, "its L1 table is too short for its virtual size");
   return header;
 }
 
@@ -358,13 +374,18 @@ export function encodeHeader(
 ): { sector: Buffer; name?: { offset: number; bytes: Buffer } } {
   const { fixed: old, extensions, clusterSize } = before;
   if (old.readUInt32BE(4) !== 3) {
-    throw unsupported(path, "is of version 2, whose header has no room for this", `"qemu-img amend -o compat=1.1 ${path}" makes it version 3`);
+    throw unsupported(
+      path,
+      "is of version 2, whose header has no room for this",
+      `"qemu-img amend -o compat=1.1 ${path}" makes it version 3`,
+    );
   }
   const fixed = Buffer.alloc(Math.max(FIXED_LENGTH, old.byteLength));
   old.copy(fixed);
   fixed.writeUInt32BE(fixed.byteLength, 100);
   let features = fixed.readBigUInt64BE(72);
-  if (change.dirty !== undefined) features = change.dirty ? features | INCOMPATIBLE.dirty : features & ~INCOMPATIBLE.dirty;
+  if (change.dirty !== undefined)
+    features = change.dirty ? features | INCOMPATIBLE.dirty : features & ~INCOMPATIBLE.dirty;
   fixed.writeBigUInt64BE(features, 72);
   if (change.lazyRefcounts !== undefined) {
     const compatible = fixed.readBigUInt64BE(80);
@@ -380,7 +401,8 @@ export function encodeHeader(
   const backing = change.backing === undefined ? before.backing : (change.backing ?? undefined);
   const replaced = new Set<number>([EXTENSION.featureNames, EXTENSION.backingFormat]);
   const parts: Extension[] = [];
-  if (backing?.format !== undefined) parts.push({ type: EXTENSION.backingFormat, data: Buffer.from(backing.format, "latin1") });
+  if (backing?.format !== undefined)
+    parts.push({ type: EXTENSION.backingFormat, data: Buffer.from(backing.format, "latin1") });
   if (change.mark !== undefined) {
     replaced.add(EXTENSION.run);
     parts.push({ type: EXTENSION.run, data: encodeMark(change.mark) });

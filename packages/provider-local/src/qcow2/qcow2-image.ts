@@ -212,7 +212,12 @@ export class Qcow2Image {
     const within = inTable - at * unit;
     if (first.kind === "compressed") {
       const inCluster = inTable % clusterSize;
-      return { kind: "compressed", length: Math.min(clusterSize - inCluster, most), host: first.host, packed: first.packed };
+      return {
+        kind: "compressed",
+        length: Math.min(clusterSize - inCluster, most),
+        host: first.host,
+        packed: first.packed,
+      };
     }
     let length = unit - within;
     while (length < most && ++at < units) {
@@ -228,7 +233,12 @@ export class Qcow2Image {
     return { kind: first.kind, length, host, packed: 0 };
   }
 
-  #unit(table: Buffer, at: number, unit: number, index: number): { kind: ImageRun["kind"]; host: number; packed: number } {
+  #unit(
+    table: Buffer,
+    at: number,
+    unit: number,
+    index: number,
+  ): { kind: ImageRun["kind"]; host: number; packed: number } {
     const { extendedL2, clusterSize } = this.header;
     if (!extendedL2) {
       const mapping = this.mapping(table, at, index);
@@ -243,7 +253,7 @@ export class Qcow2Image {
     const allocated = table.readUInt32BE(slot * 16 + 12);
     if ((zeroes & (1 << sub)) !== 0) return { kind: "zero", host: 0, packed: 0 };
     if ((allocated & (1 << sub)) === 0 || mapping.kind !== "data") return { kind: "hole", host: 0, packed: 0 };
-    return { kind: "data", host: mapping.host + (at * unit) % clusterSize, packed: 0 };
+    return { kind: "data", host: mapping.host + ((at * unit) % clusterSize), packed: 0 };
   }
 
   /** Reads bytes that a `data` run names; what a last cluster lacks at the end of the file reads as zeroes. */
@@ -261,10 +271,14 @@ export class Qcow2Image {
     try {
       await this.codec.decompress(bytes.subarray(0, count), into);
     } catch (error) {
-      throw localError("CORRUPT", `${this.file.path} is damaged: its compressed cluster at ${host} does not unpack; copy the image again`, {
-        operation: "read",
-        cause: error,
-      });
+      throw localError(
+        "CORRUPT",
+        `${this.file.path} is damaged: its compressed cluster at ${host} does not unpack; copy the image again`,
+        {
+          operation: "read",
+          cause: error,
+        },
+      );
     }
   }
 }

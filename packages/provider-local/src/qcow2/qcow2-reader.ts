@@ -57,10 +57,16 @@ export async function openQcow2Reader(file: string, options: Qcow2ReaderOptions 
 /** Opens the reader of a worker thread; `data` is what {@link Qcow2Reader}'s lane carries. */
 export async function openReaderLane(data: unknown, wait: Wait = {}): Promise<BlockReader> {
   const { path: file, identities } = data as ReaderLaneData;
-  const layers = await openChain(file, { files: localFiles({ immediate: true }), immediate: true, signal: wait.signal });
+  const layers = await openChain(file, {
+    files: localFiles({ immediate: true }),
+    immediate: true,
+    signal: wait.signal,
+  });
   if (layers.map(({ layer }) => layer.identity).join() !== identities.join()) {
     await closeLayers(layers);
-    throw localError("IN_USE", `the backing chain of ${file} was exchanged while it was read: begin the copy anew`, { operation: "open" });
+    throw localError("IN_USE", `the backing chain of ${file} was exchanged while it was read: begin the copy anew`, {
+      operation: "open",
+    });
   }
   return new ChainReader(layers);
 }
@@ -100,8 +106,7 @@ class ChainReader implements Qcow2Reader {
   }
 
   tilesAbove(base: string | number, range: TileRange = {}): AsyncIterable<Tile> {
-    const depth =
-      typeof base === "number" ? base : this.chain.findIndex((layer) => layer.path === path.resolve(base));
+    const depth = typeof base === "number" ? base : this.chain.findIndex((layer) => layer.path === path.resolve(base));
     if (!Number.isInteger(depth) || depth < 0 || depth >= this.chain.length) {
       throw new RangeError(`${base} is no layer of the chain of ${this.chain[0]!.path}`);
     }

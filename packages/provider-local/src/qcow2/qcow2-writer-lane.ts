@@ -32,7 +32,9 @@ export async function open(data: unknown, wait: Wait & { files?: ImageFiles } = 
   const file = await (wait.files ?? localFiles({ immediate: true })).open(facts.path, "write");
   if ((await file.identity()) !== facts.identity) {
     await file.close();
-    throw localError("IN_USE", `${facts.path} was exchanged while it was written: begin the copy anew`, { operation: "open" });
+    throw localError("IN_USE", `${facts.path} was exchanged while it was written: begin the copy anew`, {
+      operation: "open",
+    });
   }
   return new ClusterLane(facts, file);
 }
@@ -53,13 +55,20 @@ class ClusterLane implements LaneWriter {
     this.#file = file;
     const { compress } = data;
     const codec =
-      compress === undefined ? undefined : clusterCodec(compress.type, data.path, { immediate: true, level: compress.level });
+      compress === undefined
+        ? undefined
+        : clusterCodec(compress.type, data.path, { immediate: true, level: compress.level });
     this.#writer = new ClusterWriter(file, data.clusterSize, new ClusterAllocator(data.allocation), codec);
   }
 
   #check(offset: number, length: number): void {
     const end = offset + length;
-    if (offset % this.blockSize !== 0 || offset < 0 || end > this.size || (end % this.blockSize !== 0 && end !== this.size)) {
+    if (
+      offset % this.blockSize !== 0 ||
+      offset < 0 ||
+      end > this.size ||
+      (end % this.blockSize !== 0 && end !== this.size)
+    ) {
       throw new RangeError(`a lane writes whole clusters of ${this.blockSize} bytes, not ${length} bytes at ${offset}`);
     }
     if (this.#runs.length >= RUN_LIMIT * 4) throw new RangeError("a lane must be settled before it can write on");
@@ -70,7 +79,9 @@ class ClusterLane implements LaneWriter {
     const last = runs.length - 4;
     if (last >= 0 && packed === 0 && runs[last + 3] === 0 && runs[last]! + runs[last + 1]! === guest) {
       const before = runs[last + 2]!;
-      if (host === ZEROES ? before === ZEROES : before !== ZEROES && before + runs[last + 1]! * this.blockSize === host) {
+      if (
+        host === ZEROES ? before === ZEROES : before !== ZEROES && before + runs[last + 1]! * this.blockSize === host
+      ) {
         runs[last + 1]! += count;
         return;
       }

@@ -64,8 +64,7 @@ export async function openQcow2Writer(file: string, options: Qcow2WriterOptions)
     const loaded = await Qcow2Image.load(opened, { signal: options.signal });
     const { allocator, allocated } = await surveyFile(loaded, options.signal);
     const mark = markOf(loaded, options.run, allocated);
-    const header =
-      loaded.header.mark === mark ? loaded.header : await changeHeader(opened, loaded.header, { mark });
+    const header = loaded.header.mark === mark ? loaded.header : await changeHeader(opened, loaded.header, { mark });
     const image = loaded.withHeader(header);
     await top.file.close();
     layers[0] = { layer: top.layer, file: opened, image, empty: false };
@@ -82,8 +81,10 @@ function refuseUnwritable(file: string, image: Qcow2Image): void {
   const refuse = (what: string, remedy: string): Error =>
     localError("UNSUPPORTED", `${file} ${what} and cannot be written in place: ${remedy}`, { operation: "open" });
   if (version !== 3) throw refuse("is of version 2", `"qemu-img amend -o compat=1.1 ${file}" makes it version 3`);
-  if (snapshots > 0) throw refuse(`holds ${snapshots} internal snapshots`, `delete them with "qemu-img snapshot -d", or convert it`);
-  if (bitmaps !== undefined) throw refuse("holds dirty bitmaps", `remove them with "qemu-img bitmap --remove", or convert it`);
+  if (snapshots > 0)
+    throw refuse(`holds ${snapshots} internal snapshots`, `delete them with "qemu-img snapshot -d", or convert it`);
+  if (bitmaps !== undefined)
+    throw refuse("holds dirty bitmaps", `remove them with "qemu-img bitmap --remove", or convert it`);
 }
 
 /** Finds which clusters of the file are in use, by who refers to them, and cuts off what nobody does at its end. */
@@ -208,11 +209,15 @@ class ImageWriter implements Qcow2Writer {
       signal?.throwIfAborted();
       if (this.#closed) throw new TypeError(`${this.#file.path}: this writer is closed`);
       if (this.#failed !== undefined) {
-        throw localError("UNAVAILABLE", `${this.#file.path}: an earlier flush failed, what is durable is not known; open it again`, {
-          operation: "write",
-          retryable: false,
-          cause: this.#failed,
-        });
+        throw localError(
+          "UNAVAILABLE",
+          `${this.#file.path}: an earlier flush failed, what is durable is not known; open it again`,
+          {
+            operation: "write",
+            retryable: false,
+            cause: this.#failed,
+          },
+        );
       }
       // Lanes move the file's end without telling.
       this.#image.fileSize = Math.max(this.#image.fileSize, this.#allocator.tail * this.#clusterSize);
@@ -274,7 +279,9 @@ class ImageWriter implements Qcow2Writer {
     }
     const part = data.subarray(0, count * size);
     if (host === -1) {
-      await this.#clusters.write(guest, part, (first, clusters, place, packed) => this.#record(first, clusters, place, packed));
+      await this.#clusters.write(guest, part, (first, clusters, place, packed) =>
+        this.#record(first, clusters, place, packed),
+      );
       return part.byteLength;
     }
     await this.#file.write(part, host);
@@ -301,7 +308,9 @@ class ImageWriter implements Qcow2Writer {
     const cluster = new Uint8Array(size);
     await this.#read(guest * size, cluster.subarray(0, Math.min(size, this.size - guest * size)));
     cluster.set(data, within);
-    await this.#clusters.write(guest, cluster, (first, count, host, packed) => this.#record(first, count, host, packed));
+    await this.#clusters.write(guest, cluster, (first, count, host, packed) =>
+      this.#record(first, count, host, packed),
+    );
   }
 
   #update(guest: number): SlotUpdate | undefined {
@@ -330,7 +339,8 @@ class ImageWriter implements Qcow2Writer {
       const before = updates.get((guest + index) % slots);
       if (before === undefined) this.#pendingCount++;
       // No table names it yet, so it is free at once.
-      else if (typeof before === "number" && before >= 0 && before !== place) this.#allocator.free(before / this.#clusterSize);
+      else if (typeof before === "number" && before >= 0 && before !== place)
+        this.#allocator.free(before / this.#clusterSize);
       updates.set((guest + index) % slots, packed === 0 ? place : { host: place, packed });
     }
   }

@@ -1,7 +1,14 @@
 import type { Wait } from "@diskferry/core/provider";
 import { readFully, type ImageFile } from "./image-file.ts";
 import type { Qcow2Image } from "./qcow2-image.ts";
-import { COUNT_MASK, type CountWindow, WINDOW_CLUSTERS, countReferences, refcountBlocks, windowLength } from "./references.ts";
+import {
+  COUNT_MASK,
+  type CountWindow,
+  WINDOW_CLUSTERS,
+  countReferences,
+  refcountBlocks,
+  windowLength,
+} from "./references.ts";
 
 /** Where a refcount table with its blocks right behind it lies; clusters. */
 export interface RefcountPlace {
@@ -68,10 +75,8 @@ export async function rebuildRefcounts(
   const referenced = highest + 1;
   const inside = planRefcounts(referenced, clusterSize, 0, false);
   const hole = findHole(window.counts, referenced, inside.tableClusters + inside.blocks, old);
-  // At the end: beyond the old ones too, which count until the header is written.
-  const tail = Math.max(referenced, ...maximum(old));
   const place: RefcountPlace =
-    hole === undefined ? planRefcounts(tail, clusterSize, tail, true) : { ...inside, first: hole };
+    hole === undefined ? placeAtEnd(referenced, clusterSize, old) : { ...inside, first: hole };
   const owned = (cluster: number): boolean =>
     cluster >= place.first && cluster < place.first + place.tableClusters + place.blocks;
   await writeRefcounts(file, clusterSize, place, async (first, into) => {
@@ -86,10 +91,15 @@ export async function rebuildRefcounts(
   return { place, end: place.clusters };
 }
 
-function maximum(values: ReadonlySet<number>): number[] {
-  let highest = -1;
-  for (const value of values) if (value > highest) highest = value;
-  return [highest + 1];
+/** Right behind what is referred to, or behind the old ones where those are in the way. */
+function placeAtEnd(referenced: number, clusterSize: number, old: ReadonlySet<number>): RefcountPlace {
+  let behind = referenced;
+  for (const cluster of old) behind = Math.max(behind, cluster + 1);
+  const near = planRefcounts(referenced, clusterSize, referenced, true);
+  for (let cluster = referenced; cluster < near.clusters; cluster++) {
+    if (old.has(cluster)) return planRefcounts(behind, clusterSize, behind, true);
+  }
+  return near;
 }
 
 async function oldClusters(image: Qcow2Image): Promise<Set<number>> {
@@ -106,7 +116,12 @@ async function oldClusters(image: Qcow2Image): Promise<Set<number>> {
   return clusters;
 }
 
-function findHole(counts: Uint16Array, clusters: number, length: number, taken: ReadonlySet<number>): number | undefined {
+function findHole(
+  counts: Uint16Array,
+  clusters: number,
+  length: number,
+  taken: ReadonlySet<number>,
+): number | undefined {
   let run = 0;
   for (let cluster = 1; cluster < Math.min(clusters, counts.length); cluster++) {
     run = counts[cluster] === 0 && !taken.has(cluster) ? run + 1 : 0;

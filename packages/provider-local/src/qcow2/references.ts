@@ -90,7 +90,11 @@ class ReferenceCounter {
     const { counts, first: base } = this.#window;
     for (let cluster = Math.max(first, base); cluster <= last && cluster - base < counts.length; cluster++) {
       const before = counts[cluster - base]!;
-      if ((before & COUNT_MASK) !== 0 && (exclusive || (before & EXCLUSIVE) !== 0) && this.#image.header.snapshots === 0) {
+      if (
+        (before & COUNT_MASK) !== 0 &&
+        (exclusive || (before & EXCLUSIVE) !== 0) &&
+        this.#image.header.snapshots === 0
+      ) {
         this.#options.problem(`${what} names the cluster at ${cluster * clusterSize}, which something else names too`);
       }
       const flag = before & EXCLUSIVE ? EXCLUSIVE : exclusive ? EXCLUSIVE : 0;
@@ -184,7 +188,8 @@ class ReferenceCounter {
     }
     const { counts, first } = this.#window;
     const index = cluster - first;
-    if (index >= 0 && index < counts.length) counts[index] = Math.min((counts[index]! & COUNT_MASK) + 1, COUNT_MASK) | EXCLUSIVE;
+    if (index >= 0 && index < counts.length)
+      counts[index] = Math.min((counts[index]! & COUNT_MASK) + 1, COUNT_MASK) | EXCLUSIVE;
   }
 
   async #countSnapshots(): Promise<void> {

@@ -99,7 +99,7 @@ export class LossyFiles implements ImageFiles {
           if (random() < kept) bytes = applied(bytes, change);
           continue;
         }
-        for (let at = 0; at < change.write.byteLength; ) {
+        for (let at = 0; at < change.write.byteLength;) {
           const length = Math.min(SECTOR - ((change.at + at) % SECTOR), change.write.byteLength - at);
           const part = { write: change.write.subarray(at, at + length), at: change.at + at };
           if (random() < kept) bytes = applied(bytes, part);

@@ -21,7 +21,12 @@ interface Point {
 }
 
 /** A chain of recovery points, the oldest first: each with some changes to the one before. */
-async function makeChain(files: ImageFiles, folder: string, seed: number, options: { grow?: boolean; big?: boolean } = {}): Promise<Point[]> {
+async function makeChain(
+  files: ImageFiles,
+  folder: string,
+  seed: number,
+  options: { grow?: boolean; big?: boolean } = {},
+): Promise<Point[]> {
   const random = randomFrom(seed);
   const points: Point[] = [];
   for (let index = 0; index < 4; index++) {
@@ -68,7 +73,12 @@ describe("a chain of qcow2 recovery points", () => {
   for (const options of [{}, { grow: true }, { big: true }]) {
     it(`reads the same when its points are removed in any order: ${JSON.stringify(options)}`, async () => {
       const seen = new Set<string>();
-      for (const order of [[0, 1, 2, 3], [1, 2, 0], [2, 1, 0, 3], [3, 2, 1, 0]]) {
+      for (const order of [
+        [0, 1, 2, 3],
+        [1, 2, 0],
+        [2, 1, 0, 3],
+        [3, 2, 1, 0],
+      ]) {
         const files = new LossyFiles();
         const points = await makeChain(files, "/points", seed, options);
         const left = new Map(points.entries());
@@ -93,7 +103,10 @@ describe("a chain of qcow2 recovery points", () => {
           const points = await makeChain(files, "/points", seed, options);
           const others = points.filter((_, other) => other !== index);
           files.changesLeft = changes;
-          const outcome = await removeFromChain(points[index]!.path, { files }).then(() => "done", () => "died");
+          const outcome = await removeFromChain(points[index]!.path, { files }).then(
+            () => "done",
+            () => "died",
+          );
           files.changesLeft = Infinity;
           files.lose(randomFrom(seed + changes));
           // Points below stay as they were; those above read the same whatever happened.
@@ -148,7 +161,11 @@ describeWithPeers(["qemu-img"], "removal from a chain, judged by qemu", () => {
   it("leaves images that qemu finds clean and equal", async () => {
     using folder = temporaryFolder();
     const files = localFiles();
-    for (const [name, options] of [["plain", {}], ["grown", { grow: true }], ["big", { big: true }]] as const) {
+    for (const [name, options] of [
+      ["plain", {}],
+      ["grown", { grow: true }],
+      ["big", { big: true }],
+    ] as const) {
       const place = join(folder.path, name);
       fs.mkdirSync(place);
       const points = await makeChain(files, place, seedOf(5), options);

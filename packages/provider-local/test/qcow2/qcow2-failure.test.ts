@@ -24,7 +24,10 @@ describe("writing qcow2 when things fail", () => {
       await writer.write(0, written.subarray(0, half));
       await writer.flush();
       files.space = files.bytes("/disk.qcow2").byteLength + 300_000;
-      await expect(writer.write(half, written.subarray(half))).rejects.toMatchObject({ code: "UNAVAILABLE", retryable: false });
+      await expect(writer.write(half, written.subarray(half))).rejects.toMatchObject({
+        code: "UNAVAILABLE",
+        retryable: false,
+      });
     }
     expect(await checkQcow2("/disk.qcow2", { files })).toMatchObject({ corruptions: 0, dirty: true });
     files.space = Infinity;
@@ -49,6 +52,21 @@ describe("writing qcow2 when things fail", () => {
     await writer[Symbol.asyncDispose]();
     await using again = await openQcow2Writer("/disk.qcow2", { run: "one", files });
     await again.commit({ written: none() });
+  });
+
+  it("writes refcounts beside the old ones, which count until the header names the new", async () => {
+    const files = new LossyFiles();
+    await createQcow2({ path: "/disk.qcow2", size: 64 * 65536, files });
+    const places: bigint[] = [];
+    for (let run = 0; run < 6; run++) {
+      places.push(Buffer.from(files.bytes("/disk.qcow2")).readBigUInt64BE(48));
+      await using writer = await openQcow2Writer("/disk.qcow2", { run: `run ${run}`, files });
+      await writer.write(run * 65536, new Uint8Array(65536).fill(1));
+      await writer.commit({ written: none() });
+    }
+    for (let run = 1; run < places.length; run++) expect(places[run]).not.toBe(places[run - 1]);
+    // What one commit leaves behind the next ones use again.
+    expect(files.bytes("/disk.qcow2").byteLength).toBeLessThan(16 * 65536);
   });
 
   it("settles by itself when many mappings wait", async () => {
@@ -82,8 +100,12 @@ describe("writing qcow2 when things fail", () => {
     await expect(writer.write(100, new Uint8Array(512))).rejects.toThrow(RangeError);
     await expect(createQcow2({ path: "/disk.qcow2", size: 512, files })).rejects.toMatchObject({ code: "EXISTS" });
     await expect(createQcow2({ path: "/other.qcow2", size: 513, files })).rejects.toThrow(RangeError);
-    await expect(createQcow2({ path: "/other.qcow2", size: 512, clusterSize: 3000, files })).rejects.toThrow(RangeError);
-    await expect(createQcow2({ path: "/other.qcow2", size: 2 ** 50, clusterSize: 512, files })).rejects.toMatchObject({ code: "UNSUPPORTED" });
+    await expect(createQcow2({ path: "/other.qcow2", size: 512, clusterSize: 3000, files })).rejects.toThrow(
+      RangeError,
+    );
+    await expect(createQcow2({ path: "/other.qcow2", size: 2 ** 50, clusterSize: 512, files })).rejects.toMatchObject({
+      code: "UNSUPPORTED",
+    });
   });
 
   it("resumes in the same file after SIGKILL, with all that was flushed", async () => {
@@ -97,7 +119,9 @@ describe("writing qcow2 when things fail", () => {
     let kills = 0;
     let generation: string | undefined;
     for (let round = 0; round < 8; round++) {
-      const child = spawn(process.execPath, [...process.execArgv, program.pathname, image, String(flushed)], { stdio: ["ignore", "pipe", "inherit"] });
+      const child = spawn(process.execPath, [...process.execArgv, program.pathname, image, String(flushed)], {
+        stdio: ["ignore", "pipe", "inherit"],
+      });
       let text = "";
       const wanted = flushed + 1 + Math.floor(random() * 40);
       await new Promise<void>((resolve) => {

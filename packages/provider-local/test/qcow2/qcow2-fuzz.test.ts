@@ -82,7 +82,20 @@ async function exercise(bytes: Uint8Array): Promise<number> {
 
 const interesting = fc.oneof(
   fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }),
-  fc.constantFrom(0n, 1n, 511n, 512n, 4096n, 2n ** 31n, 2n ** 32n, 2n ** 53n, 2n ** 56n - 512n, 2n ** 62n, 2n ** 63n, 2n ** 64n - 1n),
+  fc.constantFrom(
+    0n,
+    1n,
+    511n,
+    512n,
+    4096n,
+    2n ** 31n,
+    2n ** 32n,
+    2n ** 53n,
+    2n ** 56n - 512n,
+    2n ** 62n,
+    2n ** 63n,
+    2n ** 64n - 1n,
+  ),
   fc.nat({ max: 60 }).map((cluster) => BigInt(cluster * 4096)),
   fc.nat({ max: 60 }).map((cluster) => BigInt(cluster * 4096) + 2n ** 63n),
   fc.nat({ max: 200_000 }).map((offset) => BigInt(offset) + 2n ** 62n),
@@ -90,28 +103,40 @@ const interesting = fc.oneof(
 
 const change = fc.record({
   // Headers and tables are aimed at; the rest gets its share.
-  at: fc.oneof(fc.nat({ max: 14 }).map((word) => word * 8), fc.nat({ max: 200 }), fc.nat({ max: 20 * 512 }).map((word) => word * 8)),
+  at: fc.oneof(
+    fc.nat({ max: 14 }).map((word) => word * 8),
+    fc.nat({ max: 200 }),
+    fc.nat({ max: 20 * 512 }).map((word) => word * 8),
+  ),
   value: interesting,
   width: fc.constantFrom(1, 4, 8),
 });
 
 describe("damaged qcow2 images", () => {
-  for (const [compression, clusterSize] of [[undefined, 4096], ["zlib", 4096], ["zstd", 512]] as const) {
+  for (const [compression, clusterSize] of [
+    [undefined, 4096],
+    ["zlib", 4096],
+    ["zstd", 512],
+  ] as const) {
     it(`are refused or read, and nothing else happens: ${compression ?? "plain"}, clusters of ${clusterSize}`, async () => {
       const valid = await makeImage(compression, clusterSize);
       expect(await exercise(valid)).toBe(3);
       let refused = 0;
       await fc.assert(
-        fc.asyncProperty(fc.array(change, { minLength: 1, maxLength: 4 }), fc.option(fc.nat({ max: valid.byteLength })), async (changes, cut) => {
-          const bytes = Buffer.from(valid);
-          for (const { at, value, width } of changes) {
-            const place = at % (bytes.byteLength - 8);
-            if (width === 8) bytes.writeBigUInt64BE(value, place);
-            else if (width === 4) bytes.writeUInt32BE(Number(value & 0xffffffffn), place);
-            else bytes[place] = Number(value & 0xffn);
-          }
-          if ((await exercise(cut === null ? bytes : bytes.subarray(0, cut))) < 3) refused++;
-        }),
+        fc.asyncProperty(
+          fc.array(change, { minLength: 1, maxLength: 4 }),
+          fc.option(fc.nat({ max: valid.byteLength })),
+          async (changes, cut) => {
+            const bytes = Buffer.from(valid);
+            for (const { at, value, width } of changes) {
+              const place = at % (bytes.byteLength - 8);
+              if (width === 8) bytes.writeBigUInt64BE(value, place);
+              else if (width === 4) bytes.writeUInt32BE(Number(value & 0xffffffffn), place);
+              else bytes[place] = Number(value & 0xffn);
+            }
+            if ((await exercise(cut === null ? bytes : bytes.subarray(0, cut))) < 3) refused++;
+          },
+        ),
         { seed: seedOf(42), numRuns: 250 },
       );
       expect(refused).toBeGreaterThan(20);

@@ -38,7 +38,9 @@ async function expectSame(image: string, raw: string, seed: number): Promise<voi
     const length = Math.min(reader.size - offset, 512 * (1 + Math.floor(random() * random() * 600)));
     const part = Buffer.alloc(length, 0xee);
     await reader.read(offset, part);
-    expect(part.equals(expected.subarray(offset, offset + length)), `${image}: ${length} bytes at ${offset}`).toBe(true);
+    expect(part.equals(expected.subarray(offset, offset + length)), `${image}: ${length} bytes at ${offset}`).toBe(
+      true,
+    );
   }
   await expectTilesTrue(reader, expected);
 }
@@ -96,7 +98,15 @@ describeWithPeers(["qemu-img", "qemu-io"], "the qcow2 reader, against images by 
         qemuImg("convert", "-f", "raw", "-O", "qcow2", ...flags, "-o", options, raw, image);
         // Then guest writes of all kinds on top.
         if (!options.includes("preallocation")) {
-          qemuIo(image, "qcow2", "write -P 7 70k 3k", "write -z 128k 64k", "write -z -u 1M 100k", "write -P 9 1025k 512", "discard 256k 128k");
+          qemuIo(
+            image,
+            "qcow2",
+            "write -P 7 70k 3k",
+            "write -z 128k 64k",
+            "write -z -u 1M 100k",
+            "write -P 9 1025k 512",
+            "discard 256k 128k",
+          );
         }
         await expectSame(image, asRaw(image, join(folder.path, "after.raw")), seed);
         expect(await checkQcow2(image)).toMatchObject({ leaks: 0, corruptions: 0 });
@@ -111,9 +121,35 @@ describeWithPeers(["qemu-img", "qemu-io"], "the qcow2 reader, against images by 
     qemuImg("create", "-q", "-f", "qcow2", "-F", "raw", "-b", "base.raw", at("one.qcow2"), "6M");
     qemuIo(at("one.qcow2"), "qcow2", "write -P 1 3M 200k", "write -z 1M 300k", "write -P 2 5M 512");
     fs.mkdirSync(at("sub"));
-    qemuImg("create", "-q", "-f", "qcow2", "-o", "cluster_size=4k", "-F", "qcow2", "-b", "../one.qcow2", at("sub/two.qcow2"), "4M");
+    qemuImg(
+      "create",
+      "-q",
+      "-f",
+      "qcow2",
+      "-o",
+      "cluster_size=4k",
+      "-F",
+      "qcow2",
+      "-b",
+      "../one.qcow2",
+      at("sub/two.qcow2"),
+      "4M",
+    );
     qemuIo(at("sub/two.qcow2"), "qcow2", "write -P 3 0 5k", "write -z 3M 64k", "write -P 4 2M 1000k");
-    qemuImg("create", "-q", "-f", "qcow2", "-o", "extended_l2=on", "-F", "qcow2", "-b", "sub/two.qcow2", at("three.qcow2"), "7M");
+    qemuImg(
+      "create",
+      "-q",
+      "-f",
+      "qcow2",
+      "-o",
+      "extended_l2=on",
+      "-F",
+      "qcow2",
+      "-b",
+      "sub/two.qcow2",
+      at("three.qcow2"),
+      "7M",
+    );
     qemuIo(at("three.qcow2"), "qcow2", "write -P 5 10k 1k", "write -z 2M 4k", "write -P 6 6M 512");
     await expectSame(at("three.qcow2"), asRaw(at("three.qcow2"), at("after.raw")), seed);
 
@@ -140,8 +176,13 @@ describeWithPeers(["qemu-img", "qemu-io"], "the qcow2 reader, against images by 
       expect(end).toBe(reader.size);
       for (const range of map) {
         if (range.depth >= depth || !range.data) continue;
-        const covering = tiles.filter((tile) => tile.offset < range.start + range.length && tile.offset + tile.length > range.start);
-        expect(covering.every((tile) => tile.kind === "changed"), JSON.stringify(range)).toBe(true);
+        const covering = tiles.filter(
+          (tile) => tile.offset < range.start + range.length && tile.offset + tile.length > range.start,
+        );
+        expect(
+          covering.every((tile) => tile.kind === "changed"),
+          JSON.stringify(range),
+        ).toBe(true);
       }
     }
     await expect(async () => tilesOf(reader.tilesAbove("/elsewhere"))).rejects.toThrow(RangeError);
@@ -202,9 +243,26 @@ describeWithPeers(["qemu-img", "qemu-io"], "the qcow2 reader, against images by 
     using folder = temporaryFolder();
     const at = (name: string): string => join(folder.path, name);
     qemuImg("create", "-q", "-f", "qcow2", "-o", `data_file=${at("outside.raw")}`, at("outside.qcow2"), "1M");
-    expect(await refusal(at("outside.qcow2"))).toMatchObject({ code: "UNSUPPORTED", message: expect.stringMatching(/external data file.*qemu-nbd/) });
-    qemuImg("create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=abc", "-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", at("luks.qcow2"), "1M");
-    expect(await refusal(at("luks.qcow2"))).toMatchObject({ code: "UNSUPPORTED", message: expect.stringMatching(/encrypted \(LUKS\).*qemu-nbd/) });
+    expect(await refusal(at("outside.qcow2"))).toMatchObject({
+      code: "UNSUPPORTED",
+      message: expect.stringMatching(/external data file.*qemu-nbd/),
+    });
+    qemuImg(
+      "create",
+      "-q",
+      "-f",
+      "qcow2",
+      "--object",
+      "secret,id=s,data=abc",
+      "-o",
+      "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10",
+      at("luks.qcow2"),
+      "1M",
+    );
+    expect(await refusal(at("luks.qcow2"))).toMatchObject({
+      code: "UNSUPPORTED",
+      message: expect.stringMatching(/encrypted \(LUKS\).*qemu-nbd/),
+    });
     const patched = (name: string, patch: (bytes: Buffer) => void): string => {
       qemuImg("create", "-q", "-f", "qcow2", at(name), "1M");
       const bytes = fs.readFileSync(at(name));
@@ -213,7 +271,10 @@ describeWithPeers(["qemu-img", "qemu-io"], "the qcow2 reader, against images by 
       return at(name);
     };
     const corrupt = patched("corrupt.qcow2", (bytes) => bytes.writeUInt8(2, 79));
-    expect(await refusal(corrupt)).toMatchObject({ code: "CORRUPT", message: expect.stringContaining("qemu-img check -r all") });
+    expect(await refusal(corrupt)).toMatchObject({
+      code: "CORRUPT",
+      message: expect.stringContaining("qemu-img check -r all"),
+    });
     const future = patched("future.qcow2", (bytes) => {
       bytes.writeUInt8(0x80, 78);
       // qemu's table of names has room in its entries: call the first one by our bit.
@@ -221,7 +282,10 @@ describeWithPeers(["qemu-img", "qemu-io"], "the qcow2 reader, against images by 
       bytes.writeUInt8(15, table + 1);
       bytes.fill(0, table + 2, table + 48).write("time travel", table + 2);
     });
-    expect(await refusal(future)).toMatchObject({ code: "UNSUPPORTED", message: expect.stringContaining('"time travel" (bit 15)') });
+    expect(await refusal(future)).toMatchObject({
+      code: "UNSUPPORTED",
+      message: expect.stringContaining('"time travel" (bit 15)'),
+    });
     const aes = patched("aes.qcow2", (bytes) => bytes.writeUInt32BE(1, 32));
     expect((await refusal(aes)).message).toContain("AES");
     fs.writeFileSync(at("plain.raw"), Buffer.alloc(4096));
@@ -229,11 +293,17 @@ describeWithPeers(["qemu-img", "qemu-io"], "the qcow2 reader, against images by 
     expect(await refusal(at("missing.qcow2"))).toMatchObject({ code: "NOT_FOUND" });
     qemuImg("create", "-q", "-u", "-f", "qcow2", "-F", "qcow2", "-b", "b.qcow2", at("a.qcow2"), "1M");
     qemuImg("create", "-q", "-u", "-f", "qcow2", "-F", "qcow2", "-b", "a.qcow2", at("b.qcow2"), "1M");
-    expect(await refusal(at("a.qcow2"))).toMatchObject({ code: "CORRUPT", message: expect.stringContaining("comes back to") });
+    expect(await refusal(at("a.qcow2"))).toMatchObject({
+      code: "CORRUPT",
+      message: expect.stringContaining("comes back to"),
+    });
     qemuImg("create", "-q", "-u", "-f", "qcow2", "-F", "raw", "-b", "nbd://localhost/x", at("net.qcow2"), "1M");
     expect(await refusal(at("net.qcow2"))).toMatchObject({ code: "UNSUPPORTED" });
     qemuImg("create", "-q", "-u", "-f", "qcow2", "-F", "vmdk", "-b", "plain.raw", at("vmdk.qcow2"), "1M");
-    expect(await refusal(at("vmdk.qcow2"))).toMatchObject({ code: "UNSUPPORTED", message: expect.stringContaining('"vmdk"') });
+    expect(await refusal(at("vmdk.qcow2"))).toMatchObject({
+      code: "UNSUPPORTED",
+      message: expect.stringContaining('"vmdk"'),
+    });
   });
 
   it("does not follow a backing file of unstated format to a third one", async () => {
@@ -246,6 +316,9 @@ describeWithPeers(["qemu-img", "qemu-io"], "the qcow2 reader, against images by 
     // Take the format away: its extension becomes one that nobody knows.
     bytes.writeUInt32BE(0x12345678, bytes.indexOf(Buffer.from("e2792aca", "hex")));
     fs.writeFileSync(at("top.qcow2"), bytes);
-    expect(await refusal(at("top.qcow2"))).toMatchObject({ code: "UNSUPPORTED", message: expect.stringContaining("not stated") });
+    expect(await refusal(at("top.qcow2"))).toMatchObject({
+      code: "UNSUPPORTED",
+      message: expect.stringContaining("not stated"),
+    });
   });
 });

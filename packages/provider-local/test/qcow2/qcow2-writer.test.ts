@@ -75,7 +75,7 @@ describeWithPeers(["qemu-img", "qemu-io"], "the qcow2 writer, judged by qemu", (
         base.copy(model);
         fs.writeFileSync(at("base.raw"), base);
         if (format === "qcow2") qemuImg("convert", "-f", "raw", "-O", "qcow2", at("base.raw"), at("base.qcow2"));
-        let backing = { path: `base.${format}`, format: format as "raw" | "qcow2" };
+        let backing: { path: string; format: "raw" | "qcow2" } = { path: `base.${format}`, format };
         for (const name of ["one.qcow2", "two.qcow2"]) {
           await createQcow2({ path: at(name), size: model.byteLength, backing });
           await using writer = await openQcow2Writer(at(name), { run: name, compress });
@@ -102,7 +102,11 @@ describeWithPeers(["qemu-img", "qemu-io"], "the qcow2 writer, judged by qemu", (
       await writer.commit({ written: none() });
       expectClean(at(name));
     }
-    expect(qemuMap(at("over.qcow2")).find(({ start }) => start === MIB)).toMatchObject({ length: 2 * MIB, depth: 0, zero: true });
+    expect(qemuMap(at("over.qcow2")).find(({ start }) => start === MIB)).toMatchObject({
+      length: 2 * MIB,
+      depth: 0,
+      zero: true,
+    });
     expect(await checkQcow2(at("new.qcow2"))).toMatchObject({ allocated: 0 });
     expect(fs.statSync(at("over.qcow2")).blocks * 512).toBeLessThan(MIB);
   });
@@ -128,7 +132,10 @@ describeWithPeers(["qemu-img", "qemu-io"], "the qcow2 writer, judged by qemu", (
       fs.writeFileSync(at("first.raw"), model);
       qemuImg("convert", "-f", "raw", "-O", "qcow2", ...flags, "-o", options, at("first.raw"), at("disk.qcow2"));
       qemuIo(at("disk.qcow2"), "qcow2", "write -P 8 4M 300k", "write -z 1100k 10k", "write -P 1 5M 1k");
-      model.fill(8, 4 * MIB, 4 * MIB + 300 * KIB).fill(0, 1100 * KIB, 1110 * KIB).fill(1, 5 * MIB, 5 * MIB + KIB);
+      model
+        .fill(8, 4 * MIB, 4 * MIB + 300 * KIB)
+        .fill(0, 1100 * KIB, 1110 * KIB)
+        .fill(1, 5 * MIB, 5 * MIB + KIB);
       // Several runs: what one frees the next uses again.
       let size = 0;
       for (let run = 0; run < 4; run++) {
@@ -225,7 +232,11 @@ describeWithPeers(["qemu-img", "qemu-io"], "the qcow2 writer, judged by qemu", (
     const child = spawn("qemu-io", ["-f", "qcow2", image], { stdio: ["pipe", "pipe", "ignore"] });
     try {
       await new Promise((resolve) => child.stdout.once("data", resolve));
-      if (!fs.existsSync("/proc/locks") || !fs.readFileSync("/proc/locks", "utf8").includes(`:${fs.statSync(image).ino} `)) return;
+      if (
+        !fs.existsSync("/proc/locks") ||
+        !fs.readFileSync("/proc/locks", "utf8").includes(`:${fs.statSync(image).ino} `)
+      )
+        return;
       await expect(openQcow2Writer(image, { run: "one" })).rejects.toMatchObject({ code: "IN_USE" });
     } finally {
       child.kill("SIGKILL");
@@ -263,7 +274,8 @@ describeWithPeers(["qemu-img", "qemu-io"], "the qcow2 writer, judged by qemu", (
     const at = (name: string): string => join(folder.path, name);
     const size = 48 * MIB;
     const model = Buffer.alloc(size);
-    for (let block = 0; block < size; block += 8 * KIB) Buffer.from(randomBytes(4 * KIB, seed + block)).copy(model, block);
+    for (let block = 0; block < size; block += 8 * KIB)
+      Buffer.from(randomBytes(4 * KIB, seed + block)).copy(model, block);
     fs.writeFileSync(at("model"), model);
     qemuImg("convert", "-c", "-f", "raw", "-O", "qcow2", "-o", "compression_type=zstd", at("model"), at("qemu.qcow2"));
     await createQcow2({ path: at("ours.qcow2"), size, compression: "zstd" });

@@ -40,6 +40,8 @@ export function asRaw(image: string, to: string, format = "qcow2"): string {
 }
 
 /** qemu's own map: ascending ranges with whether they hold data, read as zeroes, and at which depth. */
-export function qemuMap(image: string): { start: number; length: number; depth: number; zero: boolean; data: boolean }[] {
+export function qemuMap(
+  image: string,
+): { start: number; length: number; depth: number; zero: boolean; data: boolean }[] {
   return JSON.parse(qemuImg("map", "-f", "qcow2", "--output=json", image)) as never;
 }
