@@ -1,3 +1,4 @@
+import type { StandardSchemaV1 } from "@standard-schema/spec";
 import { ProviderError } from "../provider/error.ts";
 import type { ProviderDefinition } from "../provider/definition.ts";
 import { isSecretName, redacted } from "./secrets.ts";
@@ -6,6 +7,20 @@ import { isSecretName, redacted } from "./secrets.ts";
 const listedIssues = 50;
 /** Configurations are shallow; what is deeper is a cycle or an attack. */
 const deepest = 64;
+
+/** One thing that is wrong with a provider's options. */
+export interface ConfigProblem {
+  /** Where, from the options on; empty for the whole. */
+  path: readonly PropertyKey[];
+  /** What; values of secret options never appear in it. */
+  message: string;
+}
+
+/** Everything a provider's own schema finds wrong with options; nothing where they are valid. */
+export async function configProblems(definition: ProviderDefinition, options: unknown): Promise<ConfigProblem[]> {
+  const result = await definition.config["~standard"].validate(options);
+  return result.issues === undefined ? [] : problemsOf(result.issues, options);
+}
 
 /**
  * Checks options against a provider's own schema and returns what the provider works with.
@@ -17,17 +32,23 @@ export async function validateConfig<Config>(
 ): Promise<Config> {
   const result = await definition.config["~standard"].validate(options);
   if (result.issues === undefined) return result.value;
-  const secrets = [...secretValues(options)];
-  const lines = result.issues.slice(0, listedIssues).map(({ path, message }) => {
-    const keys = (path ?? []).map((part) => (typeof part === "object" ? part.key : part));
-    return `  ${formatPath(keys)}: ${secrets.reduce((text, secret) => text.replaceAll(secret, redacted), message)}`;
-  });
+  const lines = problemsOf(result.issues.slice(0, listedIssues), options).map(
+    ({ path, message }) => `  ${formatPath(path)}: ${message}`,
+  );
   if (result.issues.length > listedIssues) lines.push(`  and ${result.issues.length - listedIssues} more`);
   throw new ProviderError(
     "CONFIG_INVALID",
     `options of provider "${definition.name}" are not valid:\n${lines.join("\n")}`,
     { provider: definition.name, operation: "validate options" },
   );
+}
+
+function problemsOf(issues: readonly StandardSchemaV1.Issue[], options: unknown): ConfigProblem[] {
+  const secrets = [...secretValues(options)];
+  return issues.map(({ path, message }) => ({
+    path: (path ?? []).map((part) => (typeof part === "object" ? part.key : part)),
+    message: secrets.reduce((text, secret) => text.replaceAll(secret, redacted), message),
+  }));
 }
 
 /** A path into nested options in words: `targets[0].host`; `(options)` for the whole. */
