@@ -74,9 +74,13 @@ export class BlockStream<Item extends WorkItem = WorkItem> implements AsyncItera
 
   /** Reads one piece into the block. A read that does not let go of the block takes it out of use. */
   async #read(item: Item, piece: ReadPiece, block: PooledBlock): Promise<void> {
-    const { offset, length } = piece;
-    const start = offset - item.offset;
-    const into = block.data.subarray(start, start + length);
+    const { offset } = piece;
+    const { blockSize, size } = this.#reader;
+    // Where the item ends inside one of the reader's blocks and its disk goes on, the rest of the block is read along:
+    // the buffer has room for it, as an item never crosses a multiple of its pool's length.
+    const end = Math.min(Math.ceil((offset + piece.length) / blockSize) * blockSize, Math.max(size, offset + piece.length));
+    const length = end - offset;
+    const into = new Uint8Array(block.data.buffer, block.data.byteOffset + offset - item.offset, length);
     const call: Call = { method: "read", side: "source", offset, length, attempt: 1, signal: this.#signal ?? NEVER };
     try {
       await this.#layer(call, ({ signal }) =>

@@ -96,11 +96,11 @@ async function* changed(ranges: AsyncIterable<Extent> | Iterable<Extent>): Async
 }
 
 /** A writer that reads back, as a reader. It does not close the writer. */
-export function readerOfWriter(writer: BlockWriter, size: number): BlockReader | undefined {
+export function readerOfWriter(writer: BlockWriter): BlockReader | undefined {
   const { read } = writer;
   if (read === undefined) return undefined;
   const reader: BlockReader = {
-    size,
+    size: writer.size,
     blockSize: writer.blockSize,
     read: (offset, into, options) => read.call(writer, offset, into, options),
     async [Symbol.asyncDispose]() {},

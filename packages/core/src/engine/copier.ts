@@ -189,6 +189,7 @@ export class Copier {
       result.digests[item.index] = digests;
     }
     const padded = this.#padded(item, data);
+    if (this.#options.passDigests && padded !== data) digests = await this.#digestsOfBlocks(padded, digests!, signal);
     for (const [start, end] of this.#wanted(item, digests, result)) {
       const stop = end === data.length ? padded.length : end;
       for (const span of spansOf(padded, start, stop, this.#unit())) {
@@ -209,6 +210,15 @@ export class Copier {
     const padded = new Uint8Array(data.buffer, data.byteOffset, length);
     padded.fill(0, data.length);
     return padded;
+  }
+
+  /** The manifest's digests are of the disk's bytes; the target is given that of the last block as it was filled up. */
+  async #digestsOfBlocks(padded: Uint8Array, digests: Uint8Array, signal: AbortSignal): Promise<Uint8Array> {
+    const { leaf, hash } = this.#options;
+    const last = digests.length / digestLength - 1;
+    const ofBlocks = digests.slice();
+    ofBlocks.set(await hash!(padded.subarray(last * leaf), leaf, signal), last * digestLength);
+    return ofBlocks;
   }
 
   /** The zero test's unit: never below what the writer can address, and whole leaves where digests go along. */
@@ -258,8 +268,7 @@ export class Copier {
     const data = bytes.subarray(span.start, span.end);
     const options: { -readonly [K in keyof WriteOptions]: WriteOptions[K] } = {};
     if (span.start === 0) options.headroom = HEADROOM;
-    // A digest is of the disk's bytes; it is not that of a block which was filled up.
-    if (passDigests && span.end <= item.length) {
+    if (passDigests) {
       const first = (span.start / leaf) * digestLength;
       options.digest = digests!.subarray(first, first + Math.ceil(length / leaf) * digestLength);
     }

@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { preferredAlgorithm } from "../manifest/digest.ts";
+import { digester, preferredAlgorithm } from "../manifest/digest.ts";
 import { openManifest, type Manifest } from "../manifest/manifest.ts";
 import { ProviderError } from "../provider/error.ts";
 import type { Extent } from "../provider/extents.ts";
@@ -12,13 +12,16 @@ import { stateKey } from "../state/state-key.ts";
 import type { Lease } from "../state/state-store.ts";
 import { publish } from "../telemetry/channels.ts";
 import type { DiskMeter } from "../telemetry/progress.ts";
+import { attemptLayer } from "./attempts.ts";
 import { compareDisk, readerOfWriter } from "./compare-disk.ts";
 import { copyDisk, type CopyCounts } from "./copy-disk.ts";
 import type { Fallback, Job, RunMode } from "./job.ts";
 import { keyOf, type DiskRecord, type DiskRun, type JobDocument } from "./job-state.ts";
 import { Knowledge } from "./knowledge.ts";
+import { ReopeningReader } from "./reopening-reader.ts";
 import type { Settings } from "./settings.ts";
 import { tilesOf } from "./tile-source.ts";
+import { zeroDigests } from "./work-plan.ts";
 
 export interface DiskRunOptions {
   job: Job;
@@ -286,16 +289,23 @@ export class DiskRunner {
     report.threads = Math.max(report.threads, counts.threads);
   }
 
+  /** What lies behind the disk's end, from its next block on, where bytes of another disk could show. */
+  #gap(writer: BlockWriter): Extent | undefined {
+    const { record } = this.#options;
+    const { size } = this.#state;
+    // The rest of the block in which the disk ends was filled with zeroes when that block was copied.
+    const offset = Math.ceil(size / writer.blockSize) * writer.blockSize;
+    const end = record === undefined ? writer.size : Math.min(writer.size, record.size);
+    return writer.blank === true || end <= offset ? undefined : { offset, length: end - offset };
+  }
+
   /** Clears what lies behind the disk's end, and makes the manifest final. */
   async #finish(knowledge: Knowledge): Promise<void> {
-    const { record, signal } = this.#options;
+    const { signal } = this.#options;
     const writer = this.#writer!;
-    const { size } = this.#state;
-    const dirtyEnd = record === undefined ? writer.size : Math.min(writer.size, record.size);
-    // The rest of the block in which the disk ends was filled with zeroes when that block was copied.
-    const from = Math.ceil(size / writer.blockSize) * writer.blockSize;
-    if (dirtyEnd > from && writer.blank !== true) {
-      await clearGap(writer, from, dirtyEnd, signal);
+    const gap = this.#gap(writer);
+    if (gap !== undefined) {
+      await clearGap(writer, gap, signal);
       await writer.flush({ signal });
     }
     const manifest = await knowledge.builder?.finish({ signal });
@@ -318,7 +328,7 @@ export class DiskRunner {
     const manifest = this.#manifest;
     if (settings.verify === "none" || manifest === undefined || state.verified === true) return;
     const writer = state.committed === undefined ? (await this.#live()).writer : undefined;
-    const through = writer === undefined ? undefined : readerOfWriter(writer, state.size);
+    const through = writer === undefined ? undefined : readerOfWriter(writer);
     if (moment === "before-commit" && through === undefined) return;
     const { read } = job.target;
     if (through === undefined && read === undefined) {
@@ -381,26 +391,50 @@ export class DiskRunner {
     if (state.committed !== undefined) return (this.#report.volume = state.committed);
     meter.setPhase("committing");
     const { writer, knowledge } = await this.#live();
-    const volume = await writer.commit({ written: this.#written(knowledge), signal });
+    const volume = await writer.commit({ written: this.#written(knowledge, writer), signal });
     await this.#change((disk) => (disk.committed = volume));
     this.#report.volume = volume;
 
     return volume;
   }
 
-  async *#written(knowledge: Knowledge): AsyncGenerator<WrittenExtent, void> {
+  async *#written(knowledge: Knowledge, writer: BlockWriter): AsyncGenerator<WrittenExtent, void> {
     const { leaf, size } = knowledge;
     for (const run of knowledge.written.runs()) {
       for (let first = run.leaf, count: number; first < run.leaf + run.count; first += count) {
         count = Math.min(WRITTEN_LEAVES, run.leaf + run.count - first);
-        // A last leaf that is short stands alone: its digest is not that of the block the target filled up.
         if (count > 1 && (first + count) * leaf > size) count--;
         const offset = first * leaf;
-        const extent: WrittenExtent = { offset, length: Math.min(size, offset + count * leaf) - offset };
-        if (this.#manifest !== undefined && extent.length === count * leaf) extent.digests = await this.#manifest.digests(first, count);
+        const end = Math.min(size, offset + count * leaf);
+        const filledUp = Math.min(Math.ceil(end / writer.blockSize) * writer.blockSize, writer.size);
+        const extent: WrittenExtent = { offset, length: filledUp - offset };
+        if (this.#manifest !== undefined) {
+          extent.digests =
+            filledUp > end
+              ? await this.#digestOfLastBlock({ offset, length: end - offset }, filledUp - offset)
+              : await this.#manifest.digests(first, count);
+        }
         yield extent;
       }
     }
+    const gap = this.#gap(writer);
+    if (gap !== undefined) yield* writtenZeroes(gap, this.#state);
+  }
+
+  /** The digest of the block in which the disk ends, as it was filled up with zeroes: the manifest has that of its bytes. */
+  async #digestOfLastBlock(extent: Extent, length: number): Promise<Uint8Array> {
+    const { signal } = this.#options;
+    const block = new Uint8Array(length);
+    const reader = new ReopeningReader(await this.#openReader({ signal }), this.#openReader);
+    try {
+      await attemptLayer(this.#options.settings.attempts)(
+        { method: "read", side: "source", ...extent, attempt: 1, signal },
+        (call) => reader.read(extent.offset, block.subarray(0, extent.length), { signal: call.signal }),
+      );
+    } finally {
+      await reader[Symbol.asyncDispose]();
+    }
+    return digester(this.#manifest!.algorithm)(block);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -417,12 +451,23 @@ function journalAlgorithm(digest: DigestAlgorithm | "none"): DigestAlgorithm {
   return digest === "none" ? preferredAlgorithm() : digest;
 }
 
-/** Makes [from, to) of a volume zero: bytes of another disk must not show behind this one's end. */
-async function clearGap(writer: BlockWriter, from: number, to: number, signal: AbortSignal): Promise<void> {
-  if (writer.zero !== undefined) return writer.zero(from, to - from, { signal });
-  const zeroes = new Uint8Array(GAP_WRITE);
-  for (let offset = from; offset < to; offset += GAP_WRITE) {
-    await writer.write(offset, zeroes.subarray(0, Math.min(GAP_WRITE, to - offset)), { signal });
+/** Makes a range of a volume zero. */
+async function clearGap(writer: BlockWriter, gap: Extent, signal: AbortSignal): Promise<void> {
+  const { offset, length } = gap;
+  if (writer.zero !== undefined) return writer.zero(offset, length, { signal });
+  const step = Math.max(GAP_WRITE, writer.blockSize);
+  const zeroes = new Uint8Array(step);
+  for (let done = 0; done < length; done += step) {
+    await writer.write(offset + done, zeroes.subarray(0, Math.min(step, length - done)), { signal });
   }
 }
 
+/** A cleared range as it is told to a target, with the digests of zero blocks where digests are kept. */
+function* writtenZeroes(gap: Extent, { leaf, digest }: Pick<DiskRun, "leaf" | "digest">): Generator<WrittenExtent> {
+  const step = WRITTEN_LEAVES * leaf;
+  for (let done = 0; done < gap.length; done += step) {
+    const extent: WrittenExtent = { offset: gap.offset + done, length: Math.min(step, gap.length - done) };
+    if (digest !== "none") extent.digests = zeroDigests(digest, { leaf, size: extent.length }, 0, Math.ceil(extent.length / leaf));
+    yield extent;
+  }
+}

@@ -12,6 +12,7 @@ export class ReopeningReader implements BlockReader {
   readonly #first: BlockReader;
   #live: Promise<BlockReader> | undefined;
   #closed = false;
+  readonly #retired = new WeakSet<BlockReader>();
   /** How often a reader had to be opened again. */
   reopened = 0;
   readonly digests?: NonNullable<BlockReader["digests"]>;
@@ -53,19 +54,17 @@ export class ReopeningReader implements BlockReader {
     } catch (error) {
       const timedOut = signal?.aborted === true && isProviderError(signal.reason);
       const died = isProviderError(error) && error.code === "UNAVAILABLE";
-      if (!timedOut && !died) throw error;
+      // A call that shared the reader with one that died fails because the reader was closed under it.
+      const shared = this.#retired.has(reader) && signal?.aborted !== true;
+      if (!timedOut && !died && !shared) throw error;
       this.#retire(reader);
-      if (!died || error.retryable) throw error;
-      throw new ProviderError("UNAVAILABLE", error.message, {
-        provider: error.provider,
-        operation: error.operation,
-        retryable: true,
-        cause: error,
-      });
+      if (timedOut || (died && error.retryable)) throw error;
+      throw new ProviderError("UNAVAILABLE", (error as Error).message, { operation: "read", retryable: true, cause: error });
     }
   }
 
   #retire(dead: BlockReader): void {
+    this.#retired.add(dead);
     const live = this.#live;
     if (live === undefined) return;
     void live.then(

@@ -348,9 +348,18 @@ export class Replication implements AsyncDisposable {
     if (record !== undefined && mode !== "full") {
       return { leaf: record.leaf, digest: record.manifest?.algorithm ?? "none", generation };
     }
+    if (demanded !== undefined && readerBlock > blockSize) {
+      throw new ProviderError(
+        "UNSUPPORTED",
+        `Disk ${snapshot.disk} is read in blocks of ${readerBlock} bytes and volume ${volume.id} wants digests of blocks ` +
+          `of ${blockSize}: this pair does not fit together.`,
+        { operation: "open" },
+      );
+    }
     const smallest = leaf === undefined ? chooseLeaf(snapshot.size) : leaf;
     return {
-      leaf: Math.max(smallest, readerBlock, blockSize),
+      // A target that is told digests is told those of its own blocks.
+      leaf: Math.max(demanded === undefined ? smallest : 0, readerBlock, blockSize),
       digest: demanded ?? digest ?? preferredAlgorithm(),
       generation,
     };

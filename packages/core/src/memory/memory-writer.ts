@@ -21,8 +21,9 @@ export interface MemoryWriterOptions {
   digest?: "sha256" | undefined;
   /**
    * How strictly a commit compares `written`: `exact` demands all that was written and nothing more (zeroed ranges may
-   * be named or not), `within` only nothing more, `covers` only all of it; each demands that all was flushed. `unchecked`
-   * commits whatever is there, as a platform would that looks at nothing. Default `exact`.
+   * be named or not), `within` only nothing more, `covers` only all of it; each demands that all was flushed.
+   * `unchecked` commits whatever is there, as a platform would that looks at nothing. Default: what the contract says, `exact`
+   * with `digest` and `covers` without, as leaves may be wider than what was written in them.
    */
   written?: "exact" | "within" | "covers" | "unchecked" | undefined;
 }
@@ -182,7 +183,7 @@ export function openMemoryWriter(parts: WriterParts): BlockWriter {
       return pass("commit", { signal }, () => {
         alive("commit");
         if (run.committed !== undefined) return parts.published();
-        const strictness = options.written ?? "exact";
+        const strictness = options.written ?? (options.digest === undefined ? "covers" : "exact");
         if (strictness !== "unchecked" && (guard.underWay > 0 || run.disk.hasPending)) {
           throw memoryError(
             "UNEXPECTED",

@@ -16,7 +16,10 @@ export type TileKind = "changed" | "zero" | "unchanged";
  */
 export interface Tile extends Extent {
   kind: TileKind;
-  /** Opaque to core; given back to `BlockReader.read` for reads inside this tile (EBS: the block's token). */
+  /**
+   * Opaque to core; given back to `BlockReader.read` for reads inside this tile (EBS: the block's token). A tile with a
+   * hint lies on the reader's blocks.
+   */
   hint?: unknown;
 }
 

@@ -68,7 +68,10 @@ export interface BlockWriter extends Geometry {
    * reopening needs; other writes may be under way. Never retried: after a reconnect it rejects, and core writes the group again.
    */
   flush(wait?: Wait): Promise<void>;
-  /** Makes the run's result a volume. Idempotent per run. `written`: what this generation wrote, ascending. */
+  /**
+   * Makes the run's result a volume. Idempotent per run. `written`: ascending, every leaf in which this generation wrote
+   * something; where the writer asked for digests, exactly the blocks it was given, with them.
+   */
   commit(request: { written: AsyncIterable<WrittenExtent> } & Wait): Promise<Volume>;
   /** Discards what this run wrote and has not committed, where the platform can; else leaves it for the next run. */
   abandon(wait?: Wait): Promise<void>;
