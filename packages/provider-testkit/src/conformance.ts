@@ -2,7 +2,8 @@ import { type DefinitionWorld, definitionClauses } from "./definition-clauses.ts
 import type { ConformanceHarness } from "./harness.ts";
 import { type Clause, ConformanceError, describeError, Judge } from "./judge.ts";
 import { launchClauses } from "./launch-clauses.ts";
-import { readerClauses, sourceClauses } from "./source-clauses.ts";
+import { readerClauses } from "./reader-clauses.ts";
+import { sourceClauses } from "./source-clauses.ts";
 import { SourceWorld } from "./source-world.ts";
 import { targetClauses } from "./target-clauses.ts";
 import { TargetWorld } from "./target-world.ts";

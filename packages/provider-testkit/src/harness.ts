@@ -26,7 +26,7 @@ export interface SecondDisk {
 export interface SourceHarness {
   /** Makes a new connection; another one each time, as after a restart. The suite disposes it. */
   open(): Promise<SourceConnector>;
-  /** Id of a machine with a disk that the suite may fill: at least 2 MiB, better with a size that is no round number. */
+  /** Id of a machine with a disk that the suite may fill: at least 2 MiB, better no multiple of the reader's block. */
   machine: string;
   /** Key of that disk. */
   disk: string;

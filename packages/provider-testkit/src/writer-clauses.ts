@@ -1,6 +1,7 @@
 import type { LaneWriter } from "@diskferry/core/provider";
 import type { Clause } from "./judge.ts";
-import { freshKey, isPlainJson, pattern } from "./judge.ts";
+import { isProviderError } from "@diskferry/core/provider";
+import { describeError, freshKey, isPlainJson, pattern } from "./judge.ts";
 import type { TargetWorld } from "./target-world.ts";
 
 /** What the contract demands of a BlockWriter. */
@@ -370,6 +371,29 @@ export const writerClauses: readonly Clause<TargetWorld>[] = [
       await writing.write(0, pattern(writing.unit, 911));
       await harness.crash();
       await judge.rejects("a flush after a crash", writing.flush(), "UNAVAILABLE", "FENCED", "NOT_FOUND");
+    },
+  },
+  {
+    id: "writer.write.lost-session",
+    clause:
+      "After a crash `write` works again, or rejects with UNAVAILABLE and `retryable: false` so that the run is opened anew.",
+    run: async (world) => {
+      const { judge, harness } = world;
+      if (harness.crash === undefined) return judge.skip("absent: harness.target.crash");
+      const { writer, unit } = await world.open(await world.volume());
+      await harness.crash();
+      let error: unknown;
+      for (let attempt = 0; attempt < 8; attempt++) {
+        error = await writer.write(0, pattern(unit, 915)).then(
+          () => undefined,
+          (failure: unknown) => failure ?? "nothing",
+        );
+        if (error === undefined) return;
+        if (!isProviderError(error) || !error.retryable) break;
+        await new Promise((resolve) => setTimeout(resolve, 50));
+      }
+      const lost = isProviderError(error) && !error.retryable && ["UNAVAILABLE", "FENCED"].includes(error.code);
+      judge.demand(lost, `a write that rejects with ${describeError(error)} again and again`);
     },
   },
   {

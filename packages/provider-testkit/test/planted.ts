@@ -1010,6 +1010,14 @@ const ofWriter: Planted[] = [
     plant: writer(({ flush }) => ({ flush: (wait) => flush(wait).catch(() => undefined) })),
   },
   {
+    what: "calls a session that is gone worth another try",
+    clause: "writer.write.lost-session",
+    plant: writer(({ write }) => ({
+      write: (offset, data, options) =>
+        write(offset, data, options).catch(() => Promise.reject(new ProviderError("UNAVAILABLE", "try again"))),
+    })),
+  },
+  {
     what: "discards the run when it is disposed",
     clause: "writer.dispose.keeps",
     options: versioned,
