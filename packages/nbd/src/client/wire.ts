@@ -1,7 +1,7 @@
 import { connect as connectPlain } from "node:net";
 import type { Socket } from "node:net";
 import { connect as connectTls } from "node:tls";
-import type { TLSSocket } from "node:tls";
+import type { ConnectionOptions, TLSSocket } from "node:tls";
 import { ProviderError } from "@diskferry/core/provider";
 import { clientTlsOptions, matchesPin } from "../tls.ts";
 import type { NbdTlsOptions } from "../tls.ts";
@@ -146,7 +146,7 @@ export class Wire {
     }
     const plain = this.#socket;
     const settings = clientTlsOptions(options, host);
-    const socket: TLSSocket = connectTls({ ...settings, socket: plain });
+    const socket = this.#wrap({ ...settings, socket: plain });
     this.#encrypted = true;
     this.#offered = undefined;
     this.#socket = socket;
@@ -199,6 +199,19 @@ export class Wire {
     socket.on("close", () => over(this.#failure?.error ?? closed()));
     promise.catch(() => undefined);
     return promise;
+  }
+
+  #wrap(settings: ConnectionOptions): TLSSocket {
+    try {
+      return connectTls(settings);
+    } catch (cause) {
+      const code = cause instanceof Error ? codeOf(cause) : "unknown";
+      const what = "a certificate, key or authority is not PEM that OpenSSL can use, or they do not belong together";
+      throw new ProviderError("CONFIG_INVALID", `${this.subject}: TLS: ${what} (${code})`, {
+        operation: "nbd connect",
+        cause,
+      });
+    }
   }
 
   /**

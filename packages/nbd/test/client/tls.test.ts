@@ -109,6 +109,8 @@ describeWithPeers(["openssl", "nbdkit", "qemu-nbd"], "TLS", () => {
           [{ pin: "00".repeat(32) }, "AUTH"],
           [{ pin: "short" }, "CONFIG_INVALID"],
           [{ ca, serverName: "disks.example", cert: await pem("client-cert.pem") }, "CONFIG_INVALID"],
+          [{ ca, serverName: "disks.example", cert: await pem("client-cert.pem"), key: await pem("server-key.pem") }, "CONFIG_INVALID"],
+          [{ ca: "no certificate", serverName: "disks.example", cert: "no", key: "none" }, "CONFIG_INVALID"],
         ];
         for (const [tls, code] of attempts) {
           const rejection = await rejectionOf(connectNbd(server.uri, { tls }));
