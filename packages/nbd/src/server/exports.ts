@@ -3,10 +3,10 @@ import { ProviderError, isProviderError } from "@diskferry/core/provider";
 import { checkExport, type NbdExport } from "./backend.ts";
 
 /** Finds the export of a name; undefined: there is none. Called once per handshake that asks for the name. */
-export type FindExport = (name: string) => NbdExport | undefined | Promise<NbdExport | undefined>;
+export type FindNbdExport = (name: string) => NbdExport | undefined | Promise<NbdExport | undefined>;
 
 /** Exports by name. The name that a client gets when it gives none is "". */
-export type NbdExports = Readonly<Record<string, NbdExport>> | ReadonlyMap<string, NbdExport> | FindExport;
+export type NbdExports = Readonly<Record<string, NbdExport>> | ReadonlyMap<string, NbdExport> | FindNbdExport;
 
 /** Who wants to open an export. */
 export interface NbdConnectionRequest {
@@ -23,7 +23,7 @@ export interface NbdConnectionRequest {
 }
 
 /** Throws, or rejects, to refuse. The message of a ProviderError is shown to the client, of any other error not. */
-export type Authorize = (request: NbdConnectionRequest) => void | Promise<void>;
+export type NbdAuthorize = (request: NbdConnectionRequest) => void | Promise<void>;
 
 /** A refusal in the handshake: the reason is sent to the client. */
 export class Refusal extends Error {
@@ -47,11 +47,11 @@ export interface FoundExport {
 /** Knows the exports of a server, who may open them, and which epochs are over. */
 export class ExportDirectory {
   readonly #exports: NbdExports;
-  readonly #authorize: Authorize | undefined;
+  readonly #authorize: NbdAuthorize | undefined;
   readonly #usesEpochs: boolean;
   readonly #fences: Map<string, number>;
 
-  constructor(options: { exports: NbdExports; authorize?: Authorize | undefined; epochs?: NbdEpochs | undefined }) {
+  constructor(options: { exports: NbdExports; authorize?: NbdAuthorize | undefined; epochs?: NbdEpochs | undefined }) {
     this.#exports = options.exports;
     this.#authorize = options.authorize;
     this.#usesEpochs = options.epochs !== undefined && options.epochs !== false;

@@ -5,7 +5,7 @@ import { BlockPool } from "./block-pool.ts";
 import { Connection } from "./connection.ts";
 import {
   ExportDirectory,
-  type Authorize,
+  type NbdAuthorize,
   type NbdConnectionRequest,
   type NbdEpochs,
   type NbdExports,
@@ -40,7 +40,7 @@ export interface NbdServerOptions {
   /** Given: TLS is required. Absent: there is none. */
   readonly tls?: NbdServerTls;
   /** Who may open what. Absent: everyone may open every export. */
-  readonly authorize?: Authorize;
+  readonly authorize?: NbdAuthorize;
   /**
    * Whether a name may end in an epoch: `disk@7` opens `disk` for epoch 7. Needed for `fence`. To bind an epoch to a
    * client certificate, `authorize` is given both. Default false: names are taken as they are.
