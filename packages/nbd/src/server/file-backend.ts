@@ -127,7 +127,11 @@ async function openFile(path: string, readOnly: boolean): Promise<number> {
     const options = { operation: "nbd file backend", cause: error };
     if (code === "ENOENT") throw new ProviderError("NOT_FOUND", `${path} does not exist`, options);
     if (code === "EACCES" || code === "EPERM" || code === "EROFS") {
-      throw new ProviderError("DENIED", `not allowed to open ${path} (${code}); read-only may help`, options);
+      throw new ProviderError(
+        "DENIED",
+        `not allowed to open ${path}${readOnly ? "" : " for writing"}: ${code}`,
+        options,
+      );
     }
     throw new ProviderError("CONFIG_INVALID", `${path} cannot be opened: ${message}`, options);
   }
