@@ -97,24 +97,28 @@ describe("a chain of qcow2 recovery points", () => {
     it(`survives a power loss at any moment of a removal, which can be done again: ${JSON.stringify(options)}`, async () => {
       let died = 0;
       for (const index of [0, 1, 2]) {
-        for (let changes = 1; ; changes += 1 + Math.floor(changes / 12)) {
-          const context = `seed ${seed}, removal of ${index}, death at change ${changes}`;
-          const files = new LossyFiles();
-          const points = await makeChain(files, "/points", seed, options);
-          const others = points.filter((_, other) => other !== index);
-          files.changesLeft = changes;
-          const outcome = await removeFromChain(points[index]!.path, { files }).then(
-            () => "done",
-            () => "died",
-          );
-          files.changesLeft = Infinity;
-          files.lose(randomFrom(seed + changes));
-          // Points below stay as they were; those above read the same whatever happened.
-          await expectReads(files, others, context);
-          if (outcome === "done") break;
-          died++;
-          if (files.has(points[index]!.path)) await removeFromChain(points[index]!.path, { files });
-          await expectReads(files, others, `${context}, done again`);
+        const whole = new LossyFiles();
+        const path = (await makeChain(whole, "/points", seed, options))[index]!.path;
+        whole.changesLeft = 1_000_000;
+        await removeFromChain(path, { files: whole });
+        const total = 1_000_000 - whole.changesLeft;
+        // Here and there while data moves; every step, and several losses, where names change hands.
+        for (let changes = 0; changes < total; changes += changes < total - 8 ? Math.min(25, total - 8 - changes) : 1) {
+          for (let loss = 0; loss < (changes < total - 8 ? 1 : 4); loss++) {
+            const context = `seed ${seed}, removal of ${index}, death at change ${changes} of ${total}, loss ${loss}`;
+            const files = new LossyFiles();
+            const points = await makeChain(files, "/points", seed, options);
+            const others = points.filter((_, other) => other !== index);
+            files.changesLeft = changes;
+            await expect(removeFromChain(path, { files })).rejects.toThrow("died");
+            files.changesLeft = Infinity;
+            files.lose(randomFrom(seed + changes * 7 + loss));
+            // Points below stay as they were; those above read the same whatever happened.
+            await expectReads(files, others, context);
+            died++;
+            if (files.has(path)) await removeFromChain(path, { files });
+            await expectReads(files, others, `${context}, done again`);
+          }
         }
       }
       expect(died).toBeGreaterThan(30);
