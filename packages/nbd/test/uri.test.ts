@@ -87,7 +87,10 @@ describe("an NBD URI", () => {
   });
 
   it("made of anything gives an address or a ProviderError", () => {
-    const text = fc.oneof(fc.string({ unit: "binary" }), fc.webUrl({ validSchemes: ["nbd", "nbds", "nbd+unix"], withQueryParameters: true }));
+    const text = fc.oneof(
+      fc.string({ unit: "binary" }),
+      fc.webUrl({ validSchemes: ["nbd", "nbds", "nbd+unix"], withQueryParameters: true }),
+    );
     fc.assert(
       fc.property(text, (uri) => {
         try {

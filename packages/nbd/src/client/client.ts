@@ -179,14 +179,19 @@ export class SpreadClient implements NbdClient {
       throw new RangeError("slack: into is not followed by 32 bytes of its buffer");
     }
     const flags = options.dontFragment === true && this.flags.canDf ? commandFlag.doNotFragment : 0;
-    await this.#inPieces(length, this.maximumPayload, (from, to) => ({
-      command: command.read,
-      flags,
-      offset: offset + from,
-      length: to - from,
-      into: from === 0 && to === length ? into : into.subarray(from, to),
-      slack: options.slack === true && to === length,
-    }), options);
+    await this.#inPieces(
+      length,
+      this.maximumPayload,
+      (from, to) => ({
+        command: command.read,
+        flags,
+        offset: offset + from,
+        length: to - from,
+        into: from === 0 && to === length ? into : into.subarray(from, to),
+        slack: options.slack === true && to === length,
+      }),
+      options,
+    );
   }
 
   async write(offset: number, data: Uint8Array, options: NbdWriteOptions = {}): Promise<void> {
@@ -197,14 +202,19 @@ export class SpreadClient implements NbdClient {
       throw new RangeError("headroom: data is not preceded by 32 bytes of its buffer");
     }
     const flags = this.#fua(options.fua);
-    await this.#inPieces(length, this.maximumPayload, (from, to) => ({
-      command: command.write,
-      flags,
-      offset: offset + from,
-      length: to - from,
-      data: from === 0 && to === length ? data : data.subarray(from, to),
-      headroom: options.headroom === true && from === 0,
-    }), options);
+    await this.#inPieces(
+      length,
+      this.maximumPayload,
+      (from, to) => ({
+        command: command.write,
+        flags,
+        offset: offset + from,
+        length: to - from,
+        data: from === 0 && to === length ? data : data.subarray(from, to),
+        headroom: options.headroom === true && from === 0,
+      }),
+      options,
+    );
     if (options.fua === true && flags === 0) await this.flush(options);
   }
 
@@ -252,7 +262,7 @@ export class SpreadClient implements NbdClient {
     const extended = this.replies === "extended";
     const end = offset + length;
     let pending: NbdExtent | undefined;
-    for (let at = offset; at < end; ) {
+    for (let at = offset; at < end;) {
       const asked = this.#statusRequest(at, extended ? end - at : Math.min(end - at, maximumStatus), contexts);
       const request = await this.#ask(asked, options);
       const before = at;
@@ -297,9 +307,13 @@ export class SpreadClient implements NbdClient {
     const missing = wanted.filter((name) => !this.metaContexts.includes(name));
     if (chosen.length === 0 || missing.length > 0) {
       const which = missing.length === 0 ? "any metadata context" : missing.join(", ");
-      throw new ProviderError("UNSUPPORTED", `${this.uri}: the server did not grant ${which}; connect with metaContexts`, {
-        operation: "nbd block status",
-      });
+      throw new ProviderError(
+        "UNSUPPORTED",
+        `${this.uri}: the server did not grant ${which}; connect with metaContexts`,
+        {
+          operation: "nbd block status",
+        },
+      );
     }
     return chosen;
   }

@@ -7,7 +7,8 @@ import type { NbdAddress } from "../uri.ts";
 import { SpreadClient } from "./client.ts";
 import type { NbdClient } from "./client.ts";
 import { unavailable } from "./errors.ts";
-import { Handshake, HandshakeIntake } from "./handshake.ts";
+import { HandshakeIntake } from "./handshake-intake.ts";
+import { Handshake } from "./handshake.ts";
 import type { NbdListedExport, ReplyStyle } from "./handshake.ts";
 import { Session } from "./session.ts";
 import { Wire } from "./wire.ts";
@@ -79,7 +80,10 @@ export async function connectNbd(where: string | NbdAddress, options: NbdConnect
  * What a server lists. Names that it hides may still exist.
  * @throws ProviderError as `connectNbd`; DENIED where the server does not list
  */
-export async function listNbdExports(where: string | NbdAddress, options: NbdReachOptions = {}): Promise<NbdListedExport[]> {
+export async function listNbdExports(
+  where: string | NbdAddress,
+  options: NbdReachOptions = {},
+): Promise<NbdListedExport[]> {
   return await reached(await reachOf(where, options), options, async (handshake, wire) => {
     const exports = await handshake.list();
     handshake.abort();

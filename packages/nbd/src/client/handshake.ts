@@ -17,7 +17,9 @@ import {
 } from "../protocol.ts";
 import type { NbdTlsOptions } from "../tls.ts";
 import { printable, unavailable } from "./errors.ts";
-import type { Intake, Wire } from "./wire.ts";
+import { defaultBlockSize, Infos } from "./export-info.ts";
+import type { HandshakeIntake } from "./handshake-intake.ts";
+import type { Wire } from "./wire.ts";
 
 /** How replies look once transmission began. */
 export type ReplyStyle = "simple" | "structured" | "extended";
@@ -58,60 +60,9 @@ export interface NbdListedExport {
 
 /** An option reply is at most two strings and a few numbers; what claims to be longer is refused unread. */
 const maximumOptionReply = 3 * maximumStringLength;
-/** What holds where the server tells no block sizes ("Size constraints" in the protocol). */
-const defaultBlockSize = { minimum: 1, preferred: 4096, maximum: defaultMaximumPayload };
 /** How many bytes of replies one option may bring, so that an endless list ends. */
 const maximumListing = 16 * 1024 * 1024;
 const operation = "nbd connect";
-
-/** Takes exact numbers of bytes, one wait at a time: what a handshake needs. */
-export class HandshakeIntake implements Intake {
-  #need: { count: number; resolve: (bytes: Buffer) => void; reject: (error: unknown) => void } | undefined;
-  #over: { error: unknown } | undefined;
-
-  get wanted(): number {
-    return this.#need?.count ?? 0;
-  }
-
-  get window(): number {
-    return Math.max(this.wanted, 4096);
-  }
-
-  take(scratch: Buffer, start: number, end: number): number {
-    const need = this.#need;
-    if (need === undefined || end - start < need.count) return 0;
-    this.#need = undefined;
-    need.resolve(Buffer.from(scratch.subarray(start, start + need.count)));
-    return need.count;
-  }
-
-  place(): undefined {
-    return undefined;
-  }
-
-  placed(): number {
-    return 0;
-  }
-
-  ended(error: unknown): void {
-    this.#over = { error };
-    this.#need?.reject(error);
-    this.#need = undefined;
-  }
-
-  /** The next `count` bytes; rejects when the wire dies. */
-  next(wire: Wire, count: number): Promise<Buffer> {
-    if (count === 0) return Promise.resolve(Buffer.alloc(0));
-    return new Promise((resolve, reject) => {
-      if (this.#over !== undefined) {
-        reject(this.#over.error);
-        return;
-      }
-      this.#need = { count, resolve, reject };
-      wire.poke();
-    });
-  }
-}
 
 interface OptionReply {
   type: number;
@@ -366,43 +317,6 @@ export class Handshake {
   #refuse(code: ProviderErrorCode, why: string): ProviderError {
     return new ProviderError(code, `${this.#wire.subject}: ${why}`, { operation });
   }
-}
-
-/** Collects the info replies to GO. Unknown kinds are ignored, as the protocol demands. */
-class Infos {
-  export: { size: number; flags: number } | undefined;
-  blockSize: { minimum: number; preferred: number; maximum: number } | undefined;
-  description: string | undefined;
-
-  add(data: Buffer, refuse: (why: string) => ProviderError): void {
-    if (data.byteLength < 2) throw refuse("a malformed info reply");
-    const type = data.readUInt16BE(0);
-    if (type === infoType.export) {
-      this.addExport(data.subarray(2), refuse);
-    } else if (type === infoType.blockSize) {
-      if (data.byteLength !== 14) throw refuse("a malformed block size info");
-      const [minimum, preferred, maximum] = [data.readUInt32BE(2), data.readUInt32BE(6), data.readUInt32BE(10)];
-      const sound = isPowerOfTwo(minimum) && minimum <= 65536 && isPowerOfTwo(preferred);
-      if (!sound || preferred < minimum || maximum < minimum) {
-        throw refuse(`impossible block sizes: minimum ${minimum}, preferred ${preferred}, maximum ${maximum}`);
-      }
-      this.blockSize = { minimum, preferred, maximum };
-    } else if (type === infoType.description) {
-      this.description = printable(data.subarray(2));
-    }
-  }
-
-  addExport(data: Buffer, refuse: (why: string) => ProviderError): void {
-    if (data.byteLength !== 10) throw refuse("a malformed export info");
-    const high = data.readUInt32BE(0);
-    // Offsets are numbers, exact up to 2^53.
-    if (high >= 0x20_0000) throw refuse("the export claims to be larger than 8 PiB");
-    this.export = { size: high * 0x1_0000_0000 + data.readUInt32BE(4), flags: data.readUInt16BE(8) };
-  }
-}
-
-function isPowerOfTwo(value: number): boolean {
-  return value > 0 && Number.isInteger(Math.log2(value));
 }
 
 function same(left: readonly [number, number], right: readonly [number, number]): boolean {

@@ -178,7 +178,12 @@ export class Replies implements Intake {
         throw new ProtocolViolation("a reply names another offset than its request");
       }
       if (scratch.readUInt32BE(start + 24) !== 0) throw new ProtocolViolation("a reply claims 4 GiB or more");
-      this.#reply(request, scratch.readUInt16BE(start + 4), scratch.readUInt16BE(start + 6), scratch.readUInt32BE(start + 28));
+      this.#reply(
+        request,
+        scratch.readUInt16BE(start + 4),
+        scratch.readUInt16BE(start + 6),
+        scratch.readUInt32BE(start + 28),
+      );
       return extendedReplyHeaderLength;
     }
     if (magic === simpleReplyMagic) {
@@ -193,7 +198,12 @@ export class Replies implements Intake {
       return 0;
     }
     const request = this.#find(scratch, start + 8);
-    this.#reply(request, scratch.readUInt16BE(start + 4), scratch.readUInt16BE(start + 6), scratch.readUInt32BE(start + 16));
+    this.#reply(
+      request,
+      scratch.readUInt16BE(start + 4),
+      scratch.readUInt16BE(start + 6),
+      scratch.readUInt32BE(start + 16),
+    );
     return structuredReplyHeaderLength;
   }
 
@@ -212,7 +222,8 @@ export class Replies implements Intake {
       this.#finish();
       return;
     }
-    if (request.asked.command === command.blockStatus) throw new ProtocolViolation("a simple reply to a status request");
+    if (request.asked.command === command.blockStatus)
+      throw new ProtocolViolation("a simple reply to a status request");
     if (request.asked.command !== command.read) {
       this.#finish();
       return;
@@ -320,8 +331,7 @@ export class Replies implements Intake {
     }
     const text = printable(payload.subarray(6, 6 + textLength));
     const at = 6 + textLength;
-    const offset =
-      fixed === 14 ? payload.readUInt32BE(at) * 0x1_0000_0000 + payload.readUInt32BE(at + 4) : undefined;
+    const offset = fixed === 14 ? payload.readUInt32BE(at) * 0x1_0000_0000 + payload.readUInt32BE(at + 4) : undefined;
     this.#listener.failed(request, new NbdServerError(number, text, offset));
     this.#left = 0;
     this.#finish();

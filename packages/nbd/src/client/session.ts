@@ -1,4 +1,4 @@
-import { ProviderError } from "@diskferry/core/provider";
+import type { ProviderError } from "@diskferry/core/provider";
 import { command as commands, errorNumber } from "../protocol.ts";
 import { answeredError, unavailable } from "./errors.ts";
 import type { NbdServerError } from "./errors.ts";
@@ -21,7 +21,10 @@ const straightLength = 16 * 1024;
 const closeGraceMs = 2_000;
 const drainGraceMs = 5_000;
 const commandNames = new Map<number, string>(
-  Object.entries(commands).map(([name, value]) => [value, name.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`)]),
+  Object.entries(commands).map(([name, value]) => [
+    value,
+    name.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`),
+  ]),
 );
 
 /**
@@ -91,7 +94,13 @@ export class Session implements ReplyListener {
         reject(unavailable(`${this.#what(asked)}: the session was closed`, this.#operation(asked)));
         return;
       }
-      const request: Request = new Request(asked, wait.timeoutMs ?? this.#timeoutMs, signal, () => resolve(request), reject);
+      const request: Request = new Request(
+        asked,
+        wait.timeoutMs ?? this.#timeoutMs,
+        signal,
+        () => resolve(request),
+        reject,
+      );
       request.watch((reason) => this.#abandon(request, reason));
       if (this.#free.length > 0) this.#start(request);
       else this.#waiting.push(request);
@@ -207,7 +216,8 @@ export class Session implements ReplyListener {
     if (this.#failure !== undefined) return;
     for (const request of batch) {
       request.sending = false;
-      if (request.abandoned !== undefined && !this.#ownedByKernel(request)) request.settle({ error: request.abandoned.reason });
+      if (request.abandoned !== undefined && !this.#ownedByKernel(request))
+        request.settle({ error: request.abandoned.reason });
       this.#settle(request);
     }
     this.#pump();

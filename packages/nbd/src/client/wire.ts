@@ -269,7 +269,7 @@ export class Wire {
   }
 
   #feed(bytes: Uint8Array): void {
-    for (let at = 0; at < bytes.byteLength && this.#failure === undefined; ) {
+    for (let at = 0; at < bytes.byteLength && this.#failure === undefined;) {
       const place = this.#offer();
       const count = Math.min(place.byteLength, bytes.byteLength - at);
       place.set(bytes.subarray(at, at + count));

@@ -18,7 +18,13 @@ function half(peer: ScriptedPeer, request: SeenRequest): () => void {
 }
 
 function unlessSettled(promise: Promise<unknown>): Promise<string> {
-  return Promise.race([promise.then(() => "done", () => "failed"), sleep(100, "still waiting")]);
+  return Promise.race([
+    promise.then(
+      () => "done",
+      () => "failed",
+    ),
+    sleep(100, "still waiting"),
+  ]);
 }
 
 async function until(condition: () => boolean): Promise<void> {

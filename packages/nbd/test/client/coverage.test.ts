@@ -25,7 +25,10 @@ it("agrees with a byte by byte account for any pieces in any order", () => {
 });
 
 it("is complete once shuffled pieces fill the range", () => {
-  const order = fc.shuffledSubarray(Array.from({ length: 64 }, (_, index) => index), { minLength: 64 });
+  const order = fc.shuffledSubarray(
+    Array.from({ length: 64 }, (_, index) => index),
+    { minLength: 64 },
+  );
   fc.assert(
     fc.property(order, (blocks) => {
       const coverage = new Coverage();

@@ -38,7 +38,9 @@ describe.each(seeds)("with seed %i", (seed) => {
     const at = fc.oneof({ weight: 4, arbitrary: fc.nat(16).map((block) => block * 512) }, number32);
     const simple = fc
       .tuple(fc.constantFrom(0, 0, 5, 108, 12345), cookie, garbage)
-      .map(([error, each, payload]) => Buffer.concat([bytes32(simpleReplyMagic), bytes32(error), bytes64(0, each), payload]));
+      .map(([error, each, payload]) =>
+        Buffer.concat([bytes32(simpleReplyMagic), bytes32(error), bytes64(0, each), payload]),
+      );
     const type = fc.oneof(fc.constantFrom(...Object.values(replyType)), fc.nat(65535));
     const header = (flags: number, kind: number, each: number, size: number): Buffer => {
       const parts = [bytes16(flags), bytes16(kind), bytes64(0, each)];
@@ -54,7 +56,11 @@ describe.each(seeds)("with seed %i", (seed) => {
     const content = fc
       .tuple(fc.nat(1), cookie, at, fc.integer({ min: 1, max: 4096 }))
       .map(([flags, each, offset, size]) =>
-        Buffer.concat([header(flags, replyType.offsetData, each, size + 8), bytes64(0, offset), Buffer.alloc(size, 0x11)]),
+        Buffer.concat([
+          header(flags, replyType.offsetData, each, size + 8),
+          bytes64(0, offset),
+          Buffer.alloc(size, 0x11),
+        ]),
       );
     const hole = fc
       .tuple(fc.nat(1), cookie, at, number32)
@@ -70,24 +76,29 @@ describe.each(seeds)("with seed %i", (seed) => {
       { weight: 1, arbitrary: garbage },
       { weight: style === "simple" ? 6 : style === "structured" ? 1 : 0, arbitrary: simple },
     ];
-    return fc
-      .array(fc.oneof(...kinds), { maxLength: 12 })
-      .map((parts) => Buffer.concat(parts));
+    return fc.array(fc.oneof(...kinds), { maxLength: 12 }).map((parts) => Buffer.concat(parts));
   };
 
-  it.each(["simple", "structured", "extended"] as ReplyStyle[])("any stream of %s replies is taken or refused, the same however it is cut", (style) => {
-    let answered = 0;
-    fc.assert(
-      fc.property(wire(style), fc.array(fc.integer({ min: 1, max: 300 }), { minLength: 1, maxLength: 8 }), (stream, cuts) => {
-        const whole = run(style, stream, [stream.byteLength + 1]);
-        expect(run(style, stream, cuts)).toEqual(whole);
-        answered += whole.events.filter((event) => event.startsWith("answered")).length;
-      }),
-      { seed, numRuns: 1500 },
-    );
-    // Streams that are all refused at their first byte would prove little.
-    expect(answered).toBeGreaterThan(50);
-  });
+  it.each(["simple", "structured", "extended"] as ReplyStyle[])(
+    "any stream of %s replies is taken or refused, the same however it is cut",
+    (style) => {
+      let answered = 0;
+      fc.assert(
+        fc.property(
+          wire(style),
+          fc.array(fc.integer({ min: 1, max: 300 }), { minLength: 1, maxLength: 8 }),
+          (stream, cuts) => {
+            const whole = run(style, stream, [stream.byteLength + 1]);
+            expect(run(style, stream, cuts)).toEqual(whole);
+            answered += whole.events.filter((event) => event.startsWith("answered")).length;
+          },
+        ),
+        { seed, numRuns: 1500 },
+      );
+      // Streams that are all refused at their first byte would prove little.
+      expect(answered).toBeGreaterThan(50);
+    },
+  );
 
   it("any handshake gives a client or a ProviderError", async () => {
     const reply = fc
@@ -98,16 +109,26 @@ describe.each(seeds)("with seed %i", (seed) => {
         fc.option(number32),
       )
       .map(([type, kind, payload, size]) =>
-        Buffer.concat([bytes64(...optionReplyMagic), bytes32(type), bytes32(kind), bytes32(size ?? payload.byteLength), payload]),
+        Buffer.concat([
+          bytes64(...optionReplyMagic),
+          bytes32(type),
+          bytes32(kind),
+          bytes32(size ?? payload.byteLength),
+          payload,
+        ]),
       );
-    const inOrder = fc.tuple(fc.array(reply, { maxLength: 3 }), fc.array(reply, { maxLength: 5 }), garbage).map(([first, then, last]) =>
-      Buffer.concat([
-        ...[11, 8].map((type) => Buffer.concat([bytes64(...optionReplyMagic), bytes32(type), bytes32(1), bytes32(0)])).slice(0, first.length % 2 === 0 ? 1 : 0),
-        ...first,
-        ...then,
-        last,
-      ]),
-    );
+    const inOrder = fc
+      .tuple(fc.array(reply, { maxLength: 3 }), fc.array(reply, { maxLength: 5 }), garbage)
+      .map(([first, then, last]) =>
+        Buffer.concat([
+          ...[11, 8]
+            .map((type) => Buffer.concat([bytes64(...optionReplyMagic), bytes32(type), bytes32(1), bytes32(0)]))
+            .slice(0, first.length % 2 === 0 ? 1 : 0),
+          ...first,
+          ...then,
+          last,
+        ]),
+      );
     let stream: Buffer = Buffer.alloc(0);
     await using server = await startScripted((peer) => {
       peer.greet();
@@ -119,7 +140,8 @@ describe.each(seeds)("with seed %i", (seed) => {
         stream = bytes;
         try {
           if (listing) await listNbdExports(server.uri);
-          else await (await connectNbd(server.uri, { metaContexts: ["base:allocation", "qemu:dirty-bitmap:*"] })).close();
+          else
+            await (await connectNbd(server.uri, { metaContexts: ["base:allocation", "qemu:dirty-bitmap:*"] })).close();
         } catch (error) {
           expect(isProviderError(error), String(error)).toBe(true);
         }
@@ -140,7 +162,13 @@ function run(style: ReplyStyle, stream: Buffer, cuts: readonly number[]): { even
     { command: command.blockStatus, flags: 0, offset: 0, length: 8192, contexts: [1] },
   ];
   const requests = asked.map((each, cookie) => {
-    const request = new Request(each, 1000, undefined, () => undefined, () => undefined);
+    const request = new Request(
+      each,
+      1000,
+      undefined,
+      () => undefined,
+      () => undefined,
+    );
     request.cookie = cookie;
     return request;
   });
@@ -181,5 +209,8 @@ function run(style: ReplyStyle, stream: Buffer, cuts: readonly number[]): { even
     if (!(error instanceof ProtocolViolation)) throw error;
     events.push(error.message);
   }
-  return { events, content: requests.slice(0, 2).map(({ asked: { into } }) => Buffer.from(into ?? []).toString("base64")) };
+  return {
+    events,
+    content: requests.slice(0, 2).map(({ asked: { into } }) => Buffer.from(into ?? []).toString("base64")),
+  };
 }

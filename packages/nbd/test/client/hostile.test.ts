@@ -6,7 +6,7 @@ import { randomBytes } from "../../../../test/seed.ts";
 import type { NbdClient } from "../../src/client/client.ts";
 import { connectNbd, listNbdExports } from "../../src/client/connect.ts";
 import type { NbdConnectOptions } from "../../src/client/connect.ts";
-import { greetingMagic, infoType, oldstyleMagic, option, optionMagic, optionReply } from "../../src/protocol.ts";
+import { greetingMagic, infoType, oldstyleMagic, option, optionReply } from "../../src/protocol.ts";
 import { bytes16, bytes32, bytes64, optionReplyOf, startScripted } from "./scripted-server.ts";
 import type { ScriptedExport, ScriptedPeer, SeenRequest } from "./scripted-server.ts";
 
@@ -19,7 +19,9 @@ function patienceFor(message: RegExp): NbdConnectOptions {
   return message.source.includes("within") ? short : quick;
 }
 
-async function failureOf(promise: Promise<unknown>): Promise<{ code: ProviderErrorCode; message: string; retryable: boolean }> {
+async function failureOf(
+  promise: Promise<unknown>,
+): Promise<{ code: ProviderErrorCode; message: string; retryable: boolean }> {
   try {
     await promise;
   } catch (error) {
@@ -31,14 +33,24 @@ async function failureOf(promise: Promise<unknown>): Promise<{ code: ProviderErr
 
 describe("a handshake with a bad server", () => {
   const cases: [string, ProviderErrorCode, RegExp, (peer: ScriptedPeer) => Promise<void> | void][] = [
-    ["that is no NBD server", "UNSUPPORTED", /no NBD server/, (peer) => peer.send(Buffer.from("SSH-2.0-OpenSSH_9.2\r\n"))],
+    [
+      "that is no NBD server",
+      "UNSUPPORTED",
+      /no NBD server/,
+      (peer) => peer.send(Buffer.from("SSH-2.0-OpenSSH_9.2\r\n")),
+    ],
     [
       "that is oldstyle",
       "UNSUPPORTED",
       /oldstyle/,
       (peer) => peer.send(bytes64(...greetingMagic), bytes64(...oldstyleMagic), Buffer.alloc(136)),
     ],
-    ["of an unknown style", "UNSUPPORTED", /no NBD that we know/, (peer) => peer.send(bytes64(...greetingMagic), Buffer.alloc(10))],
+    [
+      "of an unknown style",
+      "UNSUPPORTED",
+      /no NBD that we know/,
+      (peer) => peer.send(bytes64(...greetingMagic), Buffer.alloc(10)),
+    ],
     ["that says nothing", "UNAVAILABLE", /not connected within 500 ms/, () => undefined],
     ["that closes at once", "UNAVAILABLE", /closed/, (peer) => void peer.socket.destroy()],
     [
@@ -50,71 +62,135 @@ describe("a handshake with a bad server", () => {
         peer.socket.resetAndDestroy();
       },
     ],
+    ["that says nothing after its greeting", "UNAVAILABLE", /not connected within 500 ms/, (peer) => peer.greet()],
     [
-      "that says nothing after its greeting",
-      "UNAVAILABLE",
-      /not connected within 500 ms/,
-      (peer) => peer.greet(),
+      "that sends garbage after its greeting",
+      "UNEXPECTED",
+      /garbage/,
+      (peer) => {
+        peer.greet();
+        peer.send(randomBytes(64, 3));
+      },
     ],
-    ["that sends garbage after its greeting", "UNEXPECTED", /garbage/, (peer) => {
-      peer.greet();
-      peer.send(randomBytes(64, 3));
-    }],
-    ["that never stops sending", "UNEXPECTED", /garbage/, async (peer) => {
-      peer.greet();
-      for (let index = 0; index < 64; index++) peer.send(randomBytes(65536, index));
-    }],
-    ["that answers another option", "UNEXPECTED", /another option/, async (peer) => {
-      peer.greet();
-      await peer.take(4);
-      await peer.option();
-      peer.optionReply(option.list, optionReply.acknowledge);
-    }],
-    ["whose option reply claims 4 GiB", "UNEXPECTED", /claims 4294967295 bytes/, async (peer) => {
-      peer.greet();
-      await peer.take(4);
-      const { type } = await peer.option();
-      const reply = optionReplyOf(type, optionReply.unsupported, Buffer.alloc(0));
-      reply.writeUInt32BE(0xffff_ffff, 16);
-      peer.send(reply);
-    }],
-    ["that demands TLS", "CONFIG_INVALID", /demands TLS/, async (peer) => {
-      peer.greet();
-      await peer.take(4);
-      const { type } = await peer.option();
-      peer.optionReply(type, optionReply.tlsRequired);
-    }],
-    ["that does not have the export", "NOT_FOUND", /no export "disk".*who knows/, async (peer) => {
-      await answerOptions(peer, (type) => peer.optionReply(type, optionReply.unknown, Buffer.from("who\nknows")));
-    }],
-    ["whose policy forbids it", "DENIED", /policy/, async (peer) => {
-      await answerOptions(peer, (type) => peer.optionReply(type, optionReply.policy));
-    }],
-    ["that shuts down", "UNAVAILABLE", /shutting down/, async (peer) => {
-      await answerOptions(peer, (type) => peer.optionReply(type, optionReply.shutdown));
-    }],
-    ["that never tells the size", "UNEXPECTED", /did not tell the size/, async (peer) => {
-      await answerOptions(peer, (type) => peer.optionReply(type, optionReply.acknowledge));
-    }],
-    ["whose export is beyond reason", "UNEXPECTED", /8 PiB/, async (peer) => {
-      await answerOptions(peer, (type) => {
-        const info = Buffer.concat([bytes16(infoType.export), bytes64(0x8000_0000, 0), bytes16(1)]);
-        peer.optionReply(type, optionReply.info, info);
-      });
-    }],
-    ["whose block sizes are impossible", "UNEXPECTED", /block sizes/, async (peer) => {
-      await peer.handshake({ blockSize: { minimum: 3, preferred: 4096, maximum: 65536 } });
-    }],
-    ["whose infos have no end", "UNEXPECTED", /no end/, async (peer) => {
-      await answerOptions(peer, (type) => {
-        const info = optionReplyOf(type, optionReply.info, Buffer.concat([bytes16(infoType.name), Buffer.alloc(4096)]));
-        const many = Buffer.concat(Array.from({ length: 64 }, () => info));
-        for (let index = 0; index < 80; index++) peer.send(many);
-      });
-    }],
-    ["that grants what nobody asked for", "UNEXPECTED", /unasked/, async (peer) => {
-      await peer.handshake({ contexts: ["base:allocation", "x-other:thing"] });
-    }],
+    [
+      "that never stops sending",
+      "UNEXPECTED",
+      /garbage/,
+      async (peer) => {
+        peer.greet();
+        for (let index = 0; index < 64; index++) peer.send(randomBytes(65536, index));
+      },
+    ],
+    [
+      "that answers another option",
+      "UNEXPECTED",
+      /another option/,
+      async (peer) => {
+        peer.greet();
+        await peer.take(4);
+        await peer.option();
+        peer.optionReply(option.list, optionReply.acknowledge);
+      },
+    ],
+    [
+      "whose option reply claims 4 GiB",
+      "UNEXPECTED",
+      /claims 4294967295 bytes/,
+      async (peer) => {
+        peer.greet();
+        await peer.take(4);
+        const { type } = await peer.option();
+        const reply = optionReplyOf(type, optionReply.unsupported, Buffer.alloc(0));
+        reply.writeUInt32BE(0xffff_ffff, 16);
+        peer.send(reply);
+      },
+    ],
+    [
+      "that demands TLS",
+      "CONFIG_INVALID",
+      /demands TLS/,
+      async (peer) => {
+        peer.greet();
+        await peer.take(4);
+        const { type } = await peer.option();
+        peer.optionReply(type, optionReply.tlsRequired);
+      },
+    ],
+    [
+      "that does not have the export",
+      "NOT_FOUND",
+      /no export "disk".*who knows/,
+      async (peer) => {
+        await answerOptions(peer, (type) => peer.optionReply(type, optionReply.unknown, Buffer.from("who\nknows")));
+      },
+    ],
+    [
+      "whose policy forbids it",
+      "DENIED",
+      /policy/,
+      async (peer) => {
+        await answerOptions(peer, (type) => peer.optionReply(type, optionReply.policy));
+      },
+    ],
+    [
+      "that shuts down",
+      "UNAVAILABLE",
+      /shutting down/,
+      async (peer) => {
+        await answerOptions(peer, (type) => peer.optionReply(type, optionReply.shutdown));
+      },
+    ],
+    [
+      "that never tells the size",
+      "UNEXPECTED",
+      /did not tell the size/,
+      async (peer) => {
+        await answerOptions(peer, (type) => peer.optionReply(type, optionReply.acknowledge));
+      },
+    ],
+    [
+      "whose export is beyond reason",
+      "UNEXPECTED",
+      /8 PiB/,
+      async (peer) => {
+        await answerOptions(peer, (type) => {
+          const info = Buffer.concat([bytes16(infoType.export), bytes64(0x8000_0000, 0), bytes16(1)]);
+          peer.optionReply(type, optionReply.info, info);
+        });
+      },
+    ],
+    [
+      "whose block sizes are impossible",
+      "UNEXPECTED",
+      /block sizes/,
+      async (peer) => {
+        await peer.handshake({ blockSize: { minimum: 3, preferred: 4096, maximum: 65536 } });
+      },
+    ],
+    [
+      "whose infos have no end",
+      "UNEXPECTED",
+      /no end/,
+      async (peer) => {
+        await answerOptions(peer, (type) => {
+          const info = optionReplyOf(
+            type,
+            optionReply.info,
+            Buffer.concat([bytes16(infoType.name), Buffer.alloc(4096)]),
+          );
+          const many = Buffer.concat(Array.from({ length: 64 }, () => info));
+          for (let index = 0; index < 80; index++) peer.send(many);
+        });
+      },
+    ],
+    [
+      "that grants what nobody asked for",
+      "UNEXPECTED",
+      /unasked/,
+      async (peer) => {
+        await peer.handshake({ contexts: ["base:allocation", "x-other:thing"] });
+      },
+    ],
   ];
 
   it.each(cases)("%s is a ProviderError %s", async (_what, code, message, script) => {
@@ -195,72 +271,191 @@ describe("a reply against the protocol", () => {
   type Script = (peer: ScriptedPeer, request: SeenRequest) => Promise<void> | void;
   const reads: [string, ScriptedExport, RegExp, Script][] = [
     ["with a wrong magic", {}, /begins with/, (peer) => peer.send(Buffer.alloc(64, 0xee))],
-    ["with an unknown cookie", {}, /not under way/, (peer, request) => peer.done({ ...request, cookie: Buffer.alloc(8, 9) })],
-    ["with the high half of the cookie set", {}, /not under way/, (peer, request) => {
-      const cookie = Buffer.from(request.cookie);
-      cookie[0] = 1;
-      peer.done({ ...request, cookie });
-    }],
-    ["that is simple where structured ones were agreed on", {}, /simple reply to a read/, (peer, request) => peer.simple(request, 0, data)],
-    ["that is structured where simple ones were agreed on", { style: "simple" }, /begins with/, (peer, request) => peer.content(request, 0, data, 1)],
+    [
+      "with an unknown cookie",
+      {},
+      /not under way/,
+      (peer, request) => peer.done({ ...request, cookie: Buffer.alloc(8, 9) }),
+    ],
+    [
+      "with the high half of the cookie set",
+      {},
+      /not under way/,
+      (peer, request) => {
+        const cookie = Buffer.from(request.cookie);
+        cookie[0] = 1;
+        peer.done({ ...request, cookie });
+      },
+    ],
+    [
+      "that is simple where structured ones were agreed on",
+      {},
+      /simple reply to a read/,
+      (peer, request) => peer.simple(request, 0, data),
+    ],
+    [
+      "that is structured where simple ones were agreed on",
+      { style: "simple" },
+      /begins with/,
+      (peer, request) => peer.content(request, 0, data, 1),
+    ],
     ["of an unknown type", {}, /type 77/, (peer, request) => peer.reply(request, 77)],
     ["that tells a status of a read", {}, /type 5/, (peer, request) => peer.reply(request, 5, Buffer.alloc(12))],
     ["that is empty with a payload", {}, /empty reply/, (peer, request) => peer.reply(request, 0, Buffer.alloc(4))],
-    ["that is empty and not the last", {}, /empty reply/, (peer, request) => peer.reply(request, 0, Buffer.alloc(0), 0)],
-    ["with content of no bytes", {}, /content of 0 bytes/, (peer, request) => peer.content(request, 0, Buffer.alloc(0), 1)],
-    ["longer than asked for", {}, /content of 65537 bytes/, (peer, request) => peer.content(request, 0, Buffer.alloc(length + 1), 1)],
-    ["that claims 4 GiB of content", {}, /content of 4294967287 bytes/, (peer, request) => peer.send(peer.replyHeader(request, 1, 0xffff_ffff))],
+    [
+      "that is empty and not the last",
+      {},
+      /empty reply/,
+      (peer, request) => peer.reply(request, 0, Buffer.alloc(0), 0),
+    ],
+    [
+      "with content of no bytes",
+      {},
+      /content of 0 bytes/,
+      (peer, request) => peer.content(request, 0, Buffer.alloc(0), 1),
+    ],
+    [
+      "longer than asked for",
+      {},
+      /content of 65537 bytes/,
+      (peer, request) => peer.content(request, 0, Buffer.alloc(length + 1), 1),
+    ],
+    [
+      "that claims 4 GiB of content",
+      {},
+      /content of 4294967287 bytes/,
+      (peer, request) => peer.send(peer.replyHeader(request, 1, 0xffff_ffff)),
+    ],
     ["with content before the request", {}, /outside/, (peer, request) => peer.content(request, 0, Buffer.alloc(512))],
-    ["with content beyond the request", {}, /outside/, (peer, request) => peer.content(request, 4096 + length - 1, Buffer.alloc(512))],
-    ["with content at an absurd offset", {}, /outside/, (peer, request) =>
-      peer.reply(request, 1, Buffer.concat([Buffer.alloc(8, 0xff), Buffer.alloc(512)]), 0)],
-    ["with content that comes twice", {}, /overlaps/, (peer, request) => {
-      peer.content(request, 4096, data.subarray(0, 1024));
-      peer.content(request, 4096 + 512, data.subarray(0, 1024));
-    }],
-    ["with a hole over content", {}, /overlaps/, (peer, request) => {
-      peer.content(request, 4096 + 512, data.subarray(0, 512));
-      peer.hole(request, 4096, length);
-    }],
+    [
+      "with content beyond the request",
+      {},
+      /outside/,
+      (peer, request) => peer.content(request, 4096 + length - 1, Buffer.alloc(512)),
+    ],
+    [
+      "with content at an absurd offset",
+      {},
+      /outside/,
+      (peer, request) => peer.reply(request, 1, Buffer.concat([Buffer.alloc(8, 0xff), Buffer.alloc(512)]), 0),
+    ],
+    [
+      "with content that comes twice",
+      {},
+      /overlaps/,
+      (peer, request) => {
+        peer.content(request, 4096, data.subarray(0, 1024));
+        peer.content(request, 4096 + 512, data.subarray(0, 1024));
+      },
+    ],
+    [
+      "with a hole over content",
+      {},
+      /overlaps/,
+      (peer, request) => {
+        peer.content(request, 4096 + 512, data.subarray(0, 512));
+        peer.hole(request, 4096, length);
+      },
+    ],
     ["with a hole of no bytes", {}, /outside/, (peer, request) => peer.hole(request, 4096, 0)],
-    ["with a hole that is not 12 bytes", {}, /hole described in 13/, (peer, request) => peer.reply(request, 2, Buffer.alloc(13))],
-    ["that lacks the end", {}, /is not/, (peer, request) => {
-      peer.content(request, 4096, data.subarray(0, length - 1));
-      peer.done(request);
-    }],
-    ["that lacks the beginning", {}, /is not/, (peer, request) => {
-      peer.content(request, 4097, data.subarray(1));
-      peer.done(request);
-    }],
+    [
+      "with a hole that is not 12 bytes",
+      {},
+      /hole described in 13/,
+      (peer, request) => peer.reply(request, 2, Buffer.alloc(13)),
+    ],
+    [
+      "that lacks the end",
+      {},
+      /is not/,
+      (peer, request) => {
+        peer.content(request, 4096, data.subarray(0, length - 1));
+        peer.done(request);
+      },
+    ],
+    [
+      "that lacks the beginning",
+      {},
+      /is not/,
+      (peer, request) => {
+        peer.content(request, 4097, data.subarray(1));
+        peer.done(request);
+      },
+    ],
     ["that lacks everything", {}, /is not/, (peer, request) => peer.done(request)],
-    ["with a malformed error", {}, /malformed error/, (peer, request) => peer.reply(request, 0x8001, Buffer.concat([bytes32(5), bytes16(9)]))],
-    ["with an error that is none", {}, /malformed error/, (peer, request) => peer.reply(request, 0x8001, Buffer.alloc(6))],
-    ["with an error of megabytes", {}, /error reply of 1048576/, (peer, request) => peer.send(peer.replyHeader(request, 0x8001, 1 << 20))],
-    ["extended, with another offset", { style: "extended" }, /another offset/, (peer, request) => peer.done({ ...request, offset: 1 })],
-    ["extended, of 4 GiB", { style: "extended" }, /4 GiB/, (peer, request) => {
-      const header = peer.replyHeader(request, 1, 100);
-      header.writeUInt32BE(1, 24);
-      peer.send(header);
-    }],
-    ["that is cut in its header", {}, /closed/, (peer, request) => {
-      peer.send(peer.replyHeader(request, 1, length + 8).subarray(0, 7));
-      peer.socket.end();
-    }],
-    ["that is cut in its content", {}, /closed/, (peer, request) => {
-      peer.send(peer.replyHeader(request, 1, length + 8), bytes64(0, 4096), data.subarray(0, 5000));
-      peer.socket.end();
-    }],
+    [
+      "with a malformed error",
+      {},
+      /malformed error/,
+      (peer, request) => peer.reply(request, 0x8001, Buffer.concat([bytes32(5), bytes16(9)])),
+    ],
+    [
+      "with an error that is none",
+      {},
+      /malformed error/,
+      (peer, request) => peer.reply(request, 0x8001, Buffer.alloc(6)),
+    ],
+    [
+      "with an error of megabytes",
+      {},
+      /error reply of 1048576/,
+      (peer, request) => peer.send(peer.replyHeader(request, 0x8001, 1 << 20)),
+    ],
+    [
+      "extended, with another offset",
+      { style: "extended" },
+      /another offset/,
+      (peer, request) => peer.done({ ...request, offset: 1 }),
+    ],
+    [
+      "extended, of 4 GiB",
+      { style: "extended" },
+      /4 GiB/,
+      (peer, request) => {
+        const header = peer.replyHeader(request, 1, 100);
+        header.writeUInt32BE(1, 24);
+        peer.send(header);
+      },
+    ],
+    [
+      "that is cut in its header",
+      {},
+      /closed/,
+      (peer, request) => {
+        peer.send(peer.replyHeader(request, 1, length + 8).subarray(0, 7));
+        peer.socket.end();
+      },
+    ],
+    [
+      "that is cut in its content",
+      {},
+      /closed/,
+      (peer, request) => {
+        peer.send(peer.replyHeader(request, 1, length + 8), bytes64(0, 4096), data.subarray(0, 5000));
+        peer.socket.end();
+      },
+    ],
     ["that never comes", {}, /no answer within 500 ms/, () => undefined],
-    ["that stops in its content", {}, /no answer within 500 ms/, (peer, request) => {
-      peer.send(peer.replyHeader(request, 1, length + 8), bytes64(0, 4096), data.subarray(0, 5000));
-    }],
-    ["that trickles", {}, /no answer within 500 ms/, async (peer, request) => {
-      peer.send(peer.replyHeader(request, 1, length + 8), bytes64(0, 4096));
-      while (!peer.socket.destroyed) {
-        peer.send(Buffer.alloc(1));
-        await new Promise((resolve) => setTimeout(resolve, 100));
-      }
-    }],
+    [
+      "that stops in its content",
+      {},
+      /no answer within 500 ms/,
+      (peer, request) => {
+        peer.send(peer.replyHeader(request, 1, length + 8), bytes64(0, 4096), data.subarray(0, 5000));
+      },
+    ],
+    [
+      "that trickles",
+      {},
+      /no answer within 500 ms/,
+      async (peer, request) => {
+        peer.send(peer.replyHeader(request, 1, length + 8), bytes64(0, 4096));
+        while (!peer.socket.destroyed) {
+          peer.send(Buffer.alloc(1));
+          await new Promise((resolve) => setTimeout(resolve, 100));
+        }
+      },
+    ],
   ];
 
   it.each(reads)("%s ends the session with UNAVAILABLE", async (_what, offered, message, script) => {
@@ -269,7 +464,10 @@ describe("a reply against the protocol", () => {
       const request = await peer.request();
       await script(peer, request);
     });
-    await using client = await connectNbd(server.uri, { ...quick, requestTimeoutMs: patienceFor(message).requestTimeoutMs });
+    await using client = await connectNbd(server.uri, {
+      ...quick,
+      requestTimeoutMs: patienceFor(message).requestTimeoutMs,
+    });
     const first = failureOf(client.read(4096, new Uint8Array(length)));
     const second = failureOf(client.flush());
     expect(await first).toMatchObject({ code: "UNAVAILABLE", retryable: true });
@@ -315,16 +513,28 @@ describe("a reply against the protocol", () => {
 
   const statuses: [string, RegExp, Script][] = [
     ["of an unknown context", /not asked for/, (peer, request) => peer.reply(request, 5, status(7, [[4096, 0]]))],
-    ["of one context twice", /not asked for, or twice/, (peer, request) => {
-      peer.reply(request, 5, status(1, [[4096, 0]]), 0);
-      peer.reply(request, 5, status(1, [[4096, 0]]), 0);
-    }],
+    [
+      "of one context twice",
+      /not asked for, or twice/,
+      (peer, request) => {
+        peer.reply(request, 5, status(1, [[4096, 0]]), 0);
+        peer.reply(request, 5, status(1, [[4096, 0]]), 0);
+      },
+    ],
     ["that lacks a context", /without all contexts/, (peer, request) => peer.reply(request, 5, status(1, [[4096, 0]]))],
     ["that lacks all contexts", /without all contexts/, (peer, request) => peer.done(request)],
-    ["with an extent of no bytes", /status of no bytes/, (peer, request) => peer.reply(request, 5, status(1, [[0, 0]]), 0)],
+    [
+      "with an extent of no bytes",
+      /status of no bytes/,
+      (peer, request) => peer.reply(request, 5, status(1, [[0, 0]]), 0),
+    ],
     ["with no extent", /status reply of 4/, (peer, request) => peer.reply(request, 5, bytes32(1))],
     ["with half an extent", /status reply of 8/, (peer, request) => peer.reply(request, 5, Buffer.alloc(8))],
-    ["with more than 2^20 extents", /status reply of 8388620/, (peer, request) => peer.send(peer.replyHeader(request, 5, 4 + 8 * (2 ** 20 + 1)))],
+    [
+      "with more than 2^20 extents",
+      /status reply of 8388620/,
+      (peer, request) => peer.send(peer.replyHeader(request, 5, 4 + 8 * (2 ** 20 + 1))),
+    ],
     ["in the extended form", /type 6/, (peer, request) => peer.reply(request, 6, Buffer.alloc(24))],
     ["in a simple reply", /simple reply to a status/, (peer, request) => peer.simple(request)],
   ];

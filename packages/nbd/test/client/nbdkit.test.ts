@@ -14,7 +14,10 @@ import { collect } from "./scripted-server.ts";
 const MiB = 1 << 20;
 
 async function errorOf(promise: Promise<unknown>): Promise<unknown> {
-  return await promise.then(() => undefined, (error: unknown) => error);
+  return await promise.then(
+    () => undefined,
+    (error: unknown) => error,
+  );
 }
 
 /** nbdkit's pattern plugin: every eight bytes hold their own offset, big-endian. */
@@ -30,14 +33,18 @@ function isPattern(offset: number, bytes: Uint8Array): boolean {
 async function readAll(client: NbdClient): Promise<Uint8Array> {
   const all = new Uint8Array(client.size);
   const reads = [];
-  for (let at = 0; at < client.size; at += MiB) reads.push(client.read(at, all.subarray(at, Math.min(at + MiB, client.size))));
+  for (let at = 0; at < client.size; at += MiB)
+    reads.push(client.read(at, all.subarray(at, Math.min(at + MiB, client.size))));
   await Promise.all(reads);
   return all;
 }
 
 describeWithPeers(["nbdkit"], "the client with nbdkit", () => {
   for (const transport of ["unix", "tcp"] as const) {
-    for (const [replies, args] of [["structured", []], ["simple", ["--no-sr"]]] as const) {
+    for (const [replies, args] of [
+      ["structured", []],
+      ["simple", ["--no-sr"]],
+    ] as const) {
       it(`reads a pattern byte for byte over ${transport} with ${replies} replies`, async () => {
         await using server = await startNbdkit([...args, "pattern", "size=70M"], { transport });
         await using client = await connectNbd(server.uri);
@@ -86,7 +93,9 @@ describeWithPeers(["nbdkit"], "the client with nbdkit", () => {
     disk.copyWithin(8 * MiB, 0, 512);
     expect(Buffer.compare(await readAll(client), disk)).toBe(0);
     const extents = await collect(client.blockStatus(0, client.size));
-    expect(extents.filter(({ flags }) => flags["base:allocation"] === 3).map(({ offset, length }) => [offset, length])).toEqual([
+    expect(
+      extents.filter(({ flags }) => flags["base:allocation"] === 3).map(({ offset, length }) => [offset, length]),
+    ).toEqual([
       [2 * MiB, MiB],
       [4 * MiB, MiB],
     ]);
@@ -100,7 +109,13 @@ describeWithPeers(["nbdkit"], "the client with nbdkit", () => {
     {
       await using server = await startNbdkit(["file", file]);
       await using client = await connectNbd(server.uri, { metaContexts: ["base:allocation"] });
-      expect(client.flags).toMatchObject({ canFlush: true, canFua: true, canZero: true, canTrim: true, canMultiConn: true });
+      expect(client.flags).toMatchObject({
+        canFlush: true,
+        canFua: true,
+        canZero: true,
+        canTrim: true,
+        canMultiConn: true,
+      });
       await client.zero(0, 3 * MiB);
       await client.flush();
       const [first] = await collect(client.blockStatus(0, client.size));
@@ -131,7 +146,13 @@ describeWithPeers(["nbdkit"], "the client with nbdkit", () => {
   });
 
   it("meets the EIO of one request without losing the others or the session", async () => {
-    await using server = await startNbdkit(["--filter=error", "pattern", "size=64M", "error-pread=EIO", "error-pread-rate=30%"]);
+    await using server = await startNbdkit([
+      "--filter=error",
+      "pattern",
+      "size=64M",
+      "error-pread=EIO",
+      "error-pread-rate=30%",
+    ]);
     await using client = await connectNbd(server.uri);
     let failed = 0;
     const reads = Array.from({ length: 200 }, async (_, index) => {
@@ -149,7 +170,13 @@ describeWithPeers(["nbdkit"], "the client with nbdkit", () => {
   });
 
   it("tells ENOSPC by name", async () => {
-    await using server = await startNbdkit(["--filter=error", "memory", "1M", "error-pwrite=ENOSPC", "error-pwrite-rate=100%"]);
+    await using server = await startNbdkit([
+      "--filter=error",
+      "memory",
+      "1M",
+      "error-pwrite=ENOSPC",
+      "error-pwrite-rate=100%",
+    ]);
     await using client = await connectNbd(server.uri);
     const failure = await errorOf(client.write(0, new Uint8Array(512)));
     expect(failure).toMatchObject({ code: "UNEXPECTED", retryable: false, cause: { code: "ENOSPC" } });
@@ -157,7 +184,12 @@ describeWithPeers(["nbdkit"], "the client with nbdkit", () => {
   });
 
   it("keeps to the block sizes that the server demands", async () => {
-    const policy = ["blocksize-minimum=4096", "blocksize-preferred=65536", "blocksize-maximum=131072", "blocksize-error-policy=error"];
+    const policy = [
+      "blocksize-minimum=4096",
+      "blocksize-preferred=65536",
+      "blocksize-maximum=131072",
+      "blocksize-error-policy=error",
+    ];
     await using server = await startNbdkit(["--filter=blocksize-policy", "memory", "4M", ...policy]);
     await using client = await connectNbd(server.uri);
     expect(client).toMatchObject({ minimumBlock: 4096, preferredBlock: 65536, maximumPayload: 131072 });
@@ -194,7 +226,9 @@ describeWithPeers(["nbdkit"], "the client with nbdkit", () => {
     expect(client.flags.canZero).toBe(false);
     expect(await errorOf(client.zero(0, 512))).toMatchObject({ code: "UNSUPPORTED" });
     if (client.metaContexts.length > 0) {
-      expect(await collect(client.blockStatus(0, MiB))).toEqual([{ offset: 0, length: MiB, flags: { "base:allocation": 0 } }]);
+      expect(await collect(client.blockStatus(0, MiB))).toEqual([
+        { offset: 0, length: MiB, flags: { "base:allocation": 0 } },
+      ]);
     }
   });
 
@@ -215,7 +249,12 @@ describeWithPeers(["nbdkit"], "the client with nbdkit", () => {
     server.kill("SIGKILL");
     expect(await write).toMatchObject({ code: "UNAVAILABLE", retryable: true });
     expect(await errorOf(client.flush())).toMatchObject({ code: "UNAVAILABLE" });
-    await using again = await startNbdkit(["--filter=exitwhen", "memory", "1M", `exit-when-file-created=${server.directory}-x`]);
+    await using again = await startNbdkit([
+      "--filter=exitwhen",
+      "memory",
+      "1M",
+      `exit-when-file-created=${server.directory}-x`,
+    ]);
     await using other = await connectNbd(again.uri);
     await other.write(0, new Uint8Array(512));
   });

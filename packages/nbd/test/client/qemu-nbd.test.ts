@@ -81,7 +81,11 @@ describeWithPeers(["qemu-nbd", "qemu-img", "qemu-io"], "the client with qemu-nbd
     expect(at).toBe(client.size);
     for (const name of client.metaContexts) {
       const alone = await collect(client.blockStatus(0, client.size, { contexts: [name] }));
-      const listed = JSON.parse(run("nbdinfo", "--json", `--map=${name}`, server.uri)) as { offset: number; length: number; type: number }[];
+      const listed = JSON.parse(run("nbdinfo", "--json", `--map=${name}`, server.uri)) as {
+        offset: number;
+        length: number;
+        type: number;
+      }[];
       const merged: { offset: number; length: number; flags: Record<string, number> }[] = [];
       for (const { offset, length, type } of listed) {
         const last = merged.at(-1);
@@ -175,7 +179,9 @@ describeWithPeers(["qemu-nbd", "qemu-img", "qemu-io"], "the client with qemu-nbd
   it("names an export that is missing", async () => {
     const file = join(directory, "named.raw");
     await writeFile(file, new Uint8Array(MiB));
-    await using server = await startQemuNbd(["-f", "raw", "-x", "disk one", "-D", "of the web server", file], { exportName: "disk one" });
+    await using server = await startQemuNbd(["-f", "raw", "-x", "disk one", "-D", "of the web server", file], {
+      exportName: "disk one",
+    });
     const [listed] = await listNbdExports(server.uri);
     expect(listed).toMatchObject({ name: "disk one", description: "of the web server" });
     await expect(connectNbd(server.uri, { exportName: "other" })).rejects.toMatchObject({ code: "NOT_FOUND" });

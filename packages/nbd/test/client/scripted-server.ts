@@ -137,7 +137,11 @@ export class ScriptedPeer {
         this.send(bytes64(...halves(size)), bytes16(flags));
         return;
       } else if (type === option.go && offered.exportNameOnly !== true) {
-        this.optionReply(type, optionReply.info, Buffer.concat([bytes16(infoType.export), bytes64(...halves(size)), bytes16(flags)]));
+        this.optionReply(
+          type,
+          optionReply.info,
+          Buffer.concat([bytes16(infoType.export), bytes64(...halves(size)), bytes16(flags)]),
+        );
         if (offered.blockSize !== undefined) {
           const { minimum, preferred, maximum } = offered.blockSize;
           const sizes = [bytes16(infoType.blockSize), bytes32(minimum), bytes32(preferred), bytes32(maximum)];
@@ -172,7 +176,12 @@ export class ScriptedPeer {
   }
 
   /** A structured or extended reply, as agreed. */
-  reply(request: SeenRequest, type: number, payload: Uint8Array = Buffer.alloc(0), flags: number = replyFlagDone): void {
+  reply(
+    request: SeenRequest,
+    type: number,
+    payload: Uint8Array = Buffer.alloc(0),
+    flags: number = replyFlagDone,
+  ): void {
     this.send(this.replyHeader(request, type, payload.byteLength, flags), payload);
   }
 

@@ -87,7 +87,9 @@ describe("reads", () => {
         const whole = new Uint8Array(length + 96).fill(0xaa);
         const slack = index % 2 === 0;
         await client.read(index * 512, whole.subarray(32, 32 + length), { slack });
-        expect(Buffer.compare(whole.subarray(32, 32 + length), disk.subarray(index * 512, index * 512 + length))).toBe(0);
+        expect(Buffer.compare(whole.subarray(32, 32 + length), disk.subarray(index * 512, index * 512 + length))).toBe(
+          0,
+        );
         expect(whole.subarray(0, 32).every((byte) => byte === 0xaa)).toBe(true);
         expect(whole.subarray(length + (slack ? 64 : 32)).every((byte) => byte === 0xaa)).toBe(true);
       });
@@ -135,7 +137,8 @@ describe("reads", () => {
     });
     await using client = await connectNbd(server.uri);
     const block = new Uint8Array(512);
-    for (const offset of [-512, 8192, 100, 0.5, NaN]) await expect(client.read(offset, block)).rejects.toThrow(RangeError);
+    for (const offset of [-512, 8192, 100, 0.5, NaN])
+      await expect(client.read(offset, block)).rejects.toThrow(RangeError);
     await expect(client.read(0, new Uint8Array(100))).rejects.toThrow(RangeError);
     await expect(client.zero(4096, 8192)).rejects.toThrow(RangeError);
     await expect(client.read(0, block, { slack: true })).rejects.toThrow(/not followed by 32/);
@@ -149,7 +152,7 @@ describe("reads", () => {
 async function capture(peer: ScriptedPeer, action: () => void): Promise<Buffer> {
   const write = peer.socket.write;
   const parts: Uint8Array[] = [];
-  peer.socket.write = ((part: Uint8Array) => parts.push(part) > 0) as typeof write;
+  peer.socket.write = (part: Uint8Array | string) => parts.push(Buffer.from(part)) > 0;
   action();
   peer.socket.write = write;
   return Buffer.concat(parts);
@@ -287,7 +290,10 @@ describe("requests", () => {
     });
     await using client = await connectNbd(server.uri);
     await client.write(0, new Uint8Array(512), { fua: true });
-    expect(seen.map(({ type, flags }) => [type, flags])).toEqual([[command.write, 0], [command.flush, 0]]);
+    expect(seen.map(({ type, flags }) => [type, flags])).toEqual([
+      [command.write, 0],
+      [command.flush, 0],
+    ]);
   });
 
   it("that zero or trim more than 1 GiB are split", async () => {

@@ -24,14 +24,53 @@ function openssl(...args: string[]): string {
 async function makeCertificates(): Promise<void> {
   const at = (name: string): string => join(pki, name);
   for (const authority of ["ca", "stranger"]) {
-    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", `/CN=${authority}`,
-      "-keyout", at(`${authority}-key.pem`), "-out", at(`${authority}-cert.pem`));
+    openssl(
+      "req",
+      "-x509",
+      "-newkey",
+      "rsa:2048",
+      "-nodes",
+      "-days",
+      "2",
+      "-subj",
+      `/CN=${authority}`,
+      "-keyout",
+      at(`${authority}-key.pem`),
+      "-out",
+      at(`${authority}-cert.pem`),
+    );
   }
   await writeFile(at("names"), "subjectAltName=DNS:disks.example,IP:127.0.0.1\n");
   for (const side of ["server", "client"]) {
-    openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", `/CN=${side}`, "-keyout", at(`${side}-key.pem`), "-out", at(`${side}.csr`));
-    openssl("x509", "-req", "-in", at(`${side}.csr`), "-CA", at("ca-cert.pem"), "-CAkey", at("ca-key.pem"),
-      "-CAcreateserial", "-days", "2", "-extfile", at("names"), "-out", at(`${side}-cert.pem`));
+    openssl(
+      "req",
+      "-newkey",
+      "rsa:2048",
+      "-nodes",
+      "-subj",
+      `/CN=${side}`,
+      "-keyout",
+      at(`${side}-key.pem`),
+      "-out",
+      at(`${side}.csr`),
+    );
+    openssl(
+      "x509",
+      "-req",
+      "-in",
+      at(`${side}.csr`),
+      "-CA",
+      at("ca-cert.pem"),
+      "-CAkey",
+      at("ca-key.pem"),
+      "-CAcreateserial",
+      "-days",
+      "2",
+      "-extfile",
+      at("names"),
+      "-out",
+      at(`${side}-cert.pem`),
+    );
   }
   await writeFile(at("keys.psk"), `alice:${secret}\nbob:${secret.replaceAll("a", "b")}\n`, { mode: 0o600 });
 }
@@ -80,7 +119,10 @@ describeWithPeers(["openssl", "nbdkit", "qemu-nbd"], "TLS", () => {
           credentials === "psk"
             ? `tls-creds-psk,id=t,endpoint=server,dir=${pki}`
             : `tls-creds-x509,id=t,endpoint=server,dir=${pki},verify-peer=${verifyClient ? "on" : "off"}`;
-        return startQemuNbd(["--object", object, "--tls-creds", "t", "-e", "0", "-f", "raw", disk], { transport, tls: true });
+        return startQemuNbd(["--object", object, "--tls-creds", "t", "-e", "0", "-f", "raw", disk], {
+          transport,
+          tls: true,
+        });
       };
 
       it(`with ${peer} over ${transport} verifies the server and moves bytes both ways`, async () => {
@@ -89,7 +131,11 @@ describeWithPeers(["openssl", "nbdkit", "qemu-nbd"], "TLS", () => {
         await using client = await connectNbd(uri, { metaContexts: ["base:allocation"] });
         expect(client).toMatchObject({ tls: true, size: 12 * MiB, metaContexts: ["base:allocation"] });
         const into = new Uint8Array(12 * MiB);
-        await Promise.all(Array.from({ length: 12 }, (_, index) => client.read(index * MiB, into.subarray(index * MiB, (index + 1) * MiB))));
+        await Promise.all(
+          Array.from({ length: 12 }, (_, index) =>
+            client.read(index * MiB, into.subarray(index * MiB, (index + 1) * MiB)),
+          ),
+        );
         expect(Buffer.compare(into, content)).toBe(0);
         const buffer = new Uint8Array(MiB + 96);
         buffer.set(content.subarray(0, MiB), 32);
@@ -109,7 +155,10 @@ describeWithPeers(["openssl", "nbdkit", "qemu-nbd"], "TLS", () => {
           [{ pin: "00".repeat(32) }, "AUTH"],
           [{ pin: "short" }, "CONFIG_INVALID"],
           [{ ca, serverName: "disks.example", cert: await pem("client-cert.pem") }, "CONFIG_INVALID"],
-          [{ ca, serverName: "disks.example", cert: await pem("client-cert.pem"), key: await pem("server-key.pem") }, "CONFIG_INVALID"],
+          [
+            { ca, serverName: "disks.example", cert: await pem("client-cert.pem"), key: await pem("server-key.pem") },
+            "CONFIG_INVALID",
+          ],
           [{ ca: "no certificate", serverName: "disks.example", cert: "no", key: "none" }, "CONFIG_INVALID"],
         ];
         for (const [tls, code] of attempts) {
@@ -119,7 +168,8 @@ describeWithPeers(["openssl", "nbdkit", "qemu-nbd"], "TLS", () => {
         }
         await using byName = await connectNbd(server.uri, { tls: { ca, serverName: "disks.example" } });
         await byName.read(0, new Uint8Array(512));
-        const pin = openssl("x509", "-in", join(pki, "server-cert.pem"), "-noout", "-fingerprint", "-sha256").split("=")[1] ?? "";
+        const pin =
+          openssl("x509", "-in", join(pki, "server-cert.pem"), "-noout", "-fingerprint", "-sha256").split("=")[1] ?? "";
         await using byPin = await connectNbd(server.uri, { tls: { pin: pin.trim() } });
         await byPin.read(0, new Uint8Array(512));
         const byAddress = connectNbd(server.uri, { tls: { ca } });
@@ -132,7 +182,12 @@ describeWithPeers(["openssl", "nbdkit", "qemu-nbd"], "TLS", () => {
         const ca = await pem("ca-cert.pem");
         const without = await rejectionOf(connectNbd(server.uri, { tls: { ca, serverName: "disks.example" } }));
         expect(without.code, without.text).toBe("UNAVAILABLE");
-        const tls = { ca, serverName: "disks.example", cert: await pem("client-cert.pem"), key: await pem("client-key.pem") };
+        const tls = {
+          ca,
+          serverName: "disks.example",
+          cert: await pem("client-cert.pem"),
+          key: await pem("client-key.pem"),
+        };
         await using client = await connectNbd(server.uri, { tls });
         await client.read(0, new Uint8Array(512));
       });
@@ -140,7 +195,9 @@ describeWithPeers(["openssl", "nbdkit", "qemu-nbd"], "TLS", () => {
       it(`with ${peer} over ${transport} proves a shared key, and fails with a wrong one`, async () => {
         await using server = await start("psk");
         // qemu-nbd takes the file keys.psk of a folder as nbdkit does, with any of its identities.
-        await using client = await connectNbd(withSocket(server.uri, `tls-psk-file=${pki}/keys.psk&tls-username=alice`));
+        await using client = await connectNbd(
+          withSocket(server.uri, `tls-psk-file=${pki}/keys.psk&tls-username=alice`),
+        );
         const into = new Uint8Array(MiB);
         await client.read(0, into);
         expect(Buffer.compare(into, content.subarray(0, MiB))).toBe(0);
@@ -159,7 +216,9 @@ describeWithPeers(["openssl", "nbdkit", "qemu-nbd"], "TLS", () => {
 
   it("is never left to the server: one without it is refused, and one that demands it is named", async () => {
     await using plain = await startNbdkit(["--tls=off", "memory", "1M"]);
-    const refused = await rejectionOf(connectNbd(plain.uri, { tls: { ca: await pem("ca-cert.pem"), serverName: "x" } }));
+    const refused = await rejectionOf(
+      connectNbd(plain.uri, { tls: { ca: await pem("ca-cert.pem"), serverName: "x" } }),
+    );
     expect(refused.code).toBe("CONFIG_INVALID");
     expect(refused.text).toMatch(/does not offer TLS/);
     await using strict = await startNbdkit(["--tls=require", `--tls-certificates=${pki}`, "memory", "1M"]);
@@ -170,8 +229,17 @@ describeWithPeers(["openssl", "nbdkit", "qemu-nbd"], "TLS", () => {
   });
 
   it("aborted mid-content gives the memory back at once, since only we write into it", async () => {
-    await using server = await startNbdkit(["--filter=delay", "--tls=require", `--tls-certificates=${pki}`, "pattern", "64M", "rdelay=50ms"]);
-    await using client = await connectNbd(server.uri.replace("nbd+", "nbds+") + `&tls-certificates=${pki}&tls-hostname=disks.example`);
+    await using server = await startNbdkit([
+      "--filter=delay",
+      "--tls=require",
+      `--tls-certificates=${pki}`,
+      "pattern",
+      "64M",
+      "rdelay=50ms",
+    ]);
+    await using client = await connectNbd(
+      server.uri.replace("nbd+", "nbds+") + `&tls-certificates=${pki}&tls-hostname=disks.example`,
+    );
     const abort = new AbortController();
     const into = new Uint8Array(32 * MiB);
     const given = client.read(0, into, { signal: abort.signal });
@@ -212,7 +280,9 @@ describe("a TLS upgrade by a bad server", () => {
       if (manner === "garbage") peer.send(randomBytes(4096, 33));
       if (manner === "end") peer.socket.end();
     });
-    const rejection = await rejectionOf(connectNbd(server.uri, { tls: { serverName: "x" }, connectTimeoutMs: manner === "silence" ? 300 : 20_000 }));
+    const rejection = await rejectionOf(
+      connectNbd(server.uri, { tls: { serverName: "x" }, connectTimeoutMs: manner === "silence" ? 300 : 20_000 }),
+    );
     expect(rejection.code, rejection.text).toBe(manner === "garbage" ? "AUTH" : "UNAVAILABLE");
   });
 });
