@@ -121,7 +121,8 @@ function writeAll(descriptor: number, data: Uint8Array, offset: number): Promise
 
 async function openFile(path: string, readOnly: boolean): Promise<number> {
   try {
-    return await promisify(open)(path, readOnly ? constants.O_RDONLY : constants.O_RDWR);
+    // Without O_NONBLOCK a FIFO would wait for a writer for ever; files and block devices take no notice of it.
+    return await promisify(open)(path, (readOnly ? constants.O_RDONLY : constants.O_RDWR) | constants.O_NONBLOCK);
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
     const options = { operation: "nbd file backend", cause: error };

@@ -6,7 +6,7 @@ import { randomBytes } from "../../../../test/seed.ts";
 import { SlowZeroError, type AllocationExtent, type NbdBackend } from "../../src/server/backend.ts";
 import { fileBackend } from "../../src/server/file-backend.ts";
 import { readerBackend, writerBackend } from "../../src/server/provider-backend.ts";
-import { closeAfterEach, folder, onEnd } from "./fixture.ts";
+import { closeAfterEach, folder, onEnd, run } from "./fixture.ts";
 
 closeAfterEach();
 
@@ -64,6 +64,12 @@ describe("a file", () => {
   test("that is none is refused by name", async () => {
     const directory = await folder();
     await mkdir(join(directory, "sub"));
+    await run("mkfifo", [join(directory, "fifo")]);
+    for (const readOnly of [false, true]) {
+      await expect(fileBackend(join(directory, "fifo"), { readOnly })).rejects.toMatchObject({
+        code: "CONFIG_INVALID",
+      });
+    }
     await expect(fileBackend(join(directory, "missing"))).rejects.toMatchObject({ code: "NOT_FOUND" });
     await expect(fileBackend(join(directory, "sub"))).rejects.toMatchObject({ code: "CONFIG_INVALID" });
     await expect(fileBackend(join(directory, "sub"), { readOnly: true })).rejects.toMatchObject({
