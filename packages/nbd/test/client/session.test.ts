@@ -2,7 +2,7 @@ import { isProviderError } from "@diskferry/core/provider";
 import { describe, expect, it } from "vitest";
 import { randomBytes } from "../../../../test/seed.ts";
 import { connectNbd } from "../../src/client/connect.ts";
-import { command, commandFlag, errorNumber } from "../../src/protocol.ts";
+import { command, commandFlag, errorNumber, transmissionFlag } from "../../src/protocol.ts";
 import { bytes32, bytes64, collect, everyFlag, startScripted } from "./scripted-server.ts";
 import type { ScriptedPeer, SeenRequest } from "./scripted-server.ts";
 
@@ -327,6 +327,46 @@ describe("requests", () => {
     expect(seen.map(({ type }) => type)).toEqual([command.disconnect]);
     expect(await codeOf(client.flush())).toBe("UNAVAILABLE");
     await client.close();
+  });
+});
+
+describe("several connections", () => {
+  const flags = everyFlag | transmissionFlag.canMultiConnection;
+
+  it("are one session: when one of them dies, no flush on another speaks for its writes", async () => {
+    const flushes: SeenRequest[] = [];
+    await using server = await startScripted(async (peer) => {
+      await peer.handshake({ flags });
+      for (;;) {
+        const request = await peer.request();
+        if (request.type === command.flush) flushes.push(request);
+        peer.done(request);
+      }
+    });
+    await using client = await connectNbd(server.uri, { connections: 2 });
+    expect(client.connections).toBe(2);
+    await Promise.all([client.write(0, new Uint8Array(512)), client.write(512, new Uint8Array(512))]);
+    await client.flush();
+    const [first, second] = server.peers;
+    const idle = flushes.length;
+    second?.socket.destroy();
+    await second?.closed();
+    // The client may not know of it yet, but it must not say that all is durable once it does.
+    let code = "none";
+    for (let round = 0; round < 50 && code === "none"; round++) {
+      await new Promise((resolve) => setTimeout(resolve, 2));
+      code = await codeOf(client.flush());
+    }
+    expect(code).toBe("UNAVAILABLE");
+    expect(await codeOf(client.read(0, new Uint8Array(512)))).toBe("UNAVAILABLE");
+    expect(idle).toBe(1);
+    await first?.closed();
+  });
+
+  it("to exports that differ are refused", async () => {
+    let size = 4096;
+    await using server = await startScripted((peer) => peer.handshake({ flags, size: (size += 4096) }));
+    expect(await codeOf(connectNbd(server.uri, { connections: 2 }))).toBe("UNEXPECTED");
   });
 });
 
