@@ -23,6 +23,11 @@ export interface CreateQcow2Options extends Wait {
 
 const DEFAULT_CLUSTER = 65536;
 
+/** Whether a file is one that a creation or a merge was stopped in the middle of: nothing stands on it or needs it. */
+export function isUnfinished(name: string): boolean {
+  return /\.(?:[0-9a-f]{12}\.new|merging)$/.test(name);
+}
+
 /**
  * Makes an empty qcow2 image of version 3. It appears under its name whole and durable, or not at all.
  * @throws ProviderError EXISTS, DENIED, UNSUPPORTED (too large for its clusters, a backing name without room),

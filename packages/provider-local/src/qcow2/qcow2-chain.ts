@@ -2,7 +2,7 @@ import * as path from "node:path";
 import { type Wait, isProviderError } from "@diskferry/core/provider";
 import { localError } from "../errors.ts";
 import { type ChainLayer, closeLayers, openChain, resolveBacking } from "./backing-chain.ts";
-import { createQcow2 } from "./create-qcow2.ts";
+import { createQcow2, isUnfinished } from "./create-qcow2.ts";
 import { type ImageFile, type ImageFiles, localFiles } from "./image-file.ts";
 import { refuseLocked } from "./image-locks.ts";
 import { type Qcow2Header, type RunMark, changeHeader, looksLikeQcow2, readHeader } from "./qcow2-header.ts";
@@ -37,6 +37,7 @@ export async function findChildren(
   const children: string[] = [];
   for (const candidate of candidates) {
     options.signal?.throwIfAborted();
+    if (isUnfinished(candidate)) continue;
     const backing = await backingOf(files, candidate, file);
     if (backing !== undefined && (await identityOf(files, backing)) === identity) children.push(candidate);
   }

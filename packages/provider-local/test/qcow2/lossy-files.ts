@@ -23,7 +23,7 @@ function applied(bytes: Uint8Array, change: Change): Uint8Array {
   const length = "length" in change ? end : Math.max(bytes.byteLength, end);
   let result = bytes;
   if (length !== bytes.byteLength) {
-    result = new Uint8Array(new ArrayBuffer(length, { maxByteLength: 64 * 1024 * 1024 }));
+    result = new Uint8Array(length);
     result.set(bytes.subarray(0, Math.min(length, bytes.byteLength)));
   }
   if (!("length" in change)) result.set(change.write, change.at);

@@ -149,6 +149,17 @@ describe("a chain of qcow2 recovery points", () => {
     await expectReads(files, points, "refused");
   });
 
+  it("does not take for an image what a stopped creation or merge left behind", async () => {
+    const files = new LossyFiles();
+    const points = await makeChain(files, "/points", seed);
+    for (const name of ["point-9.qcow2.0123456789ab.new", "point-2.qcow2.merging"]) {
+      files.put(`/points/${name}`, files.bytes(points[2]!.path));
+    }
+    expect(await findChildren(points[1]!.path, { files })).toEqual([points[2]!.path]);
+    await removeFromChain(points[1]!.path, { files });
+    await expectReads(files, [points[0]!, ...points.slice(2)], "removed");
+  });
+
   it("points an image elsewhere in one step, with names of any length", async () => {
     const files = new LossyFiles();
     const points = await makeChain(files, "/points", seed);

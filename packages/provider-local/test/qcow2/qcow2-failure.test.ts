@@ -69,6 +69,38 @@ describe("writing qcow2 when things fail", () => {
     expect(files.bytes("/disk.qcow2").byteLength).toBeLessThan(16 * 65536);
   });
 
+  it("does not use a freed cluster again before what freed it is durable", async () => {
+    const files = new LossyFiles();
+    // Clusters of 512 bytes: an L2 table maps 32 KiB, so that a write further on needs a new table.
+    await createQcow2({ path: "/start.qcow2", size: 8 * 32768, clusterSize: 512, files });
+    {
+      await using writer = await openQcow2Writer("/start.qcow2", { run: "one", files });
+      await writer.write(0, new Uint8Array(32768).fill(1));
+      await writer.commit({ written: none() });
+    }
+    const start = files.bytes("/start.qcow2");
+    for (let changes = 0; changes < 16; changes++) {
+      for (let loss = 0; loss < 20; loss++) {
+        files.put("/disk.qcow2", start);
+        const writer = await openQcow2Writer("/disk.qcow2", { run: "two", files });
+        await writer.zero(0, 32768);
+        await writer.write(3 * 32768, new Uint8Array(8 * 512).fill(2));
+        await writer.write(5 * 32768, new Uint8Array(8 * 512).fill(3));
+        files.changesLeft = changes;
+        await writer.flush().catch(() => undefined);
+        files.changesLeft = Infinity;
+        files.lose(randomFrom(changes * 100 + loss));
+        await using reader = await openQcow2Reader("/disk.qcow2", { files });
+        const sector = new Uint8Array(512);
+        for (let offset = 0; offset < 32768; offset += 512) {
+          await reader.read(offset, sector);
+          const whole = sector.every((byte) => byte === sector[0]) && sector[0]! < 2;
+          expect(whole, `death at change ${changes}, loss ${loss}: the cluster at ${offset}`).toBe(true);
+        }
+      }
+    }
+  });
+
   it("settles by itself when many mappings wait", async () => {
     const files = new LossyFiles();
     await createQcow2({ path: "/disk.qcow2", size: 4096 * 512, clusterSize: 512, files });
