@@ -26,7 +26,7 @@ export { MemoryStateStore } from "./state/memory-state-store.ts";
 export { openDirectoryState, type DirectoryStateOptions } from "./state/directory-state-store.ts";
 export type { Lease, StateRecord, StateStore } from "./state/state-store.ts";
 export { issueReceipt, verifyReceipt, type Receipt, type ReceiptFacts, type ReceiptVerdict, type VerifyReceiptOptions } from "./receipt/receipt.ts";
-export type { ProgressReport } from "./telemetry/progress.ts";
+export type { DiskProgress, ProgressReport } from "./telemetry/progress.ts";
 export { Registry, openSource, openTarget, type ResolvedUri } from "./registry/registry.ts";
 export { loadProvider, type LoadOptions } from "./registry/load-provider.ts";
 export { discoverProviders, type DiscoveredProvider } from "./registry/discover-providers.ts";

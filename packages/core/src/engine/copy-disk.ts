@@ -28,6 +28,8 @@ export interface CopyRequest {
   knowledge: Knowledge;
   /** What changed, from the beginning of the range to its end; proven by the caller. */
   tiles: AsyncIterable<Tile>;
+  from: number;
+  to: number;
   /** Whether the target proves that it reads as zeroes wherever no run wrote. */
   blank: boolean;
   /** Whether leaves that the target is known to hold are left out. */
@@ -117,12 +119,13 @@ class DiskCopy {
   #planFailure: { error: unknown } | undefined;
   #failures = 0;
   #itemLength = LOCAL_ITEM;
-  #groupBytes = FIRST_GROUP;
+  #groupBytes: number;
   #settledAt = 0;
 
   constructor(request: CopyRequest) {
     this.#request = request;
     this.#writer = request.writer;
+    this.#groupBytes = Math.min(FIRST_GROUP, request.groupBytes);
   }
 
   async run(): Promise<CopyOutcome> {
@@ -170,6 +173,8 @@ class DiskCopy {
   async *#planned(): AsyncGenerator<Group, void> {
     const request = this.#request;
     const plan = planWork(request.tiles, {
+      from: request.from,
+      to: request.to,
       knowledge: request.knowledge,
       algorithm: request.algorithm,
       itemLength: this.#itemLength,

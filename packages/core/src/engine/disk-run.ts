@@ -8,7 +8,6 @@ import type { DiskSnapshot } from "../provider/source.ts";
 import type { BlockWriter, Volume, WrittenExtent } from "../provider/target.ts";
 import type { Wait } from "../provider/wait.ts";
 import { openJournal } from "../state/journal.ts";
-import { stateKey } from "../state/state-key.ts";
 import type { Lease } from "../state/state-store.ts";
 import { publish } from "../telemetry/channels.ts";
 import type { DiskMeter } from "../telemetry/progress.ts";
@@ -211,10 +210,12 @@ export class DiskRunner {
         totalBytes: state.size,
       }));
     }
+    const from = range?.from ?? 0;
+    const to = range?.to ?? state.size;
     let sendAll = state.mode === "full" && settings.mode === "full";
     const outcome = await copyDisk({
       store: job.store,
-      journalKey: stateKey("jobs", job.id, "journals", run, this.disk, `${lease.epoch}-${randomUUID()}`),
+      journalKey: journalKey(job.id, run, this.disk, lease.epoch),
       header: {
         run,
         snapshot: snapshot.id,
@@ -228,18 +229,21 @@ export class DiskRunner {
       openWriter: this.#openWriter,
       writer,
       knowledge,
+      from,
+      to,
       tiles: tilesOf({
         tracker: job.source.tracker,
         snapshot,
         mode: state.mode,
         since: state.since,
-        from: range?.from ?? 0,
-        to: range?.to ?? state.size,
+        from,
+        to,
         onTrackingLost: settings.onTrackingLost,
         attempts: settings.attempts,
-        onFallback: (fallback, from) => {
-          this.#fall({ ...fallback, reason: `${fallback.reason} (from offset ${from} on)` });
+        onFallback: (fallback, position) => {
+          this.#fall({ ...fallback, reason: `${fallback.reason} (from offset ${position} on)` });
           if (fallback.to === "full") sendAll = true;
+          if (fallback.from === "incremental") this.#report.mode = sendAll ? "full" : "rescan";
         },
         signal,
       }),
@@ -359,7 +363,7 @@ export class DiskRunner {
   async #refuse(differences: readonly Extent[], bytes: number): Promise<never> {
     const { job, run, snapshot, lease, record, signal } = this.#options;
     const state = this.#state;
-    const key = stateKey("jobs", job.id, "journals", run, this.disk, `${lease.epoch}-${randomUUID()}`);
+    const key = journalKey(job.id, run, this.disk, lease.epoch);
     const journal = await openJournal(job.store, key, {
       run,
       snapshot: snapshot.id,
@@ -446,6 +450,17 @@ export class DiskRunner {
 
 const WRITTEN_LEAVES = 4096;
 const GAP_WRITE = 1 << 20;
+
+let journals = 0;
+
+/**
+ * The key of a new journal. Journals are replayed in the order of their keys, so a later one of the same epoch, which may
+ * take back what an earlier one said, has a later key.
+ */
+function journalKey(job: string, run: string, disk: string, epoch: number): string {
+  const part = `${epoch}-${Date.now()}-${++journals}-${randomUUID()}`;
+  return `${keyOf.journals(job, run, disk)}/${part}`;
+}
 
 function journalAlgorithm(digest: DigestAlgorithm | "none"): DigestAlgorithm {
   return digest === "none" ? preferredAlgorithm() : digest;

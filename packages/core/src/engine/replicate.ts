@@ -440,7 +440,7 @@ export class Replication implements AsyncDisposable {
         size: state.size,
         volume: this.#document.state.run!.disks[runner.disk]!.committed!,
         snapshot: diskSnapshot,
-        mode: state.mode,
+        mode: runner.report.mode,
         leaf: state.leaf,
       };
       const manifest = this.#document.state.run!.disks[runner.disk]!.copied?.manifest;
@@ -465,11 +465,12 @@ export class Replication implements AsyncDisposable {
   /** Removes journals and pages that nothing refers to any more. What is missed now goes the next time. */
   async #sweep(store: Job["store"], disks: readonly DiskRecord[]): Promise<void> {
     const wait = { signal: this.#signal };
-    for await (const key of store.list(stateKey("jobs", this.#job.id, "journals"), wait)) await store.delete(key, wait);
+    for await (const key of store.list(`${stateKey("jobs", this.#job.id, "journals")}/`, wait)) await store.delete(key, wait);
     for (const disk of disks) {
       if (disk.manifest === undefined) continue;
       const pages = keyOf.pages(this.#job.id, disk.disk);
-      await collect(store, pages, [await openManifest(store, pages, disk.manifest, wait)], wait);
+      const kept = [await openManifest(store, pages, disk.manifest, wait)];
+      await collect(store, pages, kept, { ...wait, check: (checkWait) => this.#lease.check(checkWait) });
     }
   }
 

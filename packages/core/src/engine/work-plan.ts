@@ -16,6 +16,9 @@ export interface Group {
 }
 
 export interface WorkPlanOptions {
+  /** What the tiles cover, in bytes. */
+  from: number;
+  to: number;
   knowledge: Knowledge;
   algorithm: DigestAlgorithm | "none";
   itemLength: number;
@@ -62,7 +65,10 @@ export async function* planWork(tiles: AsyncIterable<Tile>, options: WorkPlanOpt
     batchBytes = 0;
   };
 
+  let position = options.from;
   for await (const whole of workOf(trusted, { leaf, size, itemLength, zeroLength })) {
+    if (whole.offset > position) options.settled(whole.offset - position);
+    position = whole.offset + whole.length;
     for (const item of undone(whole, knowledge, options.settled)) {
       const work = await decideItem(item, options);
       if (work === undefined) {
@@ -89,6 +95,7 @@ export async function* planWork(tiles: AsyncIterable<Tile>, options: WorkPlanOpt
       begunAt = performance.now();
     }
   }
+  if (options.to > position) options.settled(options.to - position);
   closeBatch();
   if (group.batches.length > 0) yield group;
 }

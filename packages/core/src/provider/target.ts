@@ -34,7 +34,7 @@ export interface OpenRequest extends Wait {
 }
 
 export interface WriteOptions extends Wait {
-  /** The digests of the leaves in `data`, concatenated, where the writer asked for an algorithm. */
+  /** The digests of the writer's blocks in `data`, concatenated, where the writer asked for an algorithm. */
   digest?: Uint8Array | undefined;
   /** How many bytes before `data` in the same buffer may be overwritten during the call (a place for a header). */
   headroom?: number | undefined;
@@ -49,7 +49,10 @@ export interface WrittenExtent extends Extent {
 export interface BlockWriter extends Geometry {
   /** Changes when the platform's half-written state is not the one an earlier opening of this run left. */
   readonly generation: string;
-  /** True only where every byte not yet written is proven to read as zeroes. Absent: core clears the gaps. */
+  /**
+   * True only where every byte that this generation did not write is proven to read as zeroes, bytes that another run left
+   * included. Absent: core clears the gaps.
+   */
   readonly blank?: boolean;
   /** The digest this target demands of every leaf. Absent: core chooses. */
   readonly digest?: DigestAlgorithm;
@@ -70,10 +73,13 @@ export interface BlockWriter extends Geometry {
   flush(wait?: Wait): Promise<void>;
   /**
    * Makes the run's result a volume. Idempotent per run. `written`: ascending, every leaf in which this generation wrote
-   * something; where the writer asked for digests, exactly the blocks it was given, with them.
+   * something, zeroes included; where the writer asked for digests, exactly the blocks it was given, with them.
    */
   commit(request: { written: AsyncIterable<WrittenExtent> } & Wait): Promise<Volume>;
-  /** Discards what this run wrote and has not committed, where the platform can; else leaves it for the next run. */
+  /**
+   * Discards what this run wrote and has not committed, where the platform can; else leaves it for the next run. Opened
+   * again, the run then has a new generation. Harmless twice or after the commit.
+   */
   abandon(wait?: Wait): Promise<void>;
   /** How worker threads write too. Absent: writes happen on the calling thread. */
   readonly lane?: WriterLane;
@@ -119,11 +125,17 @@ export interface TargetProvider {
   create(request: CreateRequest): Promise<Volume>;
   /** Takes an existing disk as a volume that is never cleaned up (failback). */
   adopt?(disk: string, wait?: Wait): Promise<Volume>;
-  /** Opens a volume for a run. @throws ProviderError FENCED when a newer epoch was seen. */
+  /**
+   * Opens a volume for a run. In place, a new run ends the writers of earlier ones. @throws ProviderError FENCED when a
+   * newer epoch was seen; NOT_FOUND when the base is gone; UNSUPPORTED when the base is another volume, in place.
+   */
   open(volume: Volume, request: OpenRequest): Promise<BlockWriter>;
   /** Opens a committed volume for reading: verification, audit, rescan without a manifest, and use as a source. */
   read?(volume: Volume, wait?: Wait): Promise<BlockReader>;
-  /** Removes a volume, merging what others stand on. @throws ProviderError IN_USE rather than break a chain. */
+  /**
+   * Removes a volume, merging what others stand on; one that is gone already is removed. The bytes of an adopted disk stay.
+   * @throws ProviderError IN_USE rather than break a chain.
+   */
   remove(volume: Volume, wait?: Wait): Promise<void>;
   /** What the job made on this place. */
   owned(job: string, wait?: Wait): AsyncIterable<OwnedResource & { volume?: Volume }>;

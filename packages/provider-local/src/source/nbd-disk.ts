@@ -22,6 +22,11 @@ import { hashOf, withRelease } from "./raw-disk.ts";
 const allocation = "base:allocation";
 const bitmapPrefix = "qemu:dirty-bitmap:";
 
+/** The meta context that holds a bitmap: QEMU's, unless the name is that of a context itself, such as our own server's. */
+function contextOf(bitmap: string): string {
+  return bitmap.includes(":") ? bitmap : bitmapPrefix + bitmap;
+}
+
 /** NBD protocol, "base:allocation" metadata context: bit 1 is set where the range reads as zeroes. */
 const readsAsZeroes = 2;
 /** QEMU docs/interop/nbd.txt: bit 0 of a dirty bitmap's status is set where the range was written. */
@@ -37,7 +42,7 @@ const tokenKind = "nbd-bitmap-1";
  * the run that reads it has been recorded. A bitmap that was cleared too late costs time; one cleared too early, changes.
  */
 export function nbdDisk(options: DiskOptions & { uri: string }): DiskSource {
-  const contexts = options.bitmap === undefined ? [allocation] : [allocation, `${bitmapPrefix}*`];
+  const contexts = options.bitmap === undefined ? [allocation] : [allocation, contextOf(options.bitmap)];
   const place = new NbdPlace(nbdAddress(options), contexts);
   const { uri } = place;
 
@@ -77,7 +82,7 @@ export function nbdDisk(options: DiskOptions & { uri: string }): DiskSource {
       const { bitmap } = options;
       if (bitmap === undefined) return undefined;
       const { metaContexts } = await client(disk, wait);
-      if (!metaContexts.includes(bitmapPrefix + bitmap)) return undefined;
+      if (!metaContexts.includes(contextOf(bitmap))) return undefined;
       return JSON.stringify([tokenKind, disk.machine, disk.disk, disk.size, bitmap]);
     },
     async *changes(disk: DiskSnapshot, request: ChangesOptions): AsyncGenerator<Tile, void, void> {
@@ -85,10 +90,10 @@ export function nbdDisk(options: DiskOptions & { uri: string }): DiskSource {
       const to = request.to ?? disk.size;
       const bitmap = request.since === undefined ? undefined : bitmapIn(request.since, uri, disk);
       const live = await client(disk, request);
-      if (bitmap !== undefined && !live.metaContexts.includes(bitmapPrefix + bitmap)) {
+      if (bitmap !== undefined && !live.metaContexts.includes(contextOf(bitmap))) {
         throw lost(uri, `the server does not show the dirty bitmap ${bitmap}; start it with that bitmap (qemu-nbd -B ${bitmap})`);
       }
-      const asked = [allocation, ...(bitmap === undefined ? [] : [bitmapPrefix + bitmap])].filter((context) =>
+      const asked = [allocation, ...(bitmap === undefined ? [] : [contextOf(bitmap)])].filter((context) =>
         live.metaContexts.includes(context),
       );
       if (asked.length === 0) {
@@ -106,12 +111,12 @@ export function nbdDisk(options: DiskOptions & { uri: string }): DiskSource {
     async status(wait?: Wait): Promise<TrackerStatus> {
       const { metaContexts } = await place.client(wait);
       const { bitmap } = options;
-      const shown = metaContexts.filter((context) => context.startsWith(bitmapPrefix));
+      const shown = metaContexts.filter((context) => context !== allocation);
       if (bitmap === undefined) {
         return { supported: true, enabled: false, detail: `${uri}: name a QEMU dirty bitmap (bitmap) to track changes` };
       }
-      const enabled = shown.includes(bitmapPrefix + bitmap);
-      const names = shown.map((context) => context.slice(bitmapPrefix.length)).join(", ") || "none";
+      const enabled = shown.includes(contextOf(bitmap));
+      const names = shown.join(", ") || "none";
       return { supported: true, enabled, detail: `${uri}: bitmap ${bitmap} asked for, shown: ${names}` };
     },
     close: () => place.close(),
@@ -175,7 +180,7 @@ async function* onGrid(
 }
 
 function kindOf(flags: NbdExtent["flags"], bitmap: string | undefined): TileKind {
-  if (bitmap !== undefined && ((flags[bitmapPrefix + bitmap] ?? dirty) & dirty) === 0) return "unchanged";
+  if (bitmap !== undefined && ((flags[contextOf(bitmap)] ?? dirty) & dirty) === 0) return "unchanged";
   // HOLE alone promises nothing of the content.
   return ((flags[allocation] ?? 0) & readsAsZeroes) === 0 ? "changed" : "zero";
 }
