@@ -22,7 +22,8 @@ export const provider: ProviderDefinition<LocalOptions> = defineProvider<LocalOp
   schemes: localSchemes,
   config: optionsSchema,
   fromUri: optionsFromUri,
-  async source(options): Promise<SourceConnector> {
+  async source(options, context): Promise<SourceConnector> {
+    context?.signal?.throwIfAborted();
     if (options.directory !== undefined) {
       throw localError(
         "CONFIG_INVALID",
@@ -33,6 +34,7 @@ export const provider: ProviderDefinition<LocalOptions> = defineProvider<LocalOp
     return localSource(nameDisks(options, sources));
   },
   async target(options, context): Promise<TargetProvider> {
+    context?.signal?.throwIfAborted();
     return localTarget(options, context);
   },
 });

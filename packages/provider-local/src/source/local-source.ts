@@ -51,6 +51,7 @@ export function localSource(disks: readonly NamedDisk[]): SourceConnector {
   }
 
   async function snapshot(machine: Machine, request: SnapshotRequest): Promise<Snapshot> {
+    request.signal?.throwIfAborted();
     const chosen = disks.filter(
       (disk) => disk.machine === machine.id && (request.disks === undefined || request.disks.includes(disk.key)),
     );
@@ -77,12 +78,20 @@ export function localSource(disks: readonly NamedDisk[]): SourceConnector {
   }
 
   const tracker: ChangeTracker = {
-    checkpoint: (disk: DiskSnapshot, wait?: Wait): Promise<Checkpoint | undefined> =>
-      find(disk.machine, disk.disk).source.checkpoint(disk, wait),
-    changes: (disk: DiskSnapshot, options: ChangesOptions = {}): AsyncIterable<Tile> =>
-      find(disk.machine, disk.disk).source.changes(disk, options),
-    status: (machine: Machine, disk: string, wait?: Wait): Promise<TrackerStatus> =>
-      find(machine.id, disk).source.status(wait),
+    async checkpoint(disk: DiskSnapshot, wait?: Wait): Promise<Checkpoint | undefined> {
+      wait?.signal?.throwIfAborted();
+      return find(disk.machine, disk.disk).source.checkpoint(disk, wait);
+    },
+    async *changes(disk: DiskSnapshot, options: ChangesOptions = {}): AsyncIterable<Tile> {
+      for await (const tile of find(disk.machine, disk.disk).source.changes(disk, options)) {
+        options.signal?.throwIfAborted();
+        yield tile;
+      }
+    },
+    async status(machine: Machine, disk: string, wait?: Wait): Promise<TrackerStatus> {
+      wait?.signal?.throwIfAborted();
+      return find(machine.id, disk).source.status(wait);
+    },
   };
 
   return {
@@ -95,14 +104,17 @@ export function localSource(disks: readonly NamedDisk[]): SourceConnector {
       }
     },
     async machine(id: string, wait?: Wait): Promise<Machine> {
+      wait?.signal?.throwIfAborted();
       const found = disks.find((disk) => [disk.machine, disk.machineName, disk.source.place].includes(id));
       if (found !== undefined) return machineOf(found.machine, wait);
       throw localError("NOT_FOUND", `there is no machine ${id} here; known: ${namesOf(disks)}`);
     },
     async open(disk: DiskSnapshot, wait?: Wait): Promise<BlockReader> {
+      wait?.signal?.throwIfAborted();
       return find(disk.machine, disk.disk).source.open(disk, live.has(disk.id), wait);
     },
-    async release(given: Snapshot): Promise<void> {
+    async release(given: Snapshot, wait?: Wait): Promise<void> {
+      wait?.signal?.throwIfAborted();
       // Nothing was made on the place: a point in time here is only remembered.
       for (const disk of given.disks) live.delete(disk.id);
     },

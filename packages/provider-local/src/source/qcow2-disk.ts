@@ -1,4 +1,4 @@
-import { closeSync } from "node:fs";
+import { closeSync, realpathSync } from "node:fs";
 import { basename, resolve } from "node:path";
 import type {
   BlockReader,
@@ -42,7 +42,7 @@ export function qcow2Disk(options: DiskOptions & { path: string }): DiskSource {
 
   async function opened(disk: DiskSnapshot, live: boolean, wait: Wait | undefined): Promise<Qcow2Reader> {
     const then = marksIn(disk);
-    const reader = await openQcow2Reader(path, { signal: wait?.signal });
+    const reader = await openQcow2Reader(pathIn(disk), { signal: wait?.signal });
     try {
       const now = await marksOf(reader);
       const same = now.length === then.length && now.every((mark, index) => mark.identity === then[index]?.identity);
@@ -81,7 +81,8 @@ export function qcow2Disk(options: DiskOptions & { path: string }): DiskSource {
         const id = hashOf([path, String(reader.size), ...marks.flatMap(({ identity, stamp }) => [identity, stamp])]);
         const frozen = options.frozen === true;
         const layers = marks.map(({ identity, stamp }): Json => ({ identity, stamp }));
-        return { id, size: reader.size, frozen, data: { path, frozen, layers } };
+        // The file itself, not a link that leads to another one once the guest goes on in a new overlay.
+        return { id, size: reader.size, frozen, data: { path: realpathSync(path), frozen, layers } };
       });
     },
     async open(disk: DiskSnapshot, live: boolean, wait?: Wait): Promise<BlockReader> {
@@ -170,6 +171,12 @@ function placeOf(path: string): string {
   } finally {
     closeSync(file.fd);
   }
+}
+
+function pathIn(disk: DiskSnapshot): string {
+  const path = disk.data?.["path"];
+  if (typeof path === "string") return path;
+  throw localError("CORRUPT", `the snapshot ${disk.id} of ${disk.disk} names no image; start a new run`);
 }
 
 function marksIn(disk: DiskSnapshot): LayerMark[] {

@@ -1,9 +1,10 @@
 import { createHash } from "node:crypto";
 import { mkdirSync, readdirSync } from "node:fs";
 import { sep } from "node:path";
+import type { Volume } from "@diskferry/core/provider";
 import { localError, translate } from "../errors.ts";
 import type { RawFile } from "../raw/raw-file.ts";
-import { stateFolderOfFile, stateFolderOfIdentity } from "./target-state.ts";
+import { type TargetState, stateFolderOfFile, stateFolderOfIdentity } from "./target-state.ts";
 
 /** A name that any file system takes: the key itself where it is one, else its letters and a hash of the rest. */
 export function fileNameOf(key: string): string {
@@ -56,6 +57,17 @@ export function holdsOther(label: string, key: string): unknown {
     "EXISTS",
     `${label} holds the replica ${key}; name another target, or set overwrite to give that replica up`,
   );
+}
+
+/**
+ * @throws ProviderError NOT_FOUND when a volume that was created for a key is not that key's any more: it was removed, or
+ * another job took the target over.
+ */
+export function checkStillOurs(label: string, volume: Volume, state: TargetState | undefined): void {
+  const key = volume.data?.["key"];
+  if (typeof key !== "string" || state?.key === key) return;
+  const now = state?.key === undefined ? "it was given up" : `it holds the replica ${state.key} now`;
+  throw localError("NOT_FOUND", `${label} is no longer the replica ${key}: ${now}; create the volume anew`);
 }
 
 /** The names in a folder; none where there is no such folder. */

@@ -1,5 +1,5 @@
 import { statSync } from "node:fs";
-import type { ProviderContext, TargetProvider } from "@diskferry/core/provider";
+import type { ProviderContext, TargetProvider, Volume, Wait } from "@diskferry/core/provider";
 import { formatOf, isQcow2Name } from "../disk-format.ts";
 import { localError } from "../errors.ts";
 import type { LocalOptions } from "../options.ts";
@@ -10,6 +10,51 @@ import { rawTarget } from "./raw-target.ts";
 
 /** The target that the options name: in place where they name a path or URI, one file or chain per disk in a directory. */
 export function localTarget(options: LocalOptions, context: ProviderContext = {}): TargetProvider {
+  return heedful(chosenTarget(options, context));
+}
+
+/** The same target, whose calls do not begin once their signal is aborted. */
+function heedful(target: TargetProvider): TargetProvider {
+  const read = target.read?.bind(target);
+  const adopt = target.adopt?.bind(target);
+  return {
+    async create(request) {
+      request.signal?.throwIfAborted();
+      return target.create(request);
+    },
+    async open(volume, request) {
+      request.signal?.throwIfAborted();
+      return target.open(volume, request);
+    },
+    async remove(volume, wait) {
+      wait?.signal?.throwIfAborted();
+      return target.remove(volume, wait);
+    },
+    async *owned(job, wait) {
+      wait?.signal?.throwIfAborted();
+      yield* target.owned(job, wait);
+    },
+    ...(read === undefined
+      ? {}
+      : {
+          async read(volume: Volume, wait?: Wait) {
+            wait?.signal?.throwIfAborted();
+            return read(volume, wait);
+          },
+        }),
+    ...(adopt === undefined
+      ? {}
+      : {
+          async adopt(disk: string, wait?: Wait) {
+            wait?.signal?.throwIfAborted();
+            return adopt(disk, wait);
+          },
+        }),
+    [Symbol.asyncDispose]: () => target[Symbol.asyncDispose](),
+  };
+}
+
+function chosenTarget(options: LocalOptions, context: ProviderContext): TargetProvider {
   if (options.disks !== undefined) {
     throw localError("CONFIG_INVALID", "disks are for a source; give a target a directory, which takes every disk of a machine");
   }

@@ -17,7 +17,7 @@ import { openNbdReader } from "../nbd/nbd-reader.ts";
 import { openNbdWriter } from "../nbd/nbd-writer.ts";
 import { claimPlace } from "../open-places.ts";
 import type { LocalOptions } from "../options.ts";
-import { checkDiskSize, holdsOther, tooSmall } from "./in-place.ts";
+import { checkDiskSize, checkStillOurs, holdsOther, tooSmall } from "./in-place.ts";
 import {
   type TargetState,
   beginRun,
@@ -59,8 +59,11 @@ export function nbdTarget(options: LocalOptions & { uri: string }): TargetProvid
   async function create(request: CreateRequest): Promise<Volume> {
     checkDiskSize(request.size);
     const size = await sizeOf(request);
-    if (size < request.size) throw tooSmall(uri, size, request.size);
     const state = await known(size);
+    if (size < request.size && state.key === request.key) {
+      throw localError("UNSUPPORTED", `${uri} has ${size} bytes and its disk ${request.size} now; enlarge what the server exports`);
+    }
+    if (size < request.size) throw tooSmall(uri, size, request.size);
     if (state.key !== undefined && state.key !== request.key && options.overwrite !== true) {
       throw holdsOther(uri, state.key);
     }
@@ -80,7 +83,9 @@ export function nbdTarget(options: LocalOptions & { uri: string }): TargetProvid
     try {
       const fence = await takeFence(folder, uri, request.epoch, { signal: request.signal });
       try {
-        const state = await beginRun(folder, await known(size), request.run, false);
+        const found = await known(size);
+        checkStillOurs(uri, volume, found);
+        const state = await beginRun(folder, found, request.run, false);
         const writer = await openNbdWriter(place, {
           generation: `${identity}:${state.generation ?? ""}`,
           size: volume.size,

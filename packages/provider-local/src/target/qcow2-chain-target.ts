@@ -66,14 +66,13 @@ export function qcow2ChainTarget(options: LocalOptions & { directory: string }, 
     if (known === undefined && listOf(folder).some((name) => !name.endsWith(".new"))) {
       throw localError("EXISTS", `${folder} holds files that are not ours; move them away or choose another directory`);
     }
-    if (known !== undefined && request.size < known.size) {
-      throw localError("UNSUPPORTED", `${folder} is of a disk of ${known.size} bytes and does not shrink to ${request.size}`);
-    }
-    if (known?.size !== request.size) {
-      const replica: Replica = { job: request.job, ...known, key: request.key, size: request.size };
+    // A chain does not shrink: its earlier points keep their size.
+    const size = Math.max(request.size, known?.size ?? 0);
+    if (known?.size !== size) {
+      const replica: Replica = { job: request.job, ...known, key: request.key, size };
       await writeDurably(join(folder, replicaFile), JSON.stringify(replica));
     }
-    return volumeOf(folder, request.key, request.size);
+    return volumeOf(folder, request.key, size);
   }
 
   async function open(volume: Volume, request: OpenRequest): Promise<BlockWriter> {

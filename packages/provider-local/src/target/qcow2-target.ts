@@ -23,6 +23,7 @@ import { type RawFile, openRaw } from "../raw/raw-file.ts";
 import { syncFolder } from "../raw/raw-writer.ts";
 import {
   checkDiskSize,
+  checkStillOurs,
   fileNameOf,
   holdsOther,
   listOf,
@@ -96,6 +97,7 @@ export function qcow2Target(options: LocalOptions): TargetProvider {
         await refuseStoodOn(path, request);
         const folder = stateFolderOf(file);
         const known = await readTargetState(folder, file.identity);
+        checkStillOurs(path, volume, known);
         const { abandoned = 0 } = known ?? {};
         const run = abandoned === 0 ? request.run : `${request.run} after ${abandoned}`;
         const writer = await openQcow2Writer(path, { run, compress, signal: request.signal });

@@ -18,6 +18,7 @@ import { openRawReader } from "../raw/raw-reader.ts";
 import { openRawWriter, syncFolder } from "../raw/raw-writer.ts";
 import {
   checkDiskSize,
+  checkStillOurs,
   fileNameOf,
   holdsOther,
   listOf,
@@ -126,11 +127,9 @@ export function rawTarget(options: RawTargetOptions): TargetProvider {
     fence: Awaited<ReturnType<typeof takeFence>>,
     release: () => void,
   ): Promise<BlockWriter> {
-    const known = (await readTargetState(folder, file.identity)) ?? {
-      size: file.size,
-      created: false,
-      identity: file.identity,
-    };
+    const found = await readTargetState(folder, file.identity);
+    checkStillOurs(file.path, volume, found);
+    const known = found ?? { size: file.size, created: false, identity: file.identity };
     if (file.size < volume.size) throw tooSmall(file.path, file.size, volume.size);
     // Only a file that nobody touched since it was made, or only this run, is proven to be blank elsewhere.
     const untouched =

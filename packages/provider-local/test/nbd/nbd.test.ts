@@ -98,7 +98,7 @@ describeWithPeers(["qemu-nbd", "qemu-img", "qemu-io"], "NBD sources served by qe
       expect(await source.tracker!.status!(machine!, "vda")).toMatchObject({ supported: true, enabled: true });
     }
     qemu("qemu-io", "-c", "write -P 2 1M 64k", "-c", "write -P 2 6M 64k", "-c", "write -z 3M 128k", path);
-    await using server = await startQemuNbd(["-f", "qcow2", "-r", "-B", "b0", path]);
+    await using server = await startQemuNbd(["-f", "qcow2", "-r", "-e", "2", "-B", "b0", path]);
     await using source = await sourceOf(options(server.uri));
     const disk = await momentOf(source);
     const lost = { code: "TRACKING_LOST" };

@@ -1,0 +1,250 @@
+import { execFileSync } from "node:child_process";
+import { closeSync, mkdirSync, openSync, readSync, renameSync, symlinkSync, truncateSync, writeFileSync, writeSync } from "node:fs";
+import { join } from "node:path";
+import type { SourceConnector, Volume } from "@diskferry/core/provider";
+import { type NbdBackend, type NbdServer, memoryBackend, serveNbd } from "@diskferry/nbd";
+import type { ConformanceHarness, SourceHarness, TargetHarness } from "@diskferry/provider-testkit";
+import { type LocalOptions, provider } from "../../src/index.ts";
+import { openQcow2Reader } from "../../src/qcow2/qcow2-reader.ts";
+import { fanOut } from "./fan-out.ts";
+
+const mebi = 1024 * 1024;
+/** No multiple of any block but a sector. */
+const oddSize = 4 * mebi + 512;
+
+/** What is judged, and how it is taken down. */
+export interface Judged extends AsyncDisposable {
+  harness: ConformanceHarness;
+}
+
+function still(harness: ConformanceHarness): Judged {
+  return { harness, [Symbol.asyncDispose]: () => Promise.resolve() };
+}
+
+function writeAt(path: string, offset: number, bytes: Uint8Array): void {
+  const fd = openSync(path, "r+");
+  try {
+    writeSync(fd, bytes, 0, bytes.byteLength, offset);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+const badConfig = { path: "/dev/null", uri: "nbd://127.0.0.1/", colour: "blue" };
+
+/** Raw files as a machine of two disks, written by a live guest. */
+export function rawSource(folder: string): Judged {
+  const [one, two] = [join(folder, "one.raw"), join(folder, "two.raw")];
+  for (const path of [one, two]) {
+    writeFileSync(path, "");
+    truncateSync(path, oddSize);
+  }
+  const config: LocalOptions = { machine: "vm", disks: [{ key: "vda", path: one }, { key: "vdb", path: two }] };
+  let size = oddSize;
+  const source: SourceHarness = {
+    open: () => provider.source!(config),
+    machine: "vm",
+    disk: "vda",
+    writeGuest: (offset, bytes) => writeAt(one, offset, bytes),
+    trimGuest: (offset, length) => void execFileSync("fallocate", ["-p", "-o", String(offset), "-l", String(length), one]),
+    second: { key: "vdb", write: (offset, bytes) => writeAt(two, offset, bytes) },
+    grow: () => truncateSync(one, (size += mebi)),
+  };
+  return still({
+    name: "raw files",
+    definition: { provider, config: { path: one }, badConfig, uri: `local:${one}?frozen=true` },
+    source,
+  });
+}
+
+/**
+ * A qcow2 chain that grows as one does that is backed up by external snapshots: what was snapshot is not written to any
+ * more, the guest goes on in a new overlay, and a link leads to the newest.
+ */
+export function qcow2Source(folder: string): Judged {
+  const links = { vda: join(folder, "vda.qcow2"), vdb: join(folder, "vdb.qcow2") };
+  let count = 0;
+  const tops: Record<string, string> = {};
+  const create = (key: keyof typeof links, ...args: string[]): void => {
+    const path = join(folder, `${key}-${++count}.qcow2`);
+    execFileSync("qemu-img", ["create", "-q", "-f", "qcow2", ...args.slice(0, -1), path, args.at(-1)!].filter((arg) => arg !== ""));
+    symlinkSync(path, `${links[key]}.new`);
+    renameSync(`${links[key]}.new`, links[key]);
+    tops[key] = path;
+  };
+  create("vda", String(4 * mebi + 512));
+  create("vdb", String(2 * mebi));
+  const seen = new Set<string>();
+  const touch = (key: keyof typeof links): string => {
+    if (seen.delete(key)) create(key, "-b", tops[key]!, "-F", "qcow2", "");
+    return links[key];
+  };
+  const write = (key: keyof typeof links, offset: number, bytes: Uint8Array): void => {
+    const path = touch(key);
+    const data = join(folder, "data");
+    writeFileSync(data, bytes);
+    execFileSync("qemu-io", ["-f", "qcow2", "-c", `write -q -s ${data} ${offset} ${bytes.byteLength}`, path], { stdio: "ignore" });
+  };
+  const config: LocalOptions = {
+    machine: "vm",
+    disks: [{ key: "vda", path: links.vda }, { key: "vdb", path: links.vdb }],
+  };
+  return still({
+    name: "qcow2 chains",
+    definition: { provider, config: { path: links.vda }, badConfig, uri: `qcow2:${links.vda}` },
+    source: {
+      async open(): Promise<SourceConnector> {
+        const source = await provider.source!(config);
+        const snapshot = source.snapshot.bind(source);
+        return Object.assign(source, {
+          snapshot: async (...args: Parameters<SourceConnector["snapshot"]>) => {
+            seen.add("vda").add("vdb");
+            return snapshot(...args);
+          },
+        });
+      },
+      machine: "vm",
+      disk: "vda",
+      writeGuest: (offset, bytes) => write("vda", offset, bytes),
+      trimGuest: (offset, length) => {
+        const path = touch("vda");
+        execFileSync("qemu-io", ["-f", "qcow2", "-c", `write -q -z -u ${offset} ${length}`, path], { stdio: "ignore" });
+      },
+      second: { key: "vdb", write: (offset, bytes) => write("vdb", offset, bytes) },
+      grow: () => {
+        const path = touch("vda");
+        execFileSync("qemu-img", ["resize", "-q", "-f", "qcow2", path, `+${mebi}`]);
+      },
+    },
+  });
+}
+
+/** An export that a live guest writes, of a server that keeps what it flushed when it is killed. */
+export async function nbdSource(folder: string): Promise<Judged> {
+  const bytes = new Uint8Array(oddSize);
+  const second = new Uint8Array(2 * mebi);
+  const server = await serveNbd({
+    listen: { path: join(folder, "source") },
+    exports: { vda: { backend: memoryBackend(bytes) }, vdb: { backend: memoryBackend(second) } },
+  });
+  const config: LocalOptions = {
+    machine: "vm",
+    disks: [{ key: "vda", uri: server.uri("vda") }, { key: "vdb", uri: server.uri("vdb") }],
+  };
+  return {
+    harness: {
+      name: "NBD exports",
+      definition: { provider, config: { uri: server.uri("vda") }, badConfig, uri: server.uri("vda") },
+      source: {
+        open: () => provider.source!(config),
+        machine: "vm",
+        disk: "vda",
+        writeGuest: (offset, data) => bytes.set(data, offset),
+        trimGuest: (offset, length) => void bytes.fill(0, offset, offset + length),
+        second: { key: "vdb", write: (offset, data) => second.set(data, offset) },
+      },
+    },
+    [Symbol.asyncDispose]: () => server.close(),
+  };
+}
+
+function pathOf(volume: Volume): string {
+  const { path, folder, file } = volume.data ?? {};
+  return typeof path === "string" ? path : join(String(folder), String(file));
+}
+
+async function readImage(volume: Volume, offset: number, length: number): Promise<Uint8Array> {
+  await using reader = await openQcow2Reader(pathOf(volume));
+  const start = Math.floor(offset / 512) * 512;
+  const into = new Uint8Array(Math.ceil((offset + length - start) / 512) * 512);
+  await reader.read(start, into);
+  return into.subarray(offset - start, offset - start + length);
+}
+
+function readRaw(volume: Volume, offset: number, length: number): Uint8Array {
+  const fd = openSync(pathOf(volume), "r");
+  try {
+    const into = new Uint8Array(length);
+    readSync(fd, into, 0, length, offset);
+    return into;
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** A target in a directory. */
+export function directoryTarget(folder: string, format: "raw" | "qcow2" | "qcow2-chain", more: LocalOptions = {}): Judged {
+  const directory = join(folder, "target");
+  mkdirSync(directory);
+  const config: LocalOptions = { directory, format, ...more };
+  const size = format === "raw" ? oddSize : 4 * mebi + 64 * 1024 + 512;
+  const target: TargetHarness = {
+    open: () => provider.target!(config),
+    size,
+    readVolume: format === "raw" ? readRaw : readImage,
+  };
+  if (format === "raw") {
+    target.existingDisk = join(folder, "existing.raw");
+    writeFileSync(target.existingDisk, Buffer.alloc(size, 7));
+  } else if (format === "qcow2") {
+    target.existingDisk = join(folder, "existing.qcow2");
+    execFileSync("qemu-img", ["create", "-q", "-f", "qcow2", target.existingDisk, String(size)]);
+    execFileSync("qemu-io", ["-c", "write -q -P 7 0 1M", target.existingDisk], { stdio: "ignore" });
+  }
+  return still({ name: `${format} in a directory`, target });
+}
+
+/** Exports as targets, each volume one of its own; the server can be killed, and then keeps what it had flushed alone. */
+export async function nbdTarget(folder: string): Promise<Judged> {
+  const socket = join(folder, "target");
+  const disks = new Map<string, Uint8Array>();
+  const durable = new Map<string, Uint8Array>();
+  let server: NbdServer;
+  const backendOf = (name: string): NbdBackend => {
+    let bytes = disks.get(name);
+    if (bytes === undefined) {
+      bytes = new Uint8Array(oddSize);
+      disks.set(name, bytes);
+      durable.set(name, bytes.slice());
+    }
+    const all = bytes;
+    return { ...memoryBackend(all), flush: () => void durable.get(name)!.set(all) };
+  };
+  const serve = async (): Promise<void> => {
+    server = await serveNbd({ listen: { path: socket }, exports: (name) => ({ backend: backendOf(name) }), limits: { connections: 1000 } });
+  };
+  await serve();
+  const uriOf = (name: string): string => `nbd+unix:///${encodeURIComponent(name)}?socket=${socket}`;
+  return {
+    harness: {
+      name: "NBD exports in place",
+      target: {
+        open: () => Promise.resolve(fanOut((key) => provider.target!({ uri: uriOf(key) }), (volume) => String(volume.data?.["key"]))),
+        size: oddSize,
+        readVolume: (volume, offset, length) => disks.get(String(volume.data?.["key"]))!.slice(offset, offset + length),
+        async crash(): Promise<void> {
+          for (const connection of server.connections()) connection.destroy();
+          await server.close({ deadlineMs: 1 });
+          for (const [name, bytes] of durable) disks.get(name)!.set(bytes);
+          await serve();
+        },
+      },
+    },
+    [Symbol.asyncDispose]: () => server.close(),
+  };
+}
+
+/** One file in place per volume. */
+export function fileTarget(folder: string, extension: "raw" | "qcow2"): Judged {
+  const size = extension === "raw" ? oddSize : 4 * mebi + 64 * 1024 + 512;
+  const nameOf = (key: string): string => join(folder, `${key.replaceAll(/[^a-z0-9-]/gi, "_")}.${extension}`);
+  const open = (path: string): ReturnType<NonNullable<typeof provider.target>> => provider.target!({ path });
+  return still({
+    name: `${extension} in place`,
+    target: {
+      open: () => Promise.resolve(fanOut((key) => open(nameOf(key)), (volume) => String(volume.data?.["key"]))),
+      size,
+      readVolume: extension === "raw" ? readRaw : readImage,
+    },
+  });
+}
