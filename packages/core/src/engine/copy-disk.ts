@@ -281,7 +281,8 @@ class DiskCopy {
     this.#settledAt = now;
     if (bytes < this.#groupBytes / 2) return;
     const reachable = (bytes / tookMs) * this.#request.groupMs;
-    this.#groupBytes = Math.max(SMALLEST_GROUP, Math.min(this.#request.groupBytes, this.#groupBytes * 4, reachable / 2));
+    const wanted = Math.max(SMALLEST_GROUP, Math.min(this.#groupBytes * 4, reachable / 2));
+    this.#groupBytes = Math.min(wanted, this.#request.groupBytes);
   }
 
   async #writeDown(work: Work): Promise<void> {
