@@ -56,10 +56,20 @@ export function readArguments(
   const config = Object.fromEntries(
     Object.entries(options).map(([name, { value, short }]) => [
       name,
-      { type: value === undefined ? "boolean" : "string", multiple: true, ...(short === undefined ? {} : { short }) } as const,
+      {
+        type: value === undefined ? "boolean" : "string",
+        multiple: true,
+        ...(short === undefined ? {} : { short }),
+      } as const,
     ]),
   );
-  const { tokens } = parseArgs({ args: [...args], options: config, strict: false, allowPositionals: true, tokens: true });
+  const { tokens } = parseArgs({
+    args: [...args],
+    options: config,
+    strict: false,
+    allowPositionals: true,
+    tokens: true,
+  });
   const problems: string[] = [];
   const given = new Map<string, string[]>();
   const positionals: string[] = [];
@@ -82,6 +92,7 @@ export function readArguments(
       given.set(name, [...values, value]);
     }
   }
-  if (problems.length > 0) throw usageError(`${problems.join("; ")}; see: diskferry help${command === "" ? "" : ` ${command}`}`);
+  if (problems.length > 0)
+    throw usageError(`${problems.join("; ")}; see: diskferry help${command === "" ? "" : ` ${command}`}`);
   return { positionals, options: new OptionValues(given) };
 }

@@ -25,7 +25,10 @@ export function commandHelp({ name, summary, usage, options }: Command): string 
 
 /** What `diskferry help exit-codes` says. */
 export function exitCodeHelp(): string {
-  return table(["exit code", "meaning", "errors"], exitCodes.map(({ exitCode, meaning, errors }) => [String(exitCode), meaning, errors.join(", ")]));
+  return table(
+    ["exit code", "meaning", "errors"],
+    exitCodes.map(({ exitCode, meaning, errors }) => [String(exitCode), meaning, errors.join(", ")]),
+  );
 }
 
 function optionRows(options: Readonly<Record<string, OptionSpec>>): string {
@@ -39,9 +42,12 @@ export function optionText(name: string, { short, value }: OptionSpec): string {
 
 const leftMost = 30;
 
-function rows(cells: readonly (readonly [string, string] | string[])[]): string {
-  const width = Math.min(leftMost, Math.max(0, ...cells.map(([left]) => left!.length)));
+function rows(cells: readonly (readonly [left: string, right: string])[]): string {
+  const width = Math.min(leftMost, Math.max(0, ...cells.map(([left]) => left.length)));
+  const padding = " ".repeat(width);
   return cells
-    .map(([left, right]) => (left!.length > width ? `  ${left}\n  ${" ".repeat(width)}  ${right}\n` : `  ${left!.padEnd(width)}  ${right}\n`))
+    .map(([left, right]) =>
+      left.length > width ? `  ${left}\n  ${padding}  ${right}\n` : `  ${left.padEnd(width)}  ${right}\n`,
+    )
     .join("");
 }

@@ -1,4 +1,3 @@
-import { readFileSync } from "node:fs";
 import { isAbort } from "@diskferry/core";
 import { readArguments } from "./arguments.ts";
 import type { Command } from "./command.ts";
@@ -8,6 +7,7 @@ import { DONE, exitCodeOf, PAUSED, STOPPED } from "./exit-codes.ts";
 import { commandHelp, exitCodeHelp, overview } from "./help.ts";
 import { didYouMean } from "./near-miss.ts";
 import { Output } from "./output.ts";
+import { packageManifest } from "./package-manifest.ts";
 import { commonOptions } from "./shared-options.ts";
 import { usageError } from "./usage-error.ts";
 
@@ -18,7 +18,10 @@ import { usageError } from "./usage-error.ts";
 export async function main(argv: readonly string[], io: CommandIo): Promise<number> {
   const has = (...names: string[]): boolean => beforeDashes(argv).some((word) => names.includes(word));
   const output = new Output(io, { json: has("--json"), quiet: has("--quiet", "-q"), debug: has("--debug") });
-  const interrupts: Interrupts = io.interrupts ?? { pause: new AbortController().signal, stop: new AbortController().signal };
+  const interrupts: Interrupts = io.interrupts ?? {
+    pause: new AbortController().signal,
+    stop: new AbortController().signal,
+  };
   try {
     return await dispatch(argv, io, output, interrupts);
   } catch (error) {
@@ -38,14 +41,19 @@ export async function main(argv: readonly string[], io: CommandIo): Promise<numb
   }
 }
 
-async function dispatch(argv: readonly string[], io: CommandIo, output: Output, interrupts: Interrupts): Promise<number> {
+async function dispatch(
+  argv: readonly string[],
+  io: CommandIo,
+  output: Output,
+  interrupts: Interrupts,
+): Promise<number> {
   const [first] = argv;
   if (first === undefined || first === "--help" || first === "-h") {
     io.stdout.write(overview(commands));
     return DONE;
   }
   if (first === "--version") {
-    io.stdout.write(`${version()}\n`);
+    io.stdout.write(`${packageManifest().version}\n`);
     return DONE;
   }
   if (first === "help") {
@@ -84,15 +92,15 @@ function unknownCommand([first = "", second]: readonly string[]): Error {
     return usageError(`${first} has no command ${given}; there is: diskferry ${longer.join(", diskferry ")}`);
   }
   const what = first.startsWith("-") ? `begin with a command; ${first} is none` : `there is no command ${first}`;
-  return usageError(`${what}${didYouMean(first, commands.map(({ name }) => name))}; see: diskferry help`);
+  return usageError(
+    `${what}${didYouMean(
+      first,
+      commands.map(({ name }) => name),
+    )}; see: diskferry help`,
+  );
 }
 
 function beforeDashes(argv: readonly string[]): readonly string[] {
   const dashes = argv.indexOf("--");
   return dashes < 0 ? argv : argv.slice(0, dashes);
-}
-
-function version(): string {
-  const manifest = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8")) as { version: string };
-  return manifest.version;
 }

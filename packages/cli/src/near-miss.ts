@@ -6,7 +6,9 @@ export function nearMiss(given: string, known: Iterable<string>): string | undef
     const distance = distanceOf(given.toLowerCase(), name.toLowerCase());
     if (distance < least) [best, least] = [name, distance];
   }
-  return best !== undefined && least <= Math.max(1, Math.floor(Math.max(given.length, best.length) / 3)) ? best : undefined;
+  return best !== undefined && least <= Math.max(1, Math.floor(Math.max(given.length, best.length) / 3))
+    ? best
+    : undefined;
 }
 
 /** ` (did you mean …?)`, or nothing. */

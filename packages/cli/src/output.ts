@@ -38,6 +38,11 @@ export class Output {
     return this.#options.json;
   }
 
+  /** Whether notices reach people. */
+  get showsNotices(): boolean {
+    return !this.json && !this.#options.quiet;
+  }
+
   /** Never shows these texts again, whatever speaks of them. */
   hide(secrets: Iterable<string>): void {
     for (const secret of secrets) {

@@ -35,7 +35,9 @@ const multiples: Record<string, number> = {
 /** Bytes per second from text: `1048576`, `50MiB`, `100 MB/s`; undefined for anything else. */
 export function bytesFrom(text: string): number | undefined {
   const match = /^\s*(\d+(?:\.\d+)?)\s*([a-z]*?)(?:\/s)?\s*$/i.exec(text);
-  const multiple = Object.hasOwn(multiples, (match?.[2] ?? "?").toLowerCase()) ? multiples[match![2]!.toLowerCase()] : undefined;
+  const multiple = Object.hasOwn(multiples, (match?.[2] ?? "?").toLowerCase())
+    ? multiples[match![2]!.toLowerCase()]
+    : undefined;
   const bytes = multiple === undefined ? 0 : Math.round(Number(match![1]) * multiple);
   return Number.isSafeInteger(bytes) && bytes > 0 ? bytes : undefined;
 }

@@ -28,12 +28,19 @@ export const commonOptions: Options = {
 
 /** Where state is. */
 export const stateOptions: Options = {
-  state: { value: "directory", summary: "where jobs are remembered; default $XDG_STATE_HOME/diskferry/state, or ~/.local/state/diskferry/state" },
+  state: {
+    value: "directory",
+    summary: "where jobs are remembered; default $XDG_STATE_HOME/diskferry/state, or ~/.local/state/diskferry/state",
+  },
 };
 
 /** Which providers there are. */
 export const providerOptions: Options = {
-  provider: { value: "package", multiple: true, summary: "load this provider too: a package of your project, or a path that starts with ./" },
+  provider: {
+    value: "package",
+    multiple: true,
+    summary: "load this provider too: a package of your project, or a path that starts with ./",
+  },
 };
 
 /** Which job is meant. */
@@ -48,13 +55,22 @@ export const jobOptions: Options = {
 
 /** How a run goes. */
 export const runOptions: Options = {
-  mode: { value: words.mode.join("|"), summary: "auto is incremental where it can be; full sends everything again; rescan compares everything" },
+  mode: {
+    value: words.mode.join("|"),
+    summary: "auto is incremental where it can be; full sends everything again; rescan compares everything",
+  },
   verify: { value: words.verify.join("|"), summary: "what is read back before the run counts; default written" },
-  digest: { value: words.digest.join("|"), summary: "the digest of every block; default blake3 where its native module loads, else sha256" },
-  "on-tracking-lost": { value: words.onTrackingLost.join("|"), summary: "what to do when the source no longer knows what changed; default rescan" },
+  digest: {
+    value: words.digest.join("|"),
+    summary: "the digest of every block; default blake3 where its native module loads, else sha256",
+  },
+  "on-tracking-lost": {
+    value: words.onTrackingLost.join("|"),
+    summary: "what to do when the source no longer knows what changed; default rescan",
+  },
   consistency: { value: words.consistency.join("|"), summary: "the least that is worth copying; default none" },
   bandwidth: { value: "bytes/s", summary: "the most that is moved in a second: 1048576 or 50MiB" },
-  window: { value: "times", summary: "copy only then: \"22:00-06:00\" or \"Mon-Fri 22:00-06:00, Sat,Sun 00:00-24:00\"" },
+  window: { value: "times", summary: 'copy only then: "22:00-06:00" or "Mon-Fri 22:00-06:00, Sat,Sun 00:00-24:00"' },
   "time-zone": { value: "name", summary: "the time zone of the window, such as Europe/Berlin; default the machine's" },
   "parallel-disks": { value: "number", summary: "disks of a machine at once; default 4" },
   workers: { value: "number", summary: "threads for each disk; 0 for none; default 2" },

@@ -41,7 +41,8 @@ export async function jobIds(store: StateStore): Promise<string[]> {
 
 /** The error for a job that is not known, with what is. */
 export function unknownJob(id: string, known: readonly string[], where: string): ProviderError {
-  const there = known.length === 0 ? "it has none" : `it has ${known.slice(0, 10).join(", ")}${known.length > 10 ? ", …" : ""}`;
+  const there =
+    known.length === 0 ? "it has none" : `it has ${known.slice(0, 10).join(", ")}${known.length > 10 ? ", …" : ""}`;
   return new ProviderError("NOT_FOUND", `there is no job ${id} in ${where}${didYouMean(id, known)}; ${there}`, {
     operation: "find job",
   });

@@ -40,3 +40,4 @@ export { BackupWindow } from "./layers/window.ts";
 export { WindowGate } from "./layers/window-gate.ts";
 export type { Gate } from "./layers/gate.ts";
 export { keyParts, stateKey } from "./state/state-key.ts";
+export { preferredAlgorithm } from "./manifest/digest.ts";

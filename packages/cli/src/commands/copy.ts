@@ -15,7 +15,9 @@ export const copy: Command = {
   async run(context) {
     const [source, target, ...more] = context.positionals;
     if (source === undefined || target === undefined || more.length > 0) {
-      throw usageError(`copy takes a source and a target, and was given ${context.positionals.length} arguments; see: diskferry help copy`);
+      throw usageError(
+        `copy takes a source and a target, and was given ${context.positionals.length} arguments; see: diskferry help copy`,
+      );
     }
     return await runJobs("copy", [await jobOfUris(source, target, context)], 1, context);
   },

@@ -12,7 +12,10 @@ export const sync: Command = {
   options: {
     ...jobOptions,
     ...runOptions,
-    every: { value: "time", summary: "run again and again, this long from one beginning to the next: 30s, 15m, 1h, 1d" },
+    every: {
+      value: "time",
+      summary: "run again and again, this long from one beginning to the next: 30s, 15m, 1h, 1d",
+    },
     once: { summary: "run once, whatever the file says of every" },
     concurrency: { value: "number", summary: "jobs at once; default what the file says, else 2" },
   },
@@ -22,6 +25,11 @@ export const sync: Command = {
     const everyMs = options.read("every", millisecondsFrom, spanForm);
     const atOnce = options.text("concurrency");
     const timed = jobs.map((job) => ({ ...job, everyMs: options.flag("once") ? undefined : (everyMs ?? job.everyMs) }));
-    return await runJobs("sync", timed, atOnce === undefined ? concurrency : wholeNumber("concurrency", atOnce, 1), context);
+    return await runJobs(
+      "sync",
+      timed,
+      atOnce === undefined ? concurrency : wholeNumber("concurrency", atOnce, 1),
+      context,
+    );
   },
 };

@@ -20,7 +20,11 @@ export const verify: Command = {
     let code = DONE;
     for (const spec of (await selectJobs(context)).jobs) {
       const signal = AbortSignal.any([interrupts.pause, interrupts.stop]);
-      await using opened = await openJob(spec, { signal, existing: true, notice: (message) => output.notice(message, spec.id) });
+      await using opened = await openJob(spec, {
+        signal,
+        existing: true,
+        notice: (message) => output.notice(message, spec.id),
+      });
       const report = await verifyJob(opened.job, { signal, onProgress: output.progressOf(spec.id) });
       const rows = report.disks.map(({ disk, volume, bytes, different, differences, root }) => [
         disk,
@@ -32,7 +36,11 @@ export const verify: Command = {
         volume,
       ]);
       const heading = `job ${spec.id}: run ${report.run} ${report.equal ? "verified" : "DIFFERS from what was sent; run the job with --mode rescan to mend it"}\n`;
-      output.result("verify", { ...report }, heading + table(["disk", "result", "read", "different", "first at", "root", "volume"], rows));
+      output.result(
+        "verify",
+        { ...report },
+        heading + table(["disk", "result", "read", "different", "first at", "root", "volume"], rows),
+      );
       if (!report.equal) code = DIFFERENT;
     }
     return code;

@@ -1,16 +1,25 @@
-import { BackupWindow, type Consistency, type DigestAlgorithm, isProviderError, type TrackingLostPolicy, type VerifyMode } from "@diskferry/core";
+import {
+  BackupWindow,
+  type Consistency,
+  type DigestAlgorithm,
+  isProviderError,
+  type TrackingLostPolicy,
+  type VerifyMode,
+} from "@diskferry/core";
 import { z } from "zod";
 import { bytesForm, bytesFrom, millisecondsFrom, spanForm } from "../quantities.ts";
 import { words } from "../shared-options.ts";
 
 const text = z.string().min(1, "must not be empty");
 
-const bytesPerSecond = z.union([z.number(), z.string()], { error: `has to be ${bytesForm}` }).transform((given, context) => {
-  const bytes = bytesFrom(String(given));
-  if (bytes !== undefined) return bytes;
-  context.addIssue({ code: "custom", message: `has to be ${bytesForm}` });
-  return z.NEVER;
-});
+const bytesPerSecond = z
+  .union([z.number(), z.string()], { error: `has to be ${bytesForm}` })
+  .transform((given, context) => {
+    const bytes = bytesFrom(String(given));
+    if (bytes !== undefined) return bytes;
+    context.addIssue({ code: "custom", message: `has to be ${bytesForm}` });
+    return z.NEVER;
+  });
 
 const span = z.string({ error: `has to be ${spanForm}` }).transform((given, context) => {
   const ms = millisecondsFrom(given);
@@ -20,13 +29,22 @@ const span = z.string({ error: `has to be ${spanForm}` }).transform((given, cont
 });
 
 const runFields = {
-  mode: z.enum(words.mode).optional().describe("auto is incremental where it can be; full sends everything again; rescan compares everything"),
+  mode: z
+    .enum(words.mode)
+    .optional()
+    .describe("auto is incremental where it can be; full sends everything again; rescan compares everything"),
   verify: z.enum(words.verify).optional().describe("what is read back before a run counts; default written"),
-  digest: z.enum(words.digest).optional().describe("the digest of every block; default blake3 where its native module loads, else sha256"),
-  onTrackingLost: z.enum(words.onTrackingLost).optional().describe("what to do when the source no longer knows what changed; default rescan"),
+  digest: z
+    .enum(words.digest)
+    .optional()
+    .describe("the digest of every block; default blake3 where its native module loads, else sha256"),
+  onTrackingLost: z
+    .enum(words.onTrackingLost)
+    .optional()
+    .describe("what to do when the source no longer knows what changed; default rescan"),
   consistency: z.enum(words.consistency).optional().describe("the least that is worth copying; default none"),
   bandwidth: bytesPerSecond.optional().describe("the most that is moved in a second, in bytes: 1048576 or 50MiB"),
-  window: text.optional().describe("copy only then: \"22:00-06:00\" or \"Mon-Fri 22:00-06:00, Sat,Sun 00:00-24:00\""),
+  window: text.optional().describe('copy only then: "22:00-06:00" or "Mon-Fri 22:00-06:00, Sat,Sun 00:00-24:00"'),
   timeZone: text.optional().describe("the time zone of the window, such as Europe/Berlin; default the machine's"),
   parallelDisks: z.int().min(1).optional().describe("disks of a machine at once; default 4"),
   workers: z.int().min(0).optional().describe("threads for each disk; 0 for none; default 2"),
@@ -60,7 +78,10 @@ const config = z.strictObject({
   receipts: receipts.optional().describe("where receipts go"),
   defaults: defaults.optional().describe("what holds for every job that does not say otherwise"),
   jobs: z
-    .record(z.string().regex(/^[A-Za-z0-9_][A-Za-z0-9._@+-]{0,99}$/, "a job's name has letters, digits and . _ @ + - alone"), job)
+    .record(
+      z.string().regex(/^[A-Za-z0-9_][A-Za-z0-9._@+-]{0,99}$/, "a job's name has letters, digits and . _ @ + - alone"),
+      job,
+    )
     .refine((jobs) => Object.keys(jobs).length > 0, "has no job")
     .describe("the jobs, each by its name, which is its id in the state directory"),
 });
@@ -128,7 +149,10 @@ function fieldsOf(shape: Readonly<Record<string, z.ZodType>>): ConfigField[] {
   }));
 }
 
-function checkWindow({ window, timeZone }: { window?: string | undefined; timeZone?: string | undefined }, context: z.RefinementCtx): void {
+function checkWindow(
+  { window, timeZone }: { window?: string | undefined; timeZone?: string | undefined },
+  context: z.RefinementCtx,
+): void {
   if (window === undefined) return;
   try {
     BackupWindow.parse(window, { timeZone });

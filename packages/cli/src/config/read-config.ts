@@ -55,7 +55,10 @@ export async function readConfig(path: string, options: ReadConfigOptions): Prom
   const ends = await readEnds(expanded, { folder, providers, problems });
   if (problems.length > 0 || !checked.success) {
     // Of a text that misses its variable nothing else can be said.
-    throw invalid(path, problems.filter((problem, index) => index < unsetCount || !unset.has(pathIn(problem))));
+    throw invalid(
+      path,
+      problems.filter((problem, index) => index < unsetCount || !unset.has(pathIn(problem))),
+    );
   }
   return {
     jobs: Object.entries(checked.data.jobs).map(([id, job]) => specOf(id, job, checked.data, ends, folder, options.io)),
@@ -102,13 +105,22 @@ function parseYaml(path: string, text: string): unknown {
 
 /** Puts variables in, and has those hidden whose names are those of secrets. */
 function expand(given: unknown, { io, hide }: ReadConfigOptions, problems: string[]): unknown {
-  const used = new Set(JSON.stringify(given ?? null).matchAll(/\$\{(\w+)\}/g).map((match) => match[1]!));
+  const used = new Set(
+    JSON.stringify(given ?? null)
+      .matchAll(/\$\{(\w+)\}/g)
+      .map((match) => match[1]!),
+  );
   hide?.([...used].filter((name) => isSecretName(name)).flatMap((name) => io.env[name] ?? []));
   try {
     return expandEnvironment(given, io.env);
   } catch (error) {
     if (!isProviderError(error)) throw error;
-    problems.push(...error.message.split("\n").slice(1).map((line) => line.trim()));
+    problems.push(
+      ...error.message
+        .split("\n")
+        .slice(1)
+        .map((line) => line.trim()),
+    );
     return given;
   }
 }
@@ -143,7 +155,9 @@ function wordsOf(issue: z.core.$ZodIssue): string {
   if (issue.code !== "invalid_type") return issue.message;
   const wanted = { int: "a whole number", string: "text", object: "a mapping", record: "a mapping", array: "a list" };
   const name = Object.hasOwn(wanted, issue.expected) ? wanted[issue.expected as keyof typeof wanted] : issue.expected;
-  return issue.input === undefined && issue.message.endsWith("received undefined") ? `is missing; it has to be ${name}` : `has to be ${name}`;
+  return issue.input === undefined && issue.message.endsWith("received undefined")
+    ? `is missing; it has to be ${name}`
+    : `has to be ${name}`;
 }
 
 interface EndsContext {
@@ -166,7 +180,12 @@ async function readEnds(config: unknown, context: EndsContext): Promise<Map<stri
   return ends;
 }
 
-async function readEnd(given: unknown, side: "source" | "target", path: readonly string[], context: EndsContext): Promise<EndSpec | undefined> {
+async function readEnd(
+  given: unknown,
+  side: "source" | "target",
+  path: readonly string[],
+  context: EndsContext,
+): Promise<EndSpec | undefined> {
   const { folder, providers, problems } = context;
   try {
     let end: EndSpec;
@@ -178,9 +197,14 @@ async function readEnd(given: unknown, side: "source" | "target", path: readonly
       // The schema has said what is wrong with anything else.
       if (typeof provider !== "string" || provider === "") return undefined;
       const definition = await providers.named(provider);
-      end = { definition, options: pathsFrom(folder, definition, options), label: `${side} of ${path[1]} (${provider})` };
+      end = {
+        definition,
+        options: pathsFrom(folder, definition, options),
+        label: `${side} of ${path[1]} (${provider})`,
+      };
     }
-    if (end.definition[side] === undefined) problems.push(`${formatPath(path)}: provider "${end.definition.name}" is no ${side}`);
+    if (end.definition[side] === undefined)
+      problems.push(`${formatPath(path)}: provider "${end.definition.name}" is no ${side}`);
     const found = await configProblems(end.definition, end.options);
     problems.push(...found.map((problem) => `${formatPath([...path, ...problem.path])}: ${problem.message}`));
     return end;
@@ -192,7 +216,11 @@ async function readEnd(given: unknown, side: "source" | "target", path: readonly
 }
 
 /** The built-in provider takes relative paths from the working folder; in a file they start from the file's. */
-function pathsFrom(folder: string, definition: ProviderDefinition, options: Record<string, unknown>): Record<string, unknown> {
+function pathsFrom(
+  folder: string,
+  definition: ProviderDefinition,
+  options: Record<string, unknown>,
+): Record<string, unknown> {
   if (definition.name !== "local") return options;
   const placed = { ...options };
   for (const name of ["path", "directory"]) {
@@ -207,8 +235,18 @@ function pathsFrom(folder: string, definition: ProviderDefinition, options: Reco
   return placed;
 }
 
-function specOf(id: string, job: JobConfig, config: Config, ends: Map<string, EndSpec>, folder: string, io: Pick<CommandIo, "env">): JobSpec {
-  const { mode, verify, digest, onTrackingLost, consistency, parallelDisks, workers, ...rest } = { ...config.defaults, ...defined(job) };
+function specOf(
+  id: string,
+  job: JobConfig,
+  config: Config,
+  ends: Map<string, EndSpec>,
+  folder: string,
+  io: Pick<CommandIo, "env">,
+): JobSpec {
+  const { mode, verify, digest, onTrackingLost, consistency, parallelDisks, workers, ...rest } = {
+    ...config.defaults,
+    ...defined(job),
+  };
   return {
     id,
     source: ends.get(endKey(id, "source"))!,

@@ -12,7 +12,7 @@ export function absoluteName(text: string, cwd: string): string {
   const scheme = match?.[1]?.toLowerCase();
   if (scheme === undefined) return absolutePath(text, cwd);
   if (!pathSchemes.includes(scheme) || match![2]!.startsWith("//")) return text;
-  const [path = "", query] = splitQuery(match![2]!);
+  const [path, query] = splitQuery(match![2]!);
   // A path in a URI is percent-encoded; what is put before it has to be too.
   return `${scheme}:${isAbsolute(path) ? path : absolutePath(path, encodeURI(cwd).replaceAll("?", "%3F"))}${query}`;
 }
@@ -36,7 +36,10 @@ export function jobIdOf(source: EndSpec, target: EndSpec): string {
   const identity = JSON.stringify([identityOf(source), identityOf(target)]);
   const hash = createHash("sha256").update(identity).digest("hex").slice(0, 12);
   const name = basename(placesOf(source)[0] ?? source.label.replace(/\?.*$/s, ""));
-  const letters = name.replaceAll(/[^A-Za-z0-9._-]+/g, "-").replace(/^[-.]+/, "").slice(0, 40);
+  const letters = name
+    .replaceAll(/[^A-Za-z0-9._-]+/g, "-")
+    .replace(/^[-.]+/, "")
+    .slice(0, 40);
   return letters === "" ? hash : `${letters}-${hash}`;
 }
 
@@ -50,8 +53,13 @@ function identityOf({ definition, options, label }: EndSpec): string {
 function placesOf({ definition, options }: EndSpec): string[] {
   if (definition.name !== "local" || typeof options !== "object" || options === null) return [];
   const { path, uri, directory, disks } = options as { [name: string]: unknown };
-  const nested = Array.isArray(disks) ? disks.flatMap((disk: unknown) => placesOf({ definition, options: disk, label: "" })) : [];
-  return [path, uri, directory].filter((place) => typeof place === "string").map((place) => place.replace(/(?<=.)\/+$/, "")).concat(nested);
+  const nested = Array.isArray(disks)
+    ? disks.flatMap((disk: unknown) => placesOf({ definition, options: disk, label: "" }))
+    : [];
+  return [path, uri, directory]
+    .filter((place) => typeof place === "string")
+    .map((place) => place.replace(/(?<=.)\/+$/, ""))
+    .concat(nested);
 }
 
 /**

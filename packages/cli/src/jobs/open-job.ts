@@ -47,7 +47,9 @@ export async function openJob(spec: JobSpec, options: OpenOptions): Promise<Open
     const source = keep(await openSource(spec.source.definition, spec.source.options, context));
     const target = keep(await openTarget(spec.target.definition, spec.target.options, context));
     const machine = spec.machine ?? (await onlyMachine(source, spec.source.label, { signal }));
-    const store = keep(await (options.existing === true ? openExistingState(spec.state) : openDirectoryState(spec.state, { signal })));
+    const store = keep(
+      await (options.existing === true ? openExistingState(spec.state) : openDirectoryState(spec.state, { signal })),
+    );
     const job: Job = {
       id: spec.id,
       source,
@@ -119,7 +121,8 @@ async function onlyMachine(source: SourceConnector, label: string, wait: Wait): 
     if (found.length > 5) break;
   }
   if (found.length === 1) return found[0]!;
-  if (found.length === 0) throw new ProviderError("NOT_FOUND", `${label} has no machine; check its options`, { operation: "open job" });
+  if (found.length === 0)
+    throw new ProviderError("NOT_FOUND", `${label} has no machine; check its options`, { operation: "open job" });
   throw new ProviderError(
     "CONFIG_INVALID",
     `${label} has several machines (${found.slice(0, 5).join(", ")}${found.length > 5 ? ", …" : ""}); name one: --machine, or machine: in the configuration`,
@@ -141,7 +144,11 @@ const memoryOf = (id: string): string => stateKey("jobs", id, "command");
 export async function rememberJob(store: StateStore, spec: JobSpec, wait: Wait): Promise<void> {
   if (spec.uris === undefined) return;
   const { machine, disks } = spec;
-  const memory = { ...spec.uris, ...(machine === undefined ? {} : { machine }), ...(disks === undefined ? {} : { disks: [...disks] }) };
+  const memory = {
+    ...spec.uris,
+    ...(machine === undefined ? {} : { machine }),
+    ...(disks === undefined ? {} : { disks: [...disks] }),
+  };
   const before = await store.get(memoryOf(spec.id), wait);
   if (before !== undefined && JSON.stringify(before.value) === JSON.stringify(memory)) return;
   try {

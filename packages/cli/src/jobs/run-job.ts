@@ -17,10 +17,17 @@ export interface JobOutcome {
   report?: RunReport;
 }
 
+/** As many are remembered. */
+const mostNotices = 100;
+
 /** Opens a job, waits for its window, runs it once and writes its receipts. @throws ProviderError, or the reason of the stop. */
 export async function runJob(spec: JobSpec, { output, interrupts }: RunJobOptions): Promise<JobOutcome> {
   const { pause, stop } = interrupts;
-  const notice = (message: string): void => output.notice(message, spec.id);
+  const notices = new Set<string>();
+  const notice = (message: string): void => {
+    if (notices.size < mostNotices) notices.add(message);
+    output.notice(message, spec.id);
+  };
   await using opened = await openJob(spec, { signal: stop, notice });
   const { job, window } = opened;
   using held = new HeldPause(pause, stop, window);
@@ -32,7 +39,12 @@ export async function runJob(spec: JobSpec, { output, interrupts }: RunJobOption
     }
     if (pause.aborted) return { status: "paused" };
     const report = await replicate(job, { signal: held.signal, pause, onProgress: output.progressOf(spec.id) });
-    for (const fallback of report.fallbacks) output.fallback(spec.id, fallback);
+    for (const fallback of report.fallbacks) {
+      const text = `${fallback.from} → ${fallback.to}: ${fallback.reason}`;
+      // People have read it already, when it was decided.
+      if (!output.showsNotices || !notices.values().some((message) => message.includes(text)))
+        output.fallback(spec.id, fallback);
+    }
     if (spec.receipts !== undefined) await writeReceipts(spec.receipts, report.receipts, { signal: stop });
     return { status: report.status, report };
   } catch (error) {
@@ -48,11 +60,16 @@ class HeldPause implements Disposable {
   readonly #ended = new AbortController();
   readonly #halt = new AbortController();
 
-  constructor(pause: AbortSignal, stop: AbortSignal, window: { readonly open: boolean; listen(listener: () => void): () => void } | undefined) {
+  constructor(
+    pause: AbortSignal,
+    stop: AbortSignal,
+    window: { readonly open: boolean; listen(listener: () => void): () => void } | undefined,
+  ) {
     this.signal = AbortSignal.any([stop, this.#halt.signal]);
     if (window === undefined) return;
     const look = (): void => {
-      if (pause.aborted && !window.open) this.#halt.abort(new DOMException("paused outside the backup window", "AbortError"));
+      if (pause.aborted && !window.open)
+        this.#halt.abort(new DOMException("paused outside the backup window", "AbortError"));
     };
     const stopListening = window.listen(look);
     this.#ended.signal.addEventListener("abort", stopListening);
@@ -74,9 +91,14 @@ async function writeReceipts(folder: string, receipts: readonly Receipt[], wait:
   try {
     await mkdir(folder, { recursive: true });
     for (const receipt of receipts) {
-      const name = [receipt.job, receipt.run, receipt.disk].map((part) => part.replaceAll(/[^A-Za-z0-9._@+-]+/g, "-")).join("--");
+      const name = [receipt.job, receipt.run, receipt.disk]
+        .map((part) => part.replaceAll(/[^A-Za-z0-9._@+-]+/g, "-"))
+        .join("--");
       const path = join(folder, `${name}.json`);
-      await writeFile(`${path}.new`, `${JSON.stringify(receipt, undefined, 2)}\n`, { signal: wait.signal, flush: true });
+      await writeFile(`${path}.new`, `${JSON.stringify(receipt, undefined, 2)}\n`, {
+        signal: wait.signal,
+        flush: true,
+      });
       await rename(`${path}.new`, path);
     }
   } catch (cause) {

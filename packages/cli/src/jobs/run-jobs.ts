@@ -10,7 +10,12 @@ import { runJob } from "./run-job.ts";
  * Runs jobs, so many at once, each again and again where it says so, until a pause. A job that fails is told and does
  * not hold the others up. Resolves with 0, or the exit code of the first failure of a last round, or 75.
  */
-export async function runJobs(command: string, jobs: readonly JobSpec[], concurrency: number, context: CommandContext): Promise<number> {
+export async function runJobs(
+  command: string,
+  jobs: readonly JobSpec[],
+  concurrency: number,
+  context: CommandContext,
+): Promise<number> {
   const { output, interrupts } = context;
   const slots = new Slots(concurrency);
   let told = false;
@@ -32,7 +37,9 @@ async function rounds(command: string, spec: JobSpec, slots: Slots, context: Com
   const { pause } = context.interrupts;
   for (;;) {
     const began = performance.now();
-    const round = await slots.use(() => (pause.aborted ? Promise.resolve({ code: PAUSED, again: false }) : once(command, spec, context)));
+    const round = await slots.use(() =>
+      pause.aborted ? Promise.resolve({ code: PAUSED, again: false }) : once(command, spec, context),
+    );
     if (!round.again || spec.everyMs === undefined) return round.code;
     const rest = spec.everyMs - (performance.now() - began);
     try {
@@ -55,7 +62,11 @@ async function sleep(ms: number, signal: AbortSignal): Promise<void> {
   }
 }
 
-async function once(command: string, spec: JobSpec, context: CommandContext): Promise<{ code: number; again: boolean }> {
+async function once(
+  command: string,
+  spec: JobSpec,
+  context: CommandContext,
+): Promise<{ code: number; again: boolean }> {
   const { output, interrupts } = context;
   try {
     const { status, report } = await runJob(spec, { output, interrupts });
@@ -66,7 +77,8 @@ async function once(command: string, spec: JobSpec, context: CommandContext): Pr
   } catch (error) {
     const stopped = interrupts.stop.aborted && isAbort(error, interrupts.stop);
     const code = stopped ? STOPPED : exitCodeOf(error);
-    if (stopped) output.notice(`job ${spec.id} was stopped at once; the same command goes on from its last durable point`);
+    if (stopped)
+      output.notice(`job ${spec.id} was stopped at once; the same command goes on from its last durable point`);
     else output.error(error, code, spec.id);
     // What is wrong with a configuration does not mend itself; anything else may have by the next round.
     return { code, again: !stopped && !(isProviderError(error) && error.code === "CONFIG_INVALID") };

@@ -26,8 +26,13 @@ export async function selectJobs(context: CommandContext): Promise<Selection> {
   const { positionals, options, io, output } = context;
   const config = options.text("config");
   if (config !== undefined) {
-    if (options.text("job") !== undefined) throw usageError("--job and --config exclude each other; name jobs of the file as arguments");
-    const read = await readConfig(resolve(io.cwd, config), { io, packages: options.list("provider"), hide: (secrets) => output.hide(secrets) });
+    if (options.text("job") !== undefined)
+      throw usageError("--job and --config exclude each other; name jobs of the file as arguments");
+    const read = await readConfig(resolve(io.cwd, config), {
+      io,
+      packages: options.list("provider"),
+      hide: (secrets) => output.hide(secrets),
+    });
     const chosen = positionals.length === 0 ? read.jobs : positionals.map((name) => named(name, read.jobs, config));
     return { jobs: chosen.map((job) => withOptions(job, context)), concurrency: read.concurrency };
   }
@@ -35,7 +40,8 @@ export async function selectJobs(context: CommandContext): Promise<Selection> {
     return { jobs: [await jobOfUris(positionals[0]!, positionals[1]!, context)], concurrency: 1 };
   }
   const id = positionals.length === 0 ? options.text("job") : positionals[0];
-  if (positionals.length > 2) throw usageError(`${positionals.length} arguments are too many: give <source> <target>, or one job`);
+  if (positionals.length > 2)
+    throw usageError(`${positionals.length} arguments are too many: give <source> <target>, or one job`);
   if (id === undefined) throw usageError("name a job: <source> <target>, the id of a job, or --config <file>");
   return { jobs: [await jobOfState(id, context)], concurrency: 1 };
 }
@@ -78,7 +84,9 @@ async function jobOfState(id: string, context: CommandContext): Promise<JobSpec>
   if (found === undefined) {
     const known = await jobIds(store);
     if (!known.includes(id)) throw unknownJob(id, known, folder);
-    throw usageError(`job ${id} was not begun with two URIs, so its ends are not remembered: name its file by --config`);
+    throw usageError(
+      `job ${id} was not begun with two URIs, so its ends are not remembered: name its file by --config`,
+    );
   }
   const providers = new Providers(io.cwd, options.list("provider"));
   const spec: JobSpec = {
@@ -97,7 +105,11 @@ async function jobOfState(id: string, context: CommandContext): Promise<JobSpec>
 function named(name: string, jobs: readonly JobSpec[], config: string): JobSpec {
   const found = jobs.find(({ id }) => id === name);
   if (found !== undefined) return found;
-  throw unknownJob(name, jobs.map(({ id }) => id), config);
+  throw unknownJob(
+    name,
+    jobs.map(({ id }) => id),
+    config,
+  );
 }
 
 /** What arguments say goes before what a file or an earlier command said. */

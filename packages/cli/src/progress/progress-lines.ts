@@ -12,7 +12,10 @@ export interface LineOptions {
 type Row = Omit<DiskProgress, "disk"> & { name: string };
 
 /** A line with a bar for each job, and for each disk of a job that has several. */
-export function progressLines(reports: readonly (readonly [job: string, report: ProgressReport])[], options: LineOptions): string[] {
+export function progressLines(
+  reports: readonly (readonly [job: string, report: ProgressReport])[],
+  options: LineOptions,
+): string[] {
   const rows = reports.flatMap(([job, report]): Row[] => {
     const disks = report.disks.length < 2 ? [] : report.disks.map((disk) => ({ ...disk, name: `  ${disk.disk}` }));
     return [{ ...report, name: job }, ...disks];
@@ -43,7 +46,12 @@ function lineOf(row: Row, nameWidth: number, { columns, colour }: LineOptions): 
   const speed = row.mibPerSecond > 0 ? `${row.mibPerSecond.toFixed(1)} MiB/s` : "";
   const eta = row.etaMs !== undefined && row.etaMs > 0 ? `ETA ${formatDuration(row.etaMs)}` : "";
   // What matters least is left out first where the line is short.
-  for (const parts of [[name, phase, percent, bytes, speed, eta], [name, percent, bytes, speed, eta], [name, percent, speed, eta], [name, percent]]) {
+  for (const parts of [
+    [name, phase, percent, bytes, speed, eta],
+    [name, percent, bytes, speed, eta],
+    [name, percent, speed, eta],
+    [name, percent],
+  ]) {
     const text = parts.filter((part) => part !== "");
     const taken = text.join("  ").length;
     const room = Math.min(mostBar, columns - taken - 2 - 2);

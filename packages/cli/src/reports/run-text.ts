@@ -10,7 +10,10 @@ export function runText(report: RunReport): string {
   const moved = report.disks.reduce((sum, disk) => sum + disk.moved, 0);
   const read = report.disks.reduce((sum, disk) => sum + disk.read, 0);
   const speed = elapsedMs > 0 ? `, ${(read / 2 ** 20 / (elapsedMs / 1000)).toFixed(1)} MiB/s read` : "";
-  const of = metrics === undefined || metrics.efficiency.full === 0 ? "" : ` (${(100 * metrics.efficiency.ratio).toFixed(1)} % of a full copy)`;
+  const of =
+    metrics === undefined || metrics.efficiency.full === 0
+      ? ""
+      : ` (${(100 * metrics.efficiency.ratio).toFixed(1)} % of a full copy)`;
   return [
     `job ${job}: run ${run} ${what} in ${formatDuration(elapsedMs)}${resumed ? ", going on with an interrupted one" : ""}\n`,
     `point in time: ${snapshot.takenAt}, consistency ${snapshot.consistency}\n`,
