@@ -27,7 +27,10 @@ export function formatOf(path: string, stated: "auto" | "raw" | "qcow2" | "qcow2
   const isQcow2 = start.startsWith(qcow2Magic);
   if (stated === "qcow2") {
     if (isQcow2) return "qcow2";
-    throw localError("CONFIG_INVALID", `${path} does not begin like a qcow2 image; check the file, or state format raw`);
+    throw localError(
+      "CONFIG_INVALID",
+      `${path} does not begin like a qcow2 image; check the file, or state format raw`,
+    );
   }
   const isNamedQcow2 = qcow2Names.has(extname(path).toLowerCase());
   if (isQcow2 && isNamedQcow2) return "qcow2";
@@ -38,7 +41,10 @@ export function formatOf(path: string, stated: "auto" | "raw" | "qcow2" | "qcow2
     );
   }
   if (isNamedQcow2) {
-    throw localError("CONFIG_INVALID", `${path} is named like a qcow2 image but does not begin like one: state its format`);
+    throw localError(
+      "CONFIG_INVALID",
+      `${path} is named like a qcow2 image but does not begin like one: state its format`,
+    );
   }
   const other = foreign.find(({ magic }) => start.startsWith(magic));
   if (other === undefined) return "raw";

@@ -18,7 +18,11 @@ const meanings: Record<string, { code: ProviderErrorCode; what: string; retryabl
   ENAMETOOLONG: { code: "CONFIG_INVALID", what: "has too long a name" },
   ELOOP: { code: "CONFIG_INVALID", what: "is a symbolic link that leads to itself" },
   EFBIG: { code: "UNSUPPORTED", what: "would become larger than its file system allows" },
-  ENOSPC: { code: "UNAVAILABLE", what: "has no space left; free some and run again, it goes on where it stopped", retryable: false },
+  ENOSPC: {
+    code: "UNAVAILABLE",
+    what: "has no space left; free some and run again, it goes on where it stopped",
+    retryable: false,
+  },
   EDQUOT: { code: "UNAVAILABLE", what: "is over its disk quota; free some and run again", retryable: false },
   EMFILE: { code: "UNAVAILABLE", what: "could not be opened: too many files are open; raise the limit (ulimit -n)" },
   ENFILE: { code: "UNAVAILABLE", what: "could not be opened: the system has too many files open" },

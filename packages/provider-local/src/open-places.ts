@@ -45,7 +45,9 @@ export function noteReading(places: readonly string[]): () => void {
 /** Whether this process reads from the place now. */
 export function isReading(place: string): boolean {
   if (read.values().some((places) => places.includes(place))) return true;
-  return open.values().some((other) => other.use === "source" && (other.place === place || other.within?.includes(place) === true));
+  return open
+    .values()
+    .some((other) => other.use === "source" && (other.place === place || other.within?.includes(place) === true));
 }
 
 function overlap(one: Place, other: Place): boolean {

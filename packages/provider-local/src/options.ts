@@ -49,9 +49,7 @@ export const optionsSchema: z.ZodType<LocalOptions> = z
     /** A target that makes a file, or a chain of recovery points, for each disk. */
     directory: path.optional(),
     /** How long recovery points stay: both are floors, and the last one always stays. */
-    retention: z
-      .strictObject({ count: z.int().min(1).optional(), ageDays: z.number().min(0).optional() })
-      .optional(),
+    retention: z.strictObject({ count: z.int().min(1).optional(), ageDays: z.number().min(0).optional() }).optional(),
     /** qcow2: bytes of a cluster, a power of two from 64 KiB to 2 MiB. */
     clusterSize: z
       .int()
@@ -121,12 +119,16 @@ function refuseContradictions(options: LocalOptions, context: z.RefinementCtx): 
   if (options.uri !== undefined && options.format !== undefined && options.format !== "raw") {
     refuse("what an NBD server shows is raw: leave format away, or name the image by path", "format");
   }
-  if (options.bitmap !== undefined && options.uri === undefined) refuse("a dirty bitmap is asked of an NBD server: give uri", "bitmap");
+  if (options.bitmap !== undefined && options.uri === undefined)
+    refuse("a dirty bitmap is asked of an NBD server: give uri", "bitmap");
   if (options.format === "qcow2-chain" && options.directory === undefined) {
     refuse("a chain of recovery points needs a directory", "format");
   }
   if (options.directory !== undefined && options.frozen !== undefined) refuse("is for sources", "frozen");
-  if (options.retention !== undefined && (options.directory === undefined || (options.format ?? "qcow2-chain") !== "qcow2-chain")) {
+  if (
+    options.retention !== undefined &&
+    (options.directory === undefined || (options.format ?? "qcow2-chain") !== "qcow2-chain")
+  ) {
     refuse("is for the format qcow2-chain in a directory; other targets hold one state alone", "retention");
   }
 }

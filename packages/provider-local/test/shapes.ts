@@ -57,3 +57,10 @@ export async function listed<T>(items: AsyncIterable<T>): Promise<T[]> {
   for await (const item of items) all.push(item);
   return all;
 }
+
+/** A member of a volume's data that has to be text. */
+export function textOf(volume: Volume, name: string): string {
+  const value = volume.data?.[name];
+  if (typeof value !== "string") throw new TypeError(`the volume ${volume.id} has no ${name}`);
+  return value;
+}

@@ -21,7 +21,12 @@ const laneModule = new URL(
  * A writer, which it takes over, whose every write in every lane asks the fence first and whose flushes count only while
  * no newer epoch has come. `closed` is called once after it was closed.
  */
-export function gatedWriter(writer: BlockWriter, fence: Fence, label: string, closed: () => Promise<void>): BlockWriter {
+export function gatedWriter(
+  writer: BlockWriter,
+  fence: Fence,
+  label: string,
+  closed: () => Promise<void>,
+): BlockWriter {
   const { gate } = fence;
   const inner = writer.lane;
   let isClosed = false;

@@ -61,7 +61,9 @@ export async function shutGate(gate: WriteGate, reason: ShutReason): Promise<voi
 function shutError(state: number, object: string): unknown {
   switch (reasons[state - 1]) {
     case "fenced":
-      return localError("FENCED", `${object} was taken over by a newer run; this one must stop`, { operation: "write" });
+      return localError("FENCED", `${object} was taken over by a newer run; this one must stop`, {
+        operation: "write",
+      });
     case "failed":
       return localError("UNAVAILABLE", `${object} failed to flush before; open it anew and write again what it held`, {
         operation: "write",

@@ -35,7 +35,8 @@ export class NbdPlace {
   /** A session that is not to be used again: the next call of `client` opens another. */
   async retire(client: NbdClient): Promise<void> {
     const live = this.#live;
-    if (live !== undefined && (await live.catch(() => undefined)) === client && this.#live === live) this.#live = undefined;
+    if (live !== undefined && (await live.catch(() => undefined)) === client && this.#live === live)
+      this.#live = undefined;
     await client.close();
   }
 
@@ -63,7 +64,10 @@ export function checkExportSize(client: NbdClient): void {
   const unit = blockSizeOf(client);
   if (client.size > 0 && client.size % unit === 0) return;
   const remedy = client.size === 0 ? "an empty export is no disk" : `the size must be a multiple of ${unit}`;
-  throw localError("CONFIG_INVALID", `${client.uri} has ${client.size} bytes: ${remedy}; check what the server exports`);
+  throw localError(
+    "CONFIG_INVALID",
+    `${client.uri} has ${client.size} bytes: ${remedy}; check what the server exports`,
+  );
 }
 
 const farMs = 5;

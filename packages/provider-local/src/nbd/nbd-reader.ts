@@ -9,8 +9,10 @@ export interface NbdReaderLaneData {
   size: number;
 }
 
-const laneModule = new URL(import.meta.url.endsWith(".ts") ? "./nbd-reader-lane.ts" : "./nbd-reader-lane.js", import.meta.url)
-  .href;
+const laneModule = new URL(
+  import.meta.url.endsWith(".ts") ? "./nbd-reader-lane.ts" : "./nbd-reader-lane.js",
+  import.meta.url,
+).href;
 
 /** Reads an export over its place's shared connection; its lanes open one of their own each. */
 export async function openNbdReader(place: NbdPlace, size: number | undefined, wait: Wait = {}): Promise<BlockReader> {

@@ -17,8 +17,10 @@ export interface NbdWriterLaneData {
   size: number;
 }
 
-const laneModule = new URL(import.meta.url.endsWith(".ts") ? "./nbd-writer-lane.ts" : "./nbd-writer-lane.js", import.meta.url)
-  .href;
+const laneModule = new URL(
+  import.meta.url.endsWith(".ts") ? "./nbd-writer-lane.ts" : "./nbd-writer-lane.js",
+  import.meta.url,
+).href;
 
 /** What an NBD writer's owner knows. */
 export interface NbdWriterOptions extends Wait {

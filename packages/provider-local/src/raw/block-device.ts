@@ -1,4 +1,13 @@
-import { type BigIntStats, fstatSync, readFileSync, readSync, readdirSync, readlinkSync, realpathSync, statSync } from "node:fs";
+import {
+  type BigIntStats,
+  fstatSync,
+  readFileSync,
+  readSync,
+  readdirSync,
+  readlinkSync,
+  realpathSync,
+  statSync,
+} from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { localError } from "../errors.ts";
 
@@ -90,7 +99,9 @@ function lastingIdentity(folder: string): string | undefined {
   }
   const name = nameOf(folder);
   const links = "/dev/disk/by-id";
-  const link = listOf(links).toSorted().find((entry) => basename(readlinkOr(join(links, entry))) === name);
+  const link = listOf(links)
+    .toSorted()
+    .find((entry) => basename(readlinkOr(join(links, entry))) === name);
   return link === undefined ? undefined : `by-id:${link}`;
 }
 

@@ -35,7 +35,8 @@ export async function* rawAllocation(
       for (;;) {
         const next = await listing.next();
         if (next.done === true) {
-          if (position < to) yield { offset: position, length: to - position, kind: next.value.complete ? "zero" : "changed" };
+          if (position < to)
+            yield { offset: position, length: to - position, kind: next.value.complete ? "zero" : "changed" };
           return;
         }
         const start = Math.max(position, Math.floor(next.value.offset / grain) * grain);

@@ -19,8 +19,10 @@ export interface RawReaderLaneData extends RawReaderOptions {
   path: string;
 }
 
-const laneModule = new URL(import.meta.url.endsWith(".ts") ? "./raw-reader-lane.ts" : "./raw-reader-lane.js", import.meta.url)
-  .href;
+const laneModule = new URL(
+  import.meta.url.endsWith(".ts") ? "./raw-reader-lane.ts" : "./raw-reader-lane.js",
+  import.meta.url,
+).href;
 
 /** Four are what Node's thread pool runs at once; a file is read ahead by the kernel anyway. */
 const readsAtOnce = 4;

@@ -35,8 +35,10 @@ export interface RawWriterLaneData {
   gate: WriteGate;
 }
 
-const laneModule = new URL(import.meta.url.endsWith(".ts") ? "./raw-writer-lane.ts" : "./raw-writer-lane.js", import.meta.url)
-  .href;
+const laneModule = new URL(
+  import.meta.url.endsWith(".ts") ? "./raw-writer-lane.ts" : "./raw-writer-lane.js",
+  import.meta.url,
+).href;
 
 /** More than two writes at once into one file halve the speed of ext4 (measured), see docs/performance.md. */
 const writesAtOnce = 2;
@@ -153,7 +155,7 @@ export function clearRange(
   signal: AbortSignal | undefined,
 ): void {
   const piece = new Uint8Array(Math.min(length, zeroes.byteLength));
-  for (let done = 0; done < length; ) {
+  for (let done = 0; done < length;) {
     signal?.throwIfAborted();
     const part = piece.subarray(0, Math.min(piece.byteLength, length - done));
     const got = readSync(fd, part, 0, part.byteLength, offset + done);
@@ -171,7 +173,7 @@ async function clearRangeAsync(
   signal: AbortSignal | undefined,
 ): Promise<void> {
   const piece = new Uint8Array(Math.min(length, zeroes.byteLength));
-  for (let done = 0; done < length; ) {
+  for (let done = 0; done < length;) {
     const part = piece.subarray(0, Math.min(piece.byteLength, length - done));
     await readFully(fd, path, offset + done, part, signal);
     if (!isZero(part)) await writeFully(fd, path, offset + done, zeroes.subarray(0, part.byteLength));

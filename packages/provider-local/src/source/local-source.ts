@@ -56,7 +56,8 @@ export function localSource(disks: readonly NamedDisk[]): SourceConnector {
       (disk) => disk.machine === machine.id && (request.disks === undefined || request.disks.includes(disk.key)),
     );
     for (const key of request.disks ?? []) find(machine.id, key);
-    if (chosen.length === 0) throw localError("NOT_FOUND", `there is no machine ${machine.id} here; known: ${namesOf(disks)}`);
+    if (chosen.length === 0)
+      throw localError("NOT_FOUND", `there is no machine ${machine.id} here; known: ${namesOf(disks)}`);
     const snapshots: DiskSnapshot[] = [];
     let frozen = true;
     for (const disk of chosen) {

@@ -91,7 +91,10 @@ export function nbdDisk(options: DiskOptions & { uri: string }): DiskSource {
       const bitmap = request.since === undefined ? undefined : bitmapIn(request.since, uri, disk);
       const live = await client(disk, request);
       if (bitmap !== undefined && !live.metaContexts.includes(contextOf(bitmap))) {
-        throw lost(uri, `the server does not show the dirty bitmap ${bitmap}; start it with that bitmap (qemu-nbd -B ${bitmap})`);
+        throw lost(
+          uri,
+          `the server does not show the dirty bitmap ${bitmap}; start it with that bitmap (qemu-nbd -B ${bitmap})`,
+        );
       }
       const asked = [allocation, ...(bitmap === undefined ? [] : [contextOf(bitmap)])].filter((context) =>
         live.metaContexts.includes(context),
@@ -113,7 +116,11 @@ export function nbdDisk(options: DiskOptions & { uri: string }): DiskSource {
       const { bitmap } = options;
       const shown = metaContexts.filter((context) => context !== allocation);
       if (bitmap === undefined) {
-        return { supported: true, enabled: false, detail: `${uri}: name a QEMU dirty bitmap (bitmap) to track changes` };
+        return {
+          supported: true,
+          enabled: false,
+          detail: `${uri}: name a QEMU dirty bitmap (bitmap) to track changes`,
+        };
       }
       const enabled = shown.includes(contextOf(bitmap));
       const names = shown.join(", ") || "none";
@@ -156,7 +163,7 @@ async function* onGrid(
   for await (const extent of extents) {
     const kind = kindOf(extent.flags, bitmap);
     const end = extent.offset + extent.length;
-    for (let offset = extent.offset; offset < end; ) {
+    for (let offset = extent.offset; offset < end;) {
       const blockEnd = Math.min(to, (Math.floor(offset / unit) + 1) * unit);
       const whole = end === to ? end : Math.floor(end / unit) * unit;
       if (open === undefined && whole > offset) {
@@ -203,5 +210,7 @@ function bitmapIn(since: Checkpoint, uri: string, disk: DiskSnapshot): string {
 }
 
 function lost(uri: string, why: string): unknown {
-  return localError("TRACKING_LOST", `${uri}: what changed since the last run is not known: ${why}`, { operation: "changes" });
+  return localError("TRACKING_LOST", `${uri}: what changed since the last run is not known: ${why}`, {
+    operation: "changes",
+  });
 }

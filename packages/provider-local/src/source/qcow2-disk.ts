@@ -133,7 +133,9 @@ export function qcow2Disk(options: DiskOptions & { path: string }): DiskSource {
 /** How many layers lie above the image that the token names. @throws ProviderError TRACKING_LOST. */
 function depthOf(path: string, reader: Qcow2Reader, since: Checkpoint, size: number): number {
   const lost = (why: string): unknown =>
-    localError("TRACKING_LOST", `${path}: what changed since the last run is not known: ${why}`, { operation: "changes" });
+    localError("TRACKING_LOST", `${path}: what changed since the last run is not known: ${why}`, {
+      operation: "changes",
+    });
   const [kind, identity, stamp, sizeThen] = parseToken(since);
   if (kind !== tokenKind) throw lost("its checkpoint is not one of a qcow2 chain");
   if (sizeThen !== size) throw lost(`the disk had ${String(sizeThen)} bytes and has ${size}`);
@@ -183,7 +185,10 @@ function marksIn(disk: DiskSnapshot): LayerMark[] {
   const layers: unknown = disk.data?.["layers"];
   const marks = Array.isArray(layers) ? layers.filter(isMark) : [];
   if (marks.length > 0) return marks;
-  throw localError("CORRUPT", `the snapshot ${disk.id} of ${disk.disk} lacks what this provider keeps in it; start a new run`);
+  throw localError(
+    "CORRUPT",
+    `the snapshot ${disk.id} of ${disk.disk} lacks what this provider keeps in it; start a new run`,
+  );
 }
 
 function isMark(value: unknown): value is LayerMark {

@@ -134,7 +134,10 @@ function momentOf(disk: DiskSnapshot): RawMoment {
     typeof stamp !== "string" ||
     typeof frozen !== "boolean"
   ) {
-    throw localError("CORRUPT", `the snapshot ${disk.id} of ${disk.disk} lacks what this provider keeps in it; start a new run`);
+    throw localError(
+      "CORRUPT",
+      `the snapshot ${disk.id} of ${disk.disk} lacks what this provider keeps in it; start a new run`,
+    );
   }
   return { path, place, identity, stamp, frozen };
 }

@@ -9,7 +9,10 @@ import { type TargetState, stateFolderOfFile, stateFolderOfIdentity } from "./ta
 /** A name that any file system takes: the key itself where it is one, else its letters and a hash of the rest. */
 export function fileNameOf(key: string): string {
   if (/^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$/.test(key)) return key;
-  const letters = key.replaceAll(/[^A-Za-z0-9._-]+/g, "-").replace(/^[-.]+/, "").slice(0, 60);
+  const letters = key
+    .replaceAll(/[^A-Za-z0-9._-]+/g, "-")
+    .replace(/^[-.]+/, "")
+    .slice(0, 60);
   return `${letters}-${createHash("sha256").update(key).digest("hex").slice(0, 12)}`;
 }
 
@@ -19,7 +22,9 @@ export function makeFolder(path: string): void {
     mkdirSync(path, { recursive: true });
   } catch (error) {
     if ((error as { code?: unknown }).code === "EEXIST") {
-      throw localError("CONFIG_INVALID", `${path} is no directory; name one, or give the file as path`, { cause: error });
+      throw localError("CONFIG_INVALID", `${path} is no directory; name one, or give the file as path`, {
+        cause: error,
+      });
     }
     throw translate(error, "creating the directory", path);
   }

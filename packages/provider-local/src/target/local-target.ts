@@ -56,7 +56,10 @@ function heedful(target: TargetProvider): TargetProvider {
 
 function chosenTarget(options: LocalOptions, context: ProviderContext): TargetProvider {
   if (options.disks !== undefined) {
-    throw localError("CONFIG_INVALID", "disks are for a source; give a target a directory, which takes every disk of a machine");
+    throw localError(
+      "CONFIG_INVALID",
+      "disks are for a source; give a target a directory, which takes every disk of a machine",
+    );
   }
   const { path, uri, directory, overwrite } = options;
   if (uri !== undefined) return nbdTarget({ ...options, uri });

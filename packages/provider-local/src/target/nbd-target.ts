@@ -61,7 +61,10 @@ export function nbdTarget(options: LocalOptions & { uri: string }): TargetProvid
     const size = await sizeOf(request);
     const state = await known(size);
     if (size < request.size && state.key === request.key) {
-      throw localError("UNSUPPORTED", `${uri} has ${size} bytes and its disk ${request.size} now; enlarge what the server exports`);
+      throw localError(
+        "UNSUPPORTED",
+        `${uri} has ${size} bytes and its disk ${request.size} now; enlarge what the server exports`,
+      );
     }
     if (size < request.size) throw tooSmall(uri, size, request.size);
     if (state.key !== undefined && state.key !== request.key && options.overwrite !== true) {

@@ -52,7 +52,10 @@ const replicaFile = "replica.json";
  * started from. A point is under way as `pending-…`, and gets its lasting name when it is committed. Nothing that was
  * committed is written to again, but by merging when a point is removed.
  */
-export function qcow2ChainTarget(options: LocalOptions & { directory: string }, context: ProviderContext = {}): TargetProvider {
+export function qcow2ChainTarget(
+  options: LocalOptions & { directory: string },
+  context: ProviderContext = {},
+): TargetProvider {
   const directory = resolve(options.directory);
   const compress = options.compression !== undefined && options.compression !== "none";
 
@@ -78,7 +81,8 @@ export function qcow2ChainTarget(options: LocalOptions & { directory: string }, 
   async function open(volume: Volume, request: OpenRequest): Promise<BlockWriter> {
     const folder = folderIn(volume);
     const replica = await readReplica(folder);
-    if (replica === undefined) throw localError("NOT_FOUND", `${folder} is no chain of ours any more; create the volume anew`);
+    if (replica === undefined)
+      throw localError("NOT_FOUND", `${folder} is no chain of ours any more; create the volume anew`);
     const fence = await takeFence(join(folder, ".fence"), folder, request.epoch, { signal: request.signal });
     try {
       const written = await pointOfRun(folder, request.run);
@@ -196,7 +200,8 @@ export function qcow2ChainTarget(options: LocalOptions & { directory: string }, 
     // From the newest down nothing stands on anything that is removed.
     for (const point of points.toReversed()) await removeWhole(folder, point);
     for (const name of listOf(folder)) {
-      const isOurs = name === replicaFile || name === ".fence" || name.startsWith("pending-") || name.endsWith(".qcow2.json");
+      const isOurs =
+        name === replicaFile || name === ".fence" || name.startsWith("pending-") || name.endsWith(".qcow2.json");
       if (isOurs) await rm(join(folder, name), { recursive: true, force: true });
     }
     if (listOf(folder).length === 0) await rm(folder, { recursive: true, force: true });
@@ -221,7 +226,12 @@ export function qcow2ChainTarget(options: LocalOptions & { directory: string }, 
         if (replica?.job !== job) continue;
         const volume = volumeOf(folder, replica.key, replica.size);
         const count = (await recoveryPoints(folder)).length;
-        yield { kind: "chain", id: volume.id, description: `replica ${replica.key}, ${count} recovery points in ${folder}`, volume };
+        yield {
+          kind: "chain",
+          id: volume.id,
+          description: `replica ${replica.key}, ${count} recovery points in ${folder}`,
+          volume,
+        };
       }
     },
     async [Symbol.asyncDispose](): Promise<void> {},
@@ -234,7 +244,9 @@ async function sealed(writer: BlockWriter, folder: string, point: RecoveryPoint)
   const isUnderOthers = points.some((each) => each.base === point.file) || points.at(-1)?.file !== point.file;
   if (!isUnderOthers) return writer;
   const refuse = (): Promise<never> =>
-    Promise.reject(localError("IN_USE", `the recovery point ${join(folder, point.file)} is committed and others stand on it`));
+    Promise.reject(
+      localError("IN_USE", `the recovery point ${join(folder, point.file)} is committed and others stand on it`),
+    );
   return Object.assign(writer, { write: refuse, zero: refuse, lane: undefined });
 }
 

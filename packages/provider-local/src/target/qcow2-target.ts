@@ -53,7 +53,13 @@ export function qcow2Target(options: LocalOptions): TargetProvider {
     refuseNewDevice(path);
     if (existing !== undefined) rmSync(path);
     const compression = options.compression === "zstd" ? "zstd" : "zlib";
-    await createQcow2({ path, size: request.size, clusterSize: options.clusterSize, compression, signal: request.signal });
+    await createQcow2({
+      path,
+      size: request.size,
+      clusterSize: options.clusterSize,
+      compression,
+      signal: request.signal,
+    });
     return true;
   }
 
@@ -65,7 +71,8 @@ export function qcow2Target(options: LocalOptions): TargetProvider {
     const file = looked(path);
     const folder = stateFolderOf(file);
     const known = await readTargetState(folder, file.identity);
-    if (known?.key !== undefined && known.key !== request.key && options.overwrite !== true) throw holdsOther(path, known.key);
+    if (known?.key !== undefined && known.key !== request.key && options.overwrite !== true)
+      throw holdsOther(path, known.key);
     if (!made && known === undefined && options.directory !== undefined) {
       throw localError("EXISTS", `${path} was not made by this job; move it away or choose another directory`);
     }
@@ -132,7 +139,8 @@ export function qcow2Target(options: LocalOptions): TargetProvider {
       const path = looked(resolve(disk)).path;
       return volumeOf(path, await sizeOf(path, wait), undefined);
     },
-    read: (volume: Volume, wait?: Wait): Promise<BlockReader> => openQcow2Reader(pathIn(volume), { signal: wait?.signal }),
+    read: (volume: Volume, wait?: Wait): Promise<BlockReader> =>
+      openQcow2Reader(pathIn(volume), { signal: wait?.signal }),
     remove: removeVolume,
     async *owned(job: string, wait: Wait = {}): AsyncIterable<OwnedResource & { volume?: Volume }> {
       const folder = options.directory === undefined ? undefined : resolve(options.directory);
@@ -184,7 +192,11 @@ async function refuseStoodOn(path: string, wait: Wait): Promise<void> {
 }
 
 function volumeOf(path: string, size: number, key: string | undefined): Volume {
-  return { id: `qcow2:${path}`, size, data: { format: "qcow2", path, ...(key === undefined ? { adopted: true } : { key }) } };
+  return {
+    id: `qcow2:${path}`,
+    size,
+    data: { format: "qcow2", path, ...(key === undefined ? { adopted: true } : { key }) },
+  };
 }
 
 function pathIn(volume: Volume): string {

@@ -56,7 +56,8 @@ export async function pointOfRun(folder: string, run: string): Promise<RecoveryP
 /** The name of the next recovery point: no number is used twice, also not one whose image is gone. */
 export function nextName(folder: string, now: Date): string {
   let last = 0;
-  for (const name of listOf(folder)) last = Math.max(last, Number(imageName.exec(name.replace(/\.json$/, ""))?.[1] ?? 0));
+  for (const name of listOf(folder))
+    last = Math.max(last, Number(imageName.exec(name.replace(/\.json$/, ""))?.[1] ?? 0));
   const time = now.toISOString().replaceAll(/[-:]|\.\d+/g, "");
   return `${String(last + 1).padStart(6, "0")}-${time}.qcow2`;
 }
@@ -97,7 +98,8 @@ export async function removePoint(folder: string, point: RecoveryPoint, compress
   closeSync(image.fd);
   if (isReading(image.place)) throw inUse(path, "it is being read");
   const pending = listOf(folder).find((name) => name.startsWith("pending-") && name.endsWith(".qcow2"));
-  if (pending !== undefined) throw inUse(path, `a run writes ${pending}, which may stand on it; let that run end or be taken up`);
+  if (pending !== undefined)
+    throw inUse(path, `a run writes ${pending}, which may stand on it; let that run end or be taken up`);
   await writeNote(folder, { ...point, removing: true });
   await removeFromChain(path, { compress, signal: wait.signal });
   await rm(join(folder, `${point.file}.json`), { force: true });
@@ -125,7 +127,10 @@ async function readNote(path: string): Promise<RecoveryPoint> {
     typeof point.size === "number" &&
     typeof point.committedAt === "string";
   if (isSound) return point as RecoveryPoint;
-  throw localError("CORRUPT", `${path} is no note of a recovery point; put it back, or move it and its image away together`);
+  throw localError(
+    "CORRUPT",
+    `${path} is no note of a recovery point; put it back, or move it and its image away together`,
+  );
 }
 
 function inUse(path: string, why: string): unknown {

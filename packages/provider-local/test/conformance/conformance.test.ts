@@ -22,8 +22,14 @@ const exempt: Record<string, string[]> = { "raw-source": inPlace, "nbd-source": 
 function excused(report: ConformanceReport, ids: readonly string[]): ConformanceReport {
   const isExempt = ({ id }: { id: string }): boolean => ids.includes(id);
   for (const id of ids) expect(report.judged, `${id} holds, so it must not be exempt`).not.toContain(id);
-  const skipped = report.failed.filter(isExempt).map(({ id }) => ({ id, reason: "a local disk has no snapshots of its own" }));
-  return { ...report, skipped: [...report.skipped, ...skipped], failed: report.failed.filter((each) => !isExempt(each)) };
+  const skipped = report.failed
+    .filter(isExempt)
+    .map(({ id }) => ({ id, reason: "a local disk has no snapshots of its own" }));
+  return {
+    ...report,
+    skipped: [...report.skipped, ...skipped],
+    failed: report.failed.filter((each) => !isExempt(each)),
+  };
 }
 
 const shapes: [string, (folder: string) => Judged | Promise<Judged>][] = [

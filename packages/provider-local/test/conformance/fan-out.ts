@@ -1,7 +1,10 @@
 import type { BlockReader, OwnedResource, TargetProvider, Volume } from "@diskferry/core/provider";
 
 /** Many targets of one disk each as one target, so that a suite may make volumes as it likes. */
-export function fanOut(open: (key: string) => Promise<TargetProvider>, keyOf: (volume: Volume) => string): TargetProvider {
+export function fanOut(
+  open: (key: string) => Promise<TargetProvider>,
+  keyOf: (volume: Volume) => string,
+): TargetProvider {
   const targets = new Map<string, Promise<TargetProvider>>();
 
   function of(key: string): Promise<TargetProvider> {

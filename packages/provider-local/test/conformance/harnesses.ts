@@ -1,11 +1,22 @@
 import { execFileSync } from "node:child_process";
-import { closeSync, mkdirSync, openSync, readSync, renameSync, symlinkSync, truncateSync, writeFileSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  mkdirSync,
+  openSync,
+  readSync,
+  renameSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { join } from "node:path";
 import type { SourceConnector, Volume } from "@diskferry/core/provider";
 import { type NbdBackend, type NbdServer, memoryBackend, serveNbd } from "@diskferry/nbd";
 import type { ConformanceHarness, SourceHarness, TargetHarness } from "@diskferry/provider-testkit";
 import { type LocalOptions, provider } from "../../src/index.ts";
 import { openQcow2Reader } from "../../src/qcow2/qcow2-reader.ts";
+import { textOf } from "../shapes.ts";
 import { fanOut } from "./fan-out.ts";
 
 const mebi = 1024 * 1024;
@@ -39,14 +50,21 @@ export function rawSource(folder: string): Judged {
     writeFileSync(path, "");
     truncateSync(path, oddSize);
   }
-  const config: LocalOptions = { machine: "vm", disks: [{ key: "vda", path: one }, { key: "vdb", path: two }] };
+  const config: LocalOptions = {
+    machine: "vm",
+    disks: [
+      { key: "vda", path: one },
+      { key: "vdb", path: two },
+    ],
+  };
   let size = oddSize;
   const source: SourceHarness = {
     open: () => provider.source!(config),
     machine: "vm",
     disk: "vda",
     writeGuest: (offset, bytes) => writeAt(one, offset, bytes),
-    trimGuest: (offset, length) => void execFileSync("fallocate", ["-p", "-o", String(offset), "-l", String(length), one]),
+    trimGuest: (offset, length) =>
+      void execFileSync("fallocate", ["-p", "-o", String(offset), "-l", String(length), one]),
     second: { key: "vdb", write: (offset, bytes) => writeAt(two, offset, bytes) },
     grow: () => truncateSync(one, (size += mebi)),
   };
@@ -67,7 +85,10 @@ export function qcow2Source(folder: string): Judged {
   const tops: Record<string, string> = {};
   const create = (key: keyof typeof links, ...args: string[]): void => {
     const path = join(folder, `${key}-${++count}.qcow2`);
-    execFileSync("qemu-img", ["create", "-q", "-f", "qcow2", ...args.slice(0, -1), path, args.at(-1)!].filter((arg) => arg !== ""));
+    execFileSync(
+      "qemu-img",
+      ["create", "-q", "-f", "qcow2", ...args.slice(0, -1), path, args.at(-1)!].filter((arg) => arg !== ""),
+    );
     symlinkSync(path, `${links[key]}.new`);
     renameSync(`${links[key]}.new`, links[key]);
     tops[key] = path;
@@ -83,11 +104,16 @@ export function qcow2Source(folder: string): Judged {
     const path = touch(key);
     const data = join(folder, "data");
     writeFileSync(data, bytes);
-    execFileSync("qemu-io", ["-f", "qcow2", "-c", `write -q -s ${data} ${offset} ${bytes.byteLength}`, path], { stdio: "ignore" });
+    execFileSync("qemu-io", ["-f", "qcow2", "-c", `write -q -s ${data} ${offset} ${bytes.byteLength}`, path], {
+      stdio: "ignore",
+    });
   };
   const config: LocalOptions = {
     machine: "vm",
-    disks: [{ key: "vda", path: links.vda }, { key: "vdb", path: links.vdb }],
+    disks: [
+      { key: "vda", path: links.vda },
+      { key: "vdb", path: links.vdb },
+    ],
   };
   return still({
     name: "qcow2 chains",
@@ -129,7 +155,10 @@ export async function nbdSource(folder: string): Promise<Judged> {
   });
   const config: LocalOptions = {
     machine: "vm",
-    disks: [{ key: "vda", uri: server.uri("vda") }, { key: "vdb", uri: server.uri("vdb") }],
+    disks: [
+      { key: "vda", uri: server.uri("vda") },
+      { key: "vdb", uri: server.uri("vdb") },
+    ],
   };
   return {
     harness: {
@@ -149,8 +178,8 @@ export async function nbdSource(folder: string): Promise<Judged> {
 }
 
 function pathOf(volume: Volume): string {
-  const { path, folder, file } = volume.data ?? {};
-  return typeof path === "string" ? path : join(String(folder), String(file));
+  const path = volume.data?.["path"];
+  return typeof path === "string" ? path : join(textOf(volume, "folder"), textOf(volume, "file"));
 }
 
 async function readImage(volume: Volume, offset: number, length: number): Promise<Uint8Array> {
@@ -173,7 +202,11 @@ function readRaw(volume: Volume, offset: number, length: number): Uint8Array {
 }
 
 /** A target in a directory. */
-export function directoryTarget(folder: string, format: "raw" | "qcow2" | "qcow2-chain", more: LocalOptions = {}): Judged {
+export function directoryTarget(
+  folder: string,
+  format: "raw" | "qcow2" | "qcow2-chain",
+  more: LocalOptions = {},
+): Judged {
   const directory = join(folder, "target");
   mkdirSync(directory);
   const config: LocalOptions = { directory, format, ...more };
@@ -211,7 +244,11 @@ export async function nbdTarget(folder: string): Promise<Judged> {
     return { ...memoryBackend(all), flush: () => void durable.get(name)!.set(all) };
   };
   const serve = async (): Promise<void> => {
-    server = await serveNbd({ listen: { path: socket }, exports: (name) => ({ backend: backendOf(name) }), limits: { connections: 1000 } });
+    server = await serveNbd({
+      listen: { path: socket },
+      exports: (name) => ({ backend: backendOf(name) }),
+      limits: { connections: 1000 },
+    });
   };
   await serve();
   const uriOf = (name: string): string => `nbd+unix:///${encodeURIComponent(name)}?socket=${socket}`;
@@ -219,9 +256,15 @@ export async function nbdTarget(folder: string): Promise<Judged> {
     harness: {
       name: "NBD exports in place",
       target: {
-        open: () => Promise.resolve(fanOut((key) => provider.target!({ uri: uriOf(key) }), (volume) => String(volume.data?.["key"]))),
+        open: () =>
+          Promise.resolve(
+            fanOut(
+              (key) => provider.target!({ uri: uriOf(key) }),
+              (volume) => textOf(volume, "key"),
+            ),
+          ),
         size: oddSize,
-        readVolume: (volume, offset, length) => disks.get(String(volume.data?.["key"]))!.slice(offset, offset + length),
+        readVolume: (volume, offset, length) => disks.get(textOf(volume, "key"))!.slice(offset, offset + length),
         async crash(): Promise<void> {
           for (const connection of server.connections()) connection.destroy();
           await server.close({ deadlineMs: 1 });
@@ -242,7 +285,13 @@ export function fileTarget(folder: string, extension: "raw" | "qcow2"): Judged {
   return still({
     name: `${extension} in place`,
     target: {
-      open: () => Promise.resolve(fanOut((key) => open(nameOf(key)), (volume) => String(volume.data?.["key"]))),
+      open: () =>
+        Promise.resolve(
+          fanOut(
+            (key) => open(nameOf(key)),
+            (volume) => textOf(volume, "key"),
+          ),
+        ),
       size,
       readVolume: extension === "raw" ? readRaw : readImage,
     },

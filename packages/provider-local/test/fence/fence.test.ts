@@ -50,7 +50,9 @@ test("the same epoch may be held twice, as a job's slices do", async () => {
 });
 
 /** Another process that takes the fence under epoch 1 and reports what its writes get. */
-async function otherHolder(folder: string): Promise<{ pid: number; lines: string[]; waitFor(line: string): Promise<void> }> {
+async function otherHolder(
+  folder: string,
+): Promise<{ pid: number; lines: string[]; waitFor(line: string): Promise<void> }> {
   const fence = new URL("../../src/fence/fence.ts", import.meta.url).href;
   const gate = new URL("../../src/fence/write-gate.ts", import.meta.url).href;
   const program = `

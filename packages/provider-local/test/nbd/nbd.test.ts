@@ -3,7 +3,14 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { beforeEach, expect, test, vi } from "vitest";
-import type { DiskSnapshot, LaneWriter, ReaderLaneModule, SourceConnector, Tile, WriterLaneModule } from "@diskferry/core/provider";
+import type {
+  DiskSnapshot,
+  LaneWriter,
+  ReaderLaneModule,
+  SourceConnector,
+  Tile,
+  WriterLaneModule,
+} from "@diskferry/core/provider";
 import type { NbdExtent } from "@diskferry/nbd";
 import { describeWithPeers } from "../../../../test/peers.ts";
 import { randomBytes, seedOf } from "../../../../test/seed.ts";
@@ -38,7 +45,16 @@ function changedOf(tiles: readonly Tile[]): [number, number, string][] {
 
 test("tiles keep to the grid: a block of which two things are told is changed", async () => {
   async function* extents(): AsyncGenerator<NbdExtent> {
-    const kinds: [number, number, number][] = [[0, 4096, 3], [4096, 512, 3], [4608, 512, 0], [5120, 3072, 3], [8192, 4096, 1], [12288, 512, 3], [12800, 7680, 3], [20480, 1024, 3]];
+    const kinds: [number, number, number][] = [
+      [0, 4096, 3],
+      [4096, 512, 3],
+      [4608, 512, 0],
+      [5120, 3072, 3],
+      [8192, 4096, 1],
+      [12288, 512, 3],
+      [12800, 7680, 3],
+      [20480, 1024, 3],
+    ];
     for (const [offset, length, flags] of kinds) yield { offset, length, flags: { "base:allocation": flags } };
   }
   expect(await listed(tilesOf(extents(), undefined, 4096, 21504))).toEqual([
@@ -49,7 +65,8 @@ test("tiles keep to the grid: a block of which two things are told is changed", 
 });
 
 describeWithPeers(["qemu-nbd", "qemu-img", "qemu-io"], "NBD sources served by qemu-nbd", () => {
-  const qemu = (command: string, ...args: string[]): void => void execFileSync(command, args, { stdio: ["ignore", "ignore", "pipe"] });
+  const qemu = (command: string, ...args: string[]): void =>
+    void execFileSync(command, args, { stdio: ["ignore", "ignore", "pipe"] });
 
   test("a server that takes one client serves machine, tiles and reads over one connection", async () => {
     const path = join(freshFolder(), "disk.raw");
@@ -105,7 +122,9 @@ describeWithPeers(["qemu-nbd", "qemu-img", "qemu-io"], "NBD sources served by qe
     // Its machine and key were stated, so it is the same disk wherever it is served; else the address tells.
     const here = since!;
     await using unnamed = await sourceOf({ uri: server.uri, bitmap: "b0" });
-    await expect(listed(unnamed.tracker!.changes(await momentOf(unnamed), { since: here }))).rejects.toMatchObject(lost);
+    await expect(listed(unnamed.tracker!.changes(await momentOf(unnamed), { since: here }))).rejects.toMatchObject(
+      lost,
+    );
     expect(changedOf(await listed(source.tracker!.changes(disk, { since: here })))).toEqual([
       [block, 65536, "changed"],
       [3 * block, 131072, "zero"],
@@ -113,7 +132,12 @@ describeWithPeers(["qemu-nbd", "qemu-img", "qemu-io"], "NBD sources served by qe
     ]);
     const part = await listed(source.tracker!.changes(disk, { since: here, from: 2 * block, to: 4 * block }));
     expect([part[0]!.offset, part.at(-1)!.offset + part.at(-1)!.length]).toEqual([2 * block, 4 * block]);
-    for (const wrong of ["{", here.replace("b0", "b1"), here.replace(String(size), String(size / 2)), '["another",1,2,3]']) {
+    for (const wrong of [
+      "{",
+      here.replace("b0", "b1"),
+      here.replace(String(size), String(size / 2)),
+      '["another",1,2,3]',
+    ]) {
       await expect(listed(source.tracker!.changes(disk, { since: wrong })), wrong).rejects.toMatchObject(lost);
     }
   });
@@ -125,7 +149,10 @@ describeWithPeers(["qemu-nbd", "qemu-img", "qemu-io"], "NBD sources served by qe
     await using source = await sourceOf({ uri: server.uri, bitmap: "b0" });
     expect(await source.tracker!.checkpoint(await momentOf(source))).toBeUndefined();
     const [machine] = await listed(source.machines());
-    expect(await source.tracker!.status!(machine!, "disk")).toMatchObject({ enabled: false, detail: expect.stringContaining("shown: none") });
+    expect(await source.tracker!.status!(machine!, "disk")).toMatchObject({
+      enabled: false,
+      detail: expect.stringContaining("shown: none"),
+    });
   });
 
   test("a server that died is UNAVAILABLE to its reader, and a new one is found by opening again", async () => {
@@ -191,7 +218,10 @@ describeWithPeers(["qemu-nbd", "nbdkit"], "NBD targets", () => {
     writeFileSync(path, new Uint8Array(size).fill(9));
     await using small = await startQemuNbd(["-f", "raw", path]);
     await using smallTarget = await targetOf({ uri: small.uri });
-    await expect(smallTarget.create({ key: "k", size: size + 512 })).rejects.toMatchObject({ code: "CONFIG_INVALID", message: expect.stringMatching(/512 too few.*nothing was written/) });
+    await expect(smallTarget.create({ key: "k", size: size + 512 })).rejects.toMatchObject({
+      code: "CONFIG_INVALID",
+      message: expect.stringMatching(/512 too few.*nothing was written/),
+    });
     const refused = async (uri: string): Promise<unknown> => {
       await using target = await targetOf({ uri });
       const volume = await target.create({ key: "k", size: block });
@@ -199,11 +229,27 @@ describeWithPeers(["qemu-nbd", "nbdkit"], "NBD targets", () => {
       return undefined;
     };
     await using readOnly = await startQemuNbd(["-f", "raw", "-r", path]);
-    await expect(refused(readOnly.uri)).rejects.toMatchObject({ code: "DENIED", message: expect.stringContaining("read-only") });
+    await expect(refused(readOnly.uri)).rejects.toMatchObject({
+      code: "DENIED",
+      message: expect.stringContaining("read-only"),
+    });
     await using odd = await startNbdkit(["memory", String(size + 100)]);
-    await expect(refused(odd.uri)).rejects.toMatchObject({ code: "CONFIG_INVALID", message: expect.stringContaining("multiple of 512") });
-    await using noFlush = await startNbdkit(["eval", "get_size=echo 8M", "pread=dd if=/dev/zero count=$3 iflag=count_bytes", "pwrite=cat > /dev/null", "can_flush=exit 3", "can_fua=echo none"]);
-    await expect(refused(noFlush.uri)).rejects.toMatchObject({ code: "UNSUPPORTED", message: expect.stringContaining("no flush") });
+    await expect(refused(odd.uri)).rejects.toMatchObject({
+      code: "CONFIG_INVALID",
+      message: expect.stringContaining("multiple of 512"),
+    });
+    await using noFlush = await startNbdkit([
+      "eval",
+      "get_size=echo 8M",
+      "pread=dd if=/dev/zero count=$3 iflag=count_bytes",
+      "pwrite=cat > /dev/null",
+      "can_flush=exit 3",
+      "can_fua=echo none",
+    ]);
+    await expect(refused(noFlush.uri)).rejects.toMatchObject({
+      code: "UNSUPPORTED",
+      message: expect.stringContaining("no flush"),
+    });
     expect(readFileSync(path).every((byte) => byte === 9)).toBe(true);
   });
 
@@ -231,7 +277,10 @@ describeWithPeers(["qemu-nbd", "nbdkit"], "NBD targets", () => {
     await using reader = await source.open(await momentOf(source));
     await using target = await targetOf({ uri: server.uri });
     const volume = await target.create({ key: "disk", size });
-    await expect(target.open(volume, { run: "run", epoch: 1 })).rejects.toMatchObject({ code: "CONFIG_INVALID", message: expect.stringContaining("same disk") });
+    await expect(target.open(volume, { run: "run", epoch: 1 })).rejects.toMatchObject({
+      code: "CONFIG_INVALID",
+      message: expect.stringContaining("same disk"),
+    });
     await reader.read(0, new Uint8Array(512));
   });
 });

@@ -1,4 +1,14 @@
-import { closeSync, ftruncateSync, openSync, readFileSync, rmSync, symlinkSync, writeFileSync, writeSync, chmodSync } from "node:fs";
+import {
+  closeSync,
+  ftruncateSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+  writeSync,
+  chmodSync,
+} from "node:fs";
 import { execFileSync } from "node:child_process";
 import { join } from "node:path";
 import { afterEach, expect, test } from "vitest";
@@ -21,7 +31,10 @@ function leavePrograms(...names: string[]): void {
   for (const name of names) {
     // The program itself: what stands in the path may be a script that needs others.
     const script = { perl: "print $^X", python3: "import sys; print(sys.executable)" }[name]!;
-    const found = execFileSync(name, [name === "perl" ? "-e" : "-c", script], { encoding: "utf8", env: { PATH: path } }).trim();
+    const found = execFileSync(name, [name === "perl" ? "-e" : "-c", script], {
+      encoding: "utf8",
+      env: { PATH: path },
+    }).trim();
     symlinkSync(found, join(folder, name));
   }
   process.env["PATH"] = folder;
@@ -71,7 +84,12 @@ for (const program of ["perl", "python3"]) {
       judge(tiles, content);
       const changed = tiles.filter(({ kind }) => kind === "changed").reduce((sum, { length }) => sum + length, 0);
       expect(changed).toBeLessThanOrEqual(21 * 128 * 1024);
-      for (const [from, to] of [[size / 2, size], [512, 1024], [size - 512, size], [4096 * 3, size / 3 - (size / 3) % 512]] as const) {
+      for (const [from, to] of [
+        [size / 2, size],
+        [512, 1024],
+        [size - 512, size],
+        [4096 * 3, size / 3 - ((size / 3) % 512)],
+      ] as const) {
         judge(await tilesOf(file, from, to), content, from, to);
       }
     });

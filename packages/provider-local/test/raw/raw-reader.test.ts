@@ -24,7 +24,11 @@ test("reads what the file holds, in the middle and up to its very end, on this t
   await using lane = await openLane(reader.lane!.data);
   expect([reader.size, reader.blockSize]).toEqual([bytes.length, 512]);
   for (const each of [reader, lane]) {
-    for (const [offset, length] of [[0, 512], [65536, 65536], [1024 * 1024, 512]] as const) {
+    for (const [offset, length] of [
+      [0, 512],
+      [65536, 65536],
+      [1024 * 1024, 512],
+    ] as const) {
       const into = new Uint8Array(length);
       await each.read(offset, into);
       expect(Buffer.compare(into, bytes.subarray(offset, offset + length)), `seed ${seed} at ${offset}`).toBe(0);

@@ -43,19 +43,31 @@ test("a disk without a machine is a machine of one disk, found by path or name",
   const [machine] = await listed(source.machines());
   expect(machine).toMatchObject({ id: path, name: "disk.raw", disks: [{ key: "disk", size }] });
   expect(await source.machine("disk.raw")).toEqual(machine);
-  await expect(source.machine("another")).rejects.toMatchObject({ code: "NOT_FOUND", message: expect.stringContaining(path) });
+  await expect(source.machine("another")).rejects.toMatchObject({
+    code: "NOT_FOUND",
+    message: expect.stringContaining(path),
+  });
 });
 
 test("several disks are one machine, in one point in time, and two of one key are refused", async () => {
   const [one, two] = [rawDisk(), rawDisk()];
-  const disks = [{ key: "sda", path: one.path, boot: true }, { key: "sdb", path: two.path, frozen: true }];
+  const disks = [
+    { key: "sda", path: one.path, boot: true },
+    { key: "sdb", path: two.path, frozen: true },
+  ];
   await using source = await sourceOf({ machine: "web", disks });
   const machine = await source.machine("web");
   expect(machine.disks).toMatchObject([{ key: "sda", boot: true }, { key: "sdb" }]);
   const snapshot = await source.snapshot(machine, { key: "k" });
   expect([snapshot.consistency, snapshot.disks.length]).toEqual(["none", 2]);
   expect((await source.snapshot(machine, { key: "k", disks: ["sdb"] })).consistency).toBe("crash");
-  const wrong = sourceOf({ machine: "web", disks: [{ path: one.path, key: "a" }, { path: two.path, key: "a" }] });
+  const wrong = sourceOf({
+    machine: "web",
+    disks: [
+      { path: one.path, key: "a" },
+      { path: two.path, key: "a" },
+    ],
+  });
   await expect(wrong).rejects.toMatchObject({ code: "CONFIG_INVALID", message: expect.stringContaining("key a") });
 });
 
@@ -79,11 +91,17 @@ test("a point in time that was overwritten is gone after a restart, and a frozen
   const [liveDisk] = (await snapshotOf(live)).disks;
   await using reader = await frozen.open(frozenDisk!);
   writeFileSync(path, bytes);
-  await expect(reader.read(0, new Uint8Array(512))).rejects.toMatchObject({ code: "CORRUPT", message: expect.stringContaining("written to while") });
+  await expect(reader.read(0, new Uint8Array(512))).rejects.toMatchObject({
+    code: "CORRUPT",
+    message: expect.stringContaining("written to while"),
+  });
   await expect(frozen.open(frozenDisk!)).rejects.toMatchObject({ code: "NOT_FOUND" });
   await (await live.open(liveDisk!))[Symbol.asyncDispose]();
   await using later = await sourceOf({ path });
-  await expect(later.open(restarted(liveDisk!))).rejects.toMatchObject({ code: "NOT_FOUND", message: expect.stringContaining("start a new run") });
+  await expect(later.open(restarted(liveDisk!))).rejects.toMatchObject({
+    code: "NOT_FOUND",
+    message: expect.stringContaining("start a new run"),
+  });
   truncateSync(path, size / 2);
   await expect(live.open(liveDisk!)).rejects.toMatchObject({ code: "NOT_FOUND" });
 });
@@ -107,29 +125,50 @@ test("what looks like another format than its name has to be stated", async () =
     return path;
   };
   const trap = write("disk.raw", "QFI\u00fb");
-  await expect(sourceOf({ path: trap })).rejects.toMatchObject({ code: "CONFIG_INVALID", message: expect.stringMatching(/state format qcow2, or raw/) });
+  await expect(sourceOf({ path: trap })).rejects.toMatchObject({
+    code: "CONFIG_INVALID",
+    message: expect.stringMatching(/state format qcow2, or raw/),
+  });
   await using source = await sourceOf({ path: trap, format: "raw" });
   const [disk] = (await snapshotOf(source)).disks;
   await using reader = await source.open(disk!);
   expect(Buffer.compare(await bytesOf(reader), readFileSync(trap))).toBe(0);
-  await expect(sourceOf({ path: write("disk.qcow2", "hello") })).rejects.toMatchObject({ message: expect.stringMatching(/does not begin like one/) });
-  await expect(sourceOf({ path: trap, format: "qcow2" }).then((each) => snapshotOf(each))).rejects.toMatchObject({ message: expect.stringContaining(trap) });
-  await expect(sourceOf({ path: write("disk.img", "hello"), format: "qcow2" })).rejects.toMatchObject({ code: "CONFIG_INVALID" });
-  for (const [start, name] of [["KDMV", "VMDK"], ["vhdxfile", "VHDX"], ["conectix", "VHD"], ["<<< Oracle VM VirtualBox", "VDI"]] as const) {
+  await expect(sourceOf({ path: write("disk.qcow2", "hello") })).rejects.toMatchObject({
+    message: expect.stringMatching(/does not begin like one/),
+  });
+  await expect(sourceOf({ path: trap, format: "qcow2" }).then((each) => snapshotOf(each))).rejects.toMatchObject({
+    message: expect.stringContaining(trap),
+  });
+  await expect(sourceOf({ path: write("disk.img", "hello"), format: "qcow2" })).rejects.toMatchObject({
+    code: "CONFIG_INVALID",
+  });
+  for (const [start, name] of [
+    ["KDMV", "VMDK"],
+    ["vhdxfile", "VHDX"],
+    ["conectix", "VHD"],
+    ["<<< Oracle VM VirtualBox", "VDI"],
+  ] as const) {
     const path = write(`image.${name}`, start);
-    await expect(sourceOf({ path })).rejects.toMatchObject({ code: "CONFIG_INVALID", message: expect.stringMatching(new RegExp(`${name}.*qemu-nbd`)) });
+    await expect(sourceOf({ path })).rejects.toMatchObject({
+      code: "CONFIG_INVALID",
+      message: expect.stringMatching(new RegExp(`${name}.*qemu-nbd`)),
+    });
   }
 });
 
 test("a directory is no source", async () => {
   const folder = freshFolder();
-  await expect(sourceOf({ directory: folder })).rejects.toMatchObject({ code: "CONFIG_INVALID", message: expect.stringContaining(folder) });
+  await expect(sourceOf({ directory: folder })).rejects.toMatchObject({
+    code: "CONFIG_INVALID",
+    message: expect.stringContaining(folder),
+  });
   await expect(sourceOf({ path: folder })).rejects.toMatchObject({ code: "CONFIG_INVALID" });
   await expect(sourceOf({ path: join(folder, "missing.raw") })).rejects.toMatchObject({ code: "NOT_FOUND" });
 });
 
 describeWithPeers(["qemu-img", "qemu-io"], "qcow2 sources made by qemu", () => {
-  const qemu = (command: string, ...args: string[]): void => void execFileSync(command, args, { stdio: ["ignore", "ignore", "pipe"] });
+  const qemu = (command: string, ...args: string[]): void =>
+    void execFileSync(command, args, { stdio: ["ignore", "ignore", "pipe"] });
 
   function chain(): { folder: string; base: string } {
     const folder = freshFolder();
@@ -219,7 +258,10 @@ describeWithPeers(["qemu-img", "qemu-io"], "qcow2 sources made by qemu", () => {
     await using reader = await source.open(disk!);
     await using target = await provider.target!({ path: base, overwrite: true });
     const volume = await target.create({ key: "disk", size });
-    await expect(target.open(volume, { run: "run", epoch: 1 })).rejects.toMatchObject({ code: "CONFIG_INVALID", message: expect.stringContaining("share the same bytes") });
+    await expect(target.open(volume, { run: "run", epoch: 1 })).rejects.toMatchObject({
+      code: "CONFIG_INVALID",
+      message: expect.stringContaining("share the same bytes"),
+    });
     await reader.read(0, new Uint8Array(512));
   });
 });

@@ -1,4 +1,14 @@
-import { chmodSync, existsSync, mkdirSync, readFileSync, readdirSync, statSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import type { LaneWriter, WriterLaneModule } from "@diskferry/core/provider";
@@ -192,7 +202,10 @@ describe("raw file", () => {
     await using target = await targetOf({ path });
     await target.create({ key: "one", size });
     expect((await target.create({ key: "one", size: 2 * size })).size).toBe(2 * size);
-    await expect(target.create({ key: "two", size })).rejects.toMatchObject({ code: "EXISTS", message: expect.stringContaining("one") });
+    await expect(target.create({ key: "two", size })).rejects.toMatchObject({
+      code: "EXISTS",
+      message: expect.stringContaining("one"),
+    });
     await using taking = await targetOf({ path, overwrite: true });
     await taking.create({ key: "two", size });
     const writer = await taking.open(await taking.create({ key: "two", size }), { run: "run", epoch: 1 });
@@ -209,7 +222,11 @@ describe("bad targets", () => {
     writeFileSync(join(folder, "odd.raw"), new Uint8Array(size + 100).fill(1));
     writeFileSync(join(folder, "file"), "text");
     const cases: [Parameters<typeof targetOf>[0], string, RegExp][] = [
-      [{ path: join(folder, "small.raw") }, "CONFIG_INVALID", /small\.raw has 4193792 bytes, 512 too few.*nothing was written/],
+      [
+        { path: join(folder, "small.raw") },
+        "CONFIG_INVALID",
+        /small\.raw has 4193792 bytes, 512 too few.*nothing was written/,
+      ],
       [{ path: join(folder, "odd.raw") }, "CONFIG_INVALID", /odd\.raw has 4194404 bytes.*multiple of 512/],
       [{ path: join(folder, "folder") }, "CONFIG_INVALID", /is a directory/],
       [{ path: "/dev/diskferry-nosuch" }, "NOT_FOUND", /no block device/],
@@ -223,7 +240,10 @@ describe("bad targets", () => {
         await using target = await targetOf(options);
         await target.create({ key: "disk", size });
       })();
-      await expect(trying, JSON.stringify(options)).rejects.toMatchObject({ code, message: expect.stringMatching(message) });
+      await expect(trying, JSON.stringify(options)).rejects.toMatchObject({
+        code,
+        message: expect.stringMatching(message),
+      });
     }
     expect(readFileSync(join(folder, "small.raw")).every((byte) => byte === 1)).toBe(true);
     expect(readdirSync(folder).toSorted()).toEqual(["file", "folder", "odd.raw", "small.raw"]);
@@ -268,7 +288,9 @@ describe("bad targets", () => {
     await using target = await targetOf({ path });
     const volume = await target.create({ key: "disk", size });
     truncateSync(path, size - 512);
-    await expect(target.open(volume, { run: "run", epoch: 1 })).rejects.toMatchObject({ message: expect.stringContaining("512 too few") });
+    await expect(target.open(volume, { run: "run", epoch: 1 })).rejects.toMatchObject({
+      message: expect.stringContaining("512 too few"),
+    });
   });
 
   test("a state file that is not ours is reported, not guessed at", async () => {
@@ -277,7 +299,10 @@ describe("bad targets", () => {
     await using target = await targetOf({ path });
     await target.create({ key: "disk", size });
     writeFileSync(join(folder, ".diskferry", "disk.raw", "state.json"), "{ broken");
-    await expect(target.create({ key: "disk", size })).rejects.toMatchObject({ code: "CORRUPT", message: expect.stringContaining("state.json") });
+    await expect(target.create({ key: "disk", size })).rejects.toMatchObject({
+      code: "CORRUPT",
+      message: expect.stringContaining("state.json"),
+    });
   });
 
   test.skipIf(process.getuid?.() === 0)("a target that may not be written to is refused", async () => {

@@ -8,7 +8,7 @@ import { randomBytes, seedOf } from "../../../../test/seed.ts";
 import type { LocalOptions } from "../../src/index.ts";
 import { type RecoveryPoint, expired } from "../../src/target/recovery-points.ts";
 import { freshFolder } from "../folder.ts";
-import { commit, targetOf, volumeBytes } from "../shapes.ts";
+import { commit, targetOf, textOf, volumeBytes } from "../shapes.ts";
 
 const seed = seedOf(31);
 const size = 8 * 1024 * 1024;
@@ -32,7 +32,11 @@ class Chain {
   async run(target: TargetProvider): Promise<Volume> {
     this.count++;
     this.volume = await target.create({ key: "disk", size });
-    await using writer = await target.open(this.volume, { run: `run ${this.count}`, base: this.last, epoch: this.count });
+    await using writer = await target.open(this.volume, {
+      run: `run ${this.count}`,
+      base: this.last,
+      epoch: this.count,
+    });
     const offset = ((this.count * 3) % 8) * block;
     const data = randomBytes(block, seed + this.count);
     await writer.write(offset, data);
@@ -40,12 +44,14 @@ class Chain {
     this.last = await commit(writer);
     this.content = Uint8Array.from(this.content);
     this.content.set(data, offset);
-    this.contents.set(String(this.last.data!["file"]), this.content);
+    this.contents.set(textOf(this.last, "file"), this.content);
     return this.last;
   }
 
   points(): string[] {
-    return readdirSync(this.images).filter((name) => /^\d.*\.qcow2$/.test(name)).toSorted();
+    return readdirSync(this.images)
+      .filter((name) => /^\d.*\.qcow2$/.test(name))
+      .toSorted();
   }
 
   /** Every point that is left reads as it was committed. */
@@ -67,7 +73,8 @@ const ten = Array.from({ length: 10 }, (_, index) => point(index, 10 - index));
 const names = (points: readonly RecoveryPoint[]): string => points.map(({ file }) => file).join(" ");
 
 test("count and age are floors, both: what either asks for stays", () => {
-  const left = (retention: LocalOptions["retention"], kept: string[] = []): string => names(expired(ten, retention, new Set(kept), now));
+  const left = (retention: LocalOptions["retention"], kept: string[] = []): string =>
+    names(expired(ten, retention, new Set(kept), now));
   expect(left(undefined)).toBe("");
   expect(left({})).toBe("");
   expect(left({ count: 3 })).toBe("0 1 2 3 4 5 6");
@@ -136,7 +143,10 @@ test("a point is not removed while a run writes on top of it", async () => {
   await writer.write(0, randomBytes(block, seed));
   await writer.flush();
   await writer[Symbol.asyncDispose]();
-  await expect(target.remove(first)).rejects.toMatchObject({ code: "IN_USE", message: expect.stringContaining("pending-") });
+  await expect(target.remove(first)).rejects.toMatchObject({
+    code: "IN_USE",
+    message: expect.stringContaining("pending-"),
+  });
   await chain.judge(target);
 });
 
@@ -147,14 +157,20 @@ test("killed between the note and the new name, the same run commits the same po
   const before = readdirSync(chain.images);
   const last = await chain.run(target);
   // As it was after the note was written: the image still has its passing name.
-  const file = String(last.data!["file"]);
+  const file = textOf(last, "file");
   const pending = before.find((name) => name.startsWith("pending-"));
   expect(pending).toBeUndefined();
   const writer = await target.open(chain.volume!, { run: "run 3", base: last, epoch: 3 });
   await writer.write(0, randomBytes(block, seed + 99));
   await writer.flush();
   await writer[Symbol.asyncDispose]();
-  const note = { file: "000003-20261121T120000Z.qcow2", run: "run 3", base: file, size, committedAt: now.toISOString() };
+  const note = {
+    file: "000003-20261121T120000Z.qcow2",
+    run: "run 3",
+    base: file,
+    size,
+    committedAt: now.toISOString(),
+  };
   writeFileSync(join(chain.images, `${note.file}.json`), JSON.stringify(note));
   const again = await target.open(chain.volume!, { run: "run 3", base: last, epoch: 3 });
   expect(again.generation).toBe(writer.generation);
@@ -179,9 +195,12 @@ test("a base that is gone is named, and nothing is begun", async () => {
   const chain = new Chain();
   await using target = await chain.target();
   const first = await chain.run(target);
-  rmSync(join(chain.images, String(first.data!["file"])));
+  rmSync(join(chain.images, textOf(first, "file")));
   const opening = target.open(chain.volume!, { run: "next", base: first, epoch: 2 });
-  await expect(opening).rejects.toMatchObject({ code: "NOT_FOUND", message: expect.stringContaining(String(first.data!["file"])) });
+  await expect(opening).rejects.toMatchObject({
+    code: "NOT_FOUND",
+    message: expect.stringContaining(textOf(first, "file")),
+  });
   expect(readdirSync(chain.images).some((name) => name.startsWith("pending-"))).toBe(false);
 });
 
