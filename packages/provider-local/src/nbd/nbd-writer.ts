@@ -100,7 +100,7 @@ export async function openNbdWriterLane(data: NbdWriterLaneData, wait: Wait = {}
 /** Keeps a session from being used once it was lost, and from being shared while something may be under way. */
 class WriteSession {
   readonly #client: NbdClient;
-  #lost: unknown;
+  #lost: Error | undefined;
   #isGivenUp = false;
 
   constructor(client: NbdClient) {
@@ -125,7 +125,7 @@ class WriteSession {
     try {
       return await work();
     } catch (error) {
-      if (endsSession(error)) {
+      if (error instanceof Error && endsSession(error)) {
         this.#lost ??= lostSession(error);
         throw this.#lost;
       }
@@ -136,7 +136,7 @@ class WriteSession {
 }
 
 /** Sending the request again cannot help: the writer has to be opened anew and all since the last flush repeated. */
-function lostSession(error: unknown): unknown {
+function lostSession(error: Error): Error {
   if (!isProviderError(error)) return error;
   return new ProviderError("UNAVAILABLE", error.message, {
     provider: "local",

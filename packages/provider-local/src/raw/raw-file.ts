@@ -95,6 +95,10 @@ function factsOf(fd: number, path: string, real: string, options: OpenRawOptions
   }
   if (isDevice) {
     const facts = blockDeviceFacts(fd, path);
+    // The superuser may open such a device for writing all the same, and learns it from the first write.
+    if (options.write === true && facts.readOnly) {
+      throw localError("DENIED", `${path} is read-only; make it writable (blockdev --setrw) or name another target`);
+    }
     return {
       fd,
       path: real,

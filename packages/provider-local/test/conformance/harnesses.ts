@@ -241,7 +241,7 @@ export async function nbdTarget(folder: string): Promise<Judged> {
       durable.set(name, bytes.slice());
     }
     const all = bytes;
-    return { ...memoryBackend(all), flush: () => void durable.get(name)!.set(all) };
+    return { ...memoryBackend(all), flush: () => durable.get(name)!.set(all) };
   };
   const serve = async (): Promise<void> => {
     server = await serveNbd({
