@@ -41,3 +41,8 @@ export { WindowGate } from "./layers/window-gate.ts";
 export type { Gate } from "./layers/gate.ts";
 export { keyParts, stateKey } from "./state/state-key.ts";
 export { preferredAlgorithm } from "./manifest/digest.ts";
+export { compose, type Call, type CallMethod, type Layer } from "./layers/layer.ts";
+export { Metrics, type MetricsSnapshot } from "./layers/metrics.ts";
+export { faults, type FaultRule } from "./layers/faults.ts";
+export { verifyWrites } from "./layers/verify.ts";
+export { listen, type ChannelMessages, type TraceMessages } from "./telemetry/channels.ts";

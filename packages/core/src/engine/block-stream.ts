@@ -81,7 +81,7 @@ export class BlockStream<Item extends WorkItem = WorkItem> implements AsyncItera
     const end = Math.min(Math.ceil((offset + piece.length) / blockSize) * blockSize, Math.max(size, offset + piece.length));
     const length = end - offset;
     const into = new Uint8Array(block.data.buffer, block.data.byteOffset + offset - item.offset, length);
-    const call: Call = { method: "read", side: "source", offset, length, attempt: 1, signal: this.#signal ?? NEVER };
+    const call: Call = { method: "read", side: "source", offset, length, data: into, attempt: 1, signal: this.#signal ?? NEVER };
     try {
       await this.#layer(call, ({ signal }) =>
         this.#reader.read(offset, into, piece.hint === undefined ? { signal } : { signal, hint: piece.hint }),

@@ -272,8 +272,8 @@ export class Copier {
       const first = (span.start / leaf) * digestLength;
       options.digest = digests!.subarray(first, first + Math.ceil(length / leaf) * digestLength);
     }
-    await layer({ method: "write", side: "target", offset, length, attempt: 1, signal }, (call) =>
-      writer!.write(offset, data, { ...options, signal: call.signal }),
+    await layer({ method: "write", side: "target", offset, length, data, attempt: 1, signal }, (call) =>
+      writer!.write(offset, call.data ?? data, { ...options, signal: call.signal }),
     );
     result.written += length;
     result.sent.push(offset, length);
@@ -290,7 +290,7 @@ export class Copier {
       for (let done = 0; done < length; done += MOST_ZERO_BYTES) {
         const zeroes = zeroBytes(Math.min(MOST_ZERO_BYTES, length - done));
         const at = { offset: offset + done, length: zeroes.length };
-        await layer({ method: "write", side: "target", ...at, attempt: 1, signal }, (call) =>
+        await layer({ method: "write", side: "target", ...at, data: zeroes, attempt: 1, signal }, (call) =>
           writer.write(at.offset, zeroes, { signal: call.signal }),
         );
       }

@@ -4,12 +4,14 @@ import type { BlockReader, DigestAlgorithm } from "../provider/reader.ts";
 import type { BlockWriter, WrittenExtent } from "../provider/target.ts";
 import type { Wait } from "../provider/wait.ts";
 import { sleep } from "../layers/clock.ts";
+import type { Layer } from "../layers/layer.ts";
 import { openJournal, type Journal, type JournalHeader } from "../state/journal.ts";
 import type { StateStore } from "../state/state-store.ts";
-import type { AttemptPolicy } from "./attempts.ts";
+import { attemptLayer, type AttemptPolicy } from "./attempts.ts";
 import type { Batch, BatchResult } from "./copier.ts";
 import type { Knowledge } from "./knowledge.ts";
 import type { Limits } from "./limits.ts";
+import type { FarDigests } from "./narrow.ts";
 import { isMendable, Session } from "./session.ts";
 import { planWork, zeroDigests, type Group } from "./work-plan.ts";
 
@@ -40,6 +42,8 @@ export interface CopyRequest {
   memory: number;
   attempts: AttemptPolicy;
   limits: Limits | undefined;
+  /** The caller's own layers, innermost; they run on this thread. */
+  layers: readonly Layer[];
   groupBytes: number;
   groupMs: number;
   /** Checks that no newer worker took over. @throws ProviderError FENCED */
@@ -184,6 +188,10 @@ class DiskCopy {
       parts: request.parts,
       groupBytes: () => this.#groupBytes,
       groupMs: request.groupMs,
+      farDigests: this.#farDigests(),
+      same: (bytes) => {
+        this.#counts.same += bytes;
+      },
       settled: (bytes) => {
         this.#counts.settled += bytes;
         request.onProgress({ settled: bytes });
@@ -193,6 +201,21 @@ class DiskCopy {
       await this.#journal!.intent(group.extents, request);
       yield group;
     }
+  }
+
+  /** The far side's digests, where the source computes them; asked through whichever reader is open. */
+  #farDigests(): FarDigests | undefined {
+    const { algorithm, header, signal, attempts } = this.#request;
+    if (algorithm === "none" || this.#session?.reader.digests === undefined) return undefined;
+    const layer = attemptLayer(attempts);
+    return async (offset, length) => {
+      let digests = new Uint8Array(0);
+      await layer({ method: "digests", side: "source", offset, length, attempt: 1, signal }, async (call) => {
+        const { reader } = await this.#live();
+        digests = new Uint8Array(await reader.digests!(offset, length, { algorithm, leaf: header.leaf, signal: call.signal }));
+      });
+      return digests;
+    };
   }
 
   async #live(): Promise<Session> {
@@ -216,6 +239,7 @@ class DiskCopy {
         workers: request.workers,
         memory: request.memory,
         attempts: request.attempts,
+        layers: request.layers,
       },
       request.signal,
     );

@@ -254,6 +254,7 @@ export class DiskRunner {
       memory: settings.memory,
       attempts: settings.attempts,
       limits: settings.limits,
+      layers: settings.layers,
       groupBytes: settings.groupBytes,
       groupMs: settings.groupMs,
       check: () => lease.check({ signal }),

@@ -2,6 +2,7 @@ import type { DigestAlgorithm } from "../provider/reader.ts";
 import type { Consistency, SourceConnector } from "../provider/source.ts";
 import type { TargetProvider } from "../provider/target.ts";
 import type { StateStore } from "../state/state-store.ts";
+import type { Layer } from "../layers/layer.ts";
 import type { AttemptPolicy } from "./attempts.ts";
 import type { Limits } from "./limits.ts";
 
@@ -49,6 +50,11 @@ export interface JobOptions {
   memory?: number;
   /** Retries and deadlines of every request. */
   attempts?: Partial<AttemptPolicy>;
+  /**
+   * Your own layers around every read, write and zero, innermost: metrics, faults, a verification after each write. They
+   * run on the calling thread, so with any of them no worker copies.
+   */
+  layers?: readonly Layer[];
   /** Bandwidth, calls and the backup window; may be changed while a run goes on. */
   limits?: Limits;
   /** How much is written between two durable points of the journal. Default 256 MiB or 5 s. */

@@ -7,7 +7,7 @@ import { attemptLayer, type AttemptPolicy } from "./attempts.ts";
 import { Copier, type Batch, type BatchResult } from "./copier.ts";
 import { threadLane, WorkerLane, type CopyLane } from "./copy-lane.ts";
 import { ReopeningReader } from "./reopening-reader.ts";
-import { compose } from "../layers/layer.ts";
+import { compose, type Layer } from "../layers/layer.ts";
 import { Slots } from "./slots.ts";
 
 export interface SessionOptions {
@@ -23,6 +23,8 @@ export interface SessionOptions {
   /** Bytes of blocks per thread. */
   memory: number;
   attempts: AttemptPolicy;
+  /** The caller's own layers, innermost. Functions do not cross threads, so with any there are no workers. */
+  layers?: readonly Layer[];
 }
 
 /** How many batches a lane holds, so that it never runs dry between two. */
@@ -35,6 +37,8 @@ const BATCHES_PER_LANE = 2;
  */
 export class Session implements AsyncDisposable {
   readonly writer: BlockWriter | undefined;
+  /** For questions beside the copy; it is reopened where the copy runs on this thread. */
+  readonly reader: BlockReader;
   /** How many threads copy; 0: the calling one. */
   readonly threads: number;
   readonly #lanes: CopyLane[] = [];
@@ -46,12 +50,14 @@ export class Session implements AsyncDisposable {
   constructor(options: SessionOptions, signal: AbortSignal) {
     const { reader, writer } = options;
     this.writer = writer;
+    this.reader = reader;
     this.threads = laneCount(options);
     if (this.threads > 0) {
       for (let lane = 0; lane < this.threads; lane++) this.#lanes.push(workerLane(options, signal));
       this.#owned.push(reader);
     } else {
       const reopening = new ReopeningReader(reader, options.reopen);
+      this.reader = reopening;
       const pool = options.algorithm === "none" ? undefined : hashPool(options.algorithm);
       this.#lanes.push(threadLane(mainCopier(options, reopening, pool, signal)));
       this.#owned.push(reopening);
@@ -111,7 +117,8 @@ export function isMendable(error: unknown): boolean {
 }
 
 /** How many lanes both ends allow. */
-function laneCount({ reader, writer, workers }: SessionOptions): number {
+function laneCount({ reader, writer, workers, layers }: SessionOptions): number {
+  if (layers !== undefined && layers.length > 0) return 0;
   if (reader.lane === undefined || (writer !== undefined && writer.lane === undefined)) return 0;
   if (writer?.digest !== undefined || reader.order === "ascending") return 0;
   return Math.min(workers, reader.lane.limit ?? Infinity, writer?.lane?.limit ?? Infinity);
@@ -147,7 +154,7 @@ function mainCopier(options: SessionOptions, reader: BlockReader, pool: HashPool
       itemLength,
       depth: depthOf(reader, writer, Math.max(1, Math.floor(options.memory / itemLength))),
       hash: pool && ((block, unit, wait) => pool.hash(block, unit, { signal: wait })),
-      layer: boundedLayer(reader, writer, options.attempts),
+      layer: boundedLayer(reader, writer, options.attempts, options.layers),
     },
     signal,
   );
@@ -167,11 +174,13 @@ export function boundedLayer(
   reader: { readonly concurrency?: number },
   writer: { readonly concurrency?: number } | undefined,
   policy: AttemptPolicy,
-): ReturnType<typeof attemptLayer> {
+  layers: readonly Layer[] = [],
+): Layer {
   const reads = new Slots(reader.concurrency ?? 1);
   const writes = new Slots(writer?.concurrency ?? 1);
   return compose([
     (call, run) => (call.side === "source" ? reads : writes).use(() => run(call)),
     attemptLayer(policy),
+    ...layers,
   ]);
 }

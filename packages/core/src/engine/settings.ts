@@ -1,6 +1,7 @@
 import type { DigestAlgorithm } from "../provider/reader.ts";
 import type { Consistency } from "../provider/source.ts";
 import { ProviderError } from "../provider/error.ts";
+import type { Layer } from "../layers/layer.ts";
 import { DEFAULT_ATTEMPTS, type AttemptPolicy } from "./attempts.ts";
 import type { JobOptions, TrackingLostPolicy, VerifyMode } from "./job.ts";
 import type { Limits } from "./limits.ts";
@@ -18,6 +19,7 @@ export interface Settings {
   memory: number;
   attempts: AttemptPolicy;
   limits: Limits | undefined;
+  layers: readonly Layer[];
   groupBytes: number;
   groupMs: number;
   receiptKey: string | undefined;
@@ -52,6 +54,7 @@ export function settingsOf(options: JobOptions = {}): Settings {
     memory: options.memory ?? 32 << 20,
     attempts: { ...DEFAULT_ATTEMPTS, ...options.attempts },
     limits: options.limits,
+    layers: options.layers ?? [],
     groupBytes: options.journal?.bytes ?? 256 << 20,
     groupMs: options.journal?.ms ?? 5_000,
     receiptKey: options.receiptKey,

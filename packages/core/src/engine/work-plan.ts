@@ -4,6 +4,7 @@ import type { Extent, Tile } from "../provider/extents.ts";
 import type { Batch, CopyItem } from "./copier.ts";
 import { workOf } from "./grid.ts";
 import type { Knowledge } from "./knowledge.ts";
+import { narrowed, type FarDigests } from "./narrow.ts";
 import { distrust } from "./tiles.ts";
 
 /** Batches that become durable together. */
@@ -33,6 +34,10 @@ export interface WorkPlanOptions {
   /** Asked anew for every group. */
   groupBytes: () => number;
   groupMs: number;
+  /** Where the source hashes: leaves that the target holds already are not even read. */
+  farDigests: FarDigests | undefined;
+  /** Told of bytes that the far side's digests showed to be equal. */
+  same(bytes: number): void;
   /** Told of bytes that need no work: done by an earlier attempt, or known to be right already. */
   settled(bytes: number): void;
 }
@@ -50,6 +55,10 @@ export async function* planWork(tiles: AsyncIterable<Tile>, options: WorkPlanOpt
   const { knowledge, itemLength, zeroLength } = options;
   const { leaf, size } = knowledge;
   const trusted = distrust(tiles, (offset, end) => knowledge.nextSuspect(offset, end));
+  const wanted =
+    options.farDigests === undefined || knowledge.builder === undefined || !options.compare()
+      ? trusted
+      : narrowed(trusted, knowledge, options.farDigests, options.same);
   let group: Group = { batches: [], extents: [], bytes: 0 };
   let batch: Batch = { id: 0, items: [] };
   let batchBytes = 0;
@@ -66,7 +75,7 @@ export async function* planWork(tiles: AsyncIterable<Tile>, options: WorkPlanOpt
   };
 
   let position = options.from;
-  for await (const whole of workOf(trusted, { leaf, size, itemLength, zeroLength })) {
+  for await (const whole of workOf(wanted, { leaf, size, itemLength, zeroLength })) {
     if (whole.offset > position) options.settled(whole.offset - position);
     position = whole.offset + whole.length;
     for (const item of undone(whole, knowledge, options.settled)) {

@@ -36,6 +36,7 @@ class Life {
         blockSize: this.pick([512, 512, 4096]),
         concurrency: this.pick([1, 4, 8]),
         order: this.pick(["any", "any", "ascending"] as const),
+        digests: maybe(true),
       },
       target: {
         style: this.pick(["in-place", "versioned"] as const),

@@ -1,0 +1,72 @@
+import { execFile } from "node:child_process";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { globSync } from "node:fs";
+import { dirname, join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { afterAll, describe, expect, it } from "vitest";
+import { randomBytes } from "./seed.ts";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const run = promisify(execFile);
+// Inside the workspace, so that packages resolve as they do for its own sources.
+const folder = mkdtempSync(join(root, ".docs-"));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+const pages = ["README.md", "CONTRIBUTING.md", ...globSync("docs/**/*.md", { cwd: root }), ...globSync("packages/*/README.md", { cwd: root })];
+
+function blocksOf(page: string): string[] {
+  const text = readFileSync(join(root, page), "utf8");
+  return [...text.matchAll(/^```ts\n(.*?)^```$/gms)].map((match) => match[1]!);
+}
+
+describe("the documentation", () => {
+  it("has TypeScript blocks that compile", async () => {
+    const files: string[] = [];
+    for (const page of pages) {
+      for (const [index, block] of blocksOf(page).entries()) {
+        const file = join(folder, `${page.replaceAll("/", "-")}-${index}.ts`);
+        writeFileSync(file, `${block}\nexport {};\n`);
+        files.push(file);
+      }
+    }
+    expect(files.length).toBeGreaterThan(0);
+    const config = join(folder, "tsconfig.json");
+    writeFileSync(
+      config,
+      JSON.stringify({ extends: "../tsconfig.json", compilerOptions: { isolatedDeclarations: false, declaration: false }, files, include: [] }),
+    );
+    await run(process.execPath, [join(root, "node_modules/typescript/bin/tsc"), "-p", config]).catch(
+      (error: { stdout?: string }) => expect.fail(error.stdout),
+    );
+  }, 120_000);
+
+  it("opens with an example that runs as printed", async () => {
+    const [example] = blocksOf("README.md");
+    expect(example!.split("\n").length).toBeLessThanOrEqual(40);
+    const place = join(folder, "readme");
+    mkdirSync(join(place, "recovery-points"), { recursive: true });
+    writeFileSync(join(place, "server.raw"), randomBytes(4 << 20, 7));
+    writeFileSync(join(place, "example.ts"), example!);
+    const args = ["--conditions=diskferry-source", "example.ts"];
+    const first = await run(process.execPath, args, { cwd: place });
+    expect(first.stdout).toContain("mode: 'full'");
+    expect(first.stdout.trimEnd().endsWith("equal")).toBe(true);
+    const second = await run(process.execPath, args, { cwd: place });
+    expect(second.stdout).toContain("mode: 'rescan'");
+    expect(second.stdout.trimEnd().endsWith("equal")).toBe(true);
+  }, 120_000);
+
+  it("links to files that exist", () => {
+    const broken: string[] = [];
+    for (const page of pages) {
+      const text = readFileSync(join(root, page), "utf8");
+      for (const [, target] of text.matchAll(/\]\(([^)#]+)[^)]*\)/g)) {
+        if (/^[a-z]+:/.test(target!)) continue;
+        const path = resolve(root, dirname(page), target!);
+        if (globSync(path).length === 0) broken.push(`${page} → ${target}`);
+      }
+    }
+    expect(broken).toEqual([]);
+  });
+});
