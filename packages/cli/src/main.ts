@@ -88,8 +88,10 @@ function helpOn(words: readonly string[]): string {
 function unknownCommand([first = "", second]: readonly string[]): Error {
   const longer = commands.filter(({ name }) => name.startsWith(`${first} `)).map(({ name }) => name);
   if (longer.length > 0) {
-    const given = second === undefined || second.startsWith("-") ? "more" : second;
-    return usageError(`${first} has no command ${given}; there is: diskferry ${longer.join(", diskferry ")}`);
+    const isMissing = second === undefined || second.startsWith("-");
+    return usageError(
+      `${isMissing ? `${first} needs a second word` : `${first} has no command ${second}`}; there is: diskferry ${longer.join(", diskferry ")}`,
+    );
   }
   const what = first.startsWith("-") ? `begin with a command; ${first} is none` : `there is no command ${first}`;
   return usageError(

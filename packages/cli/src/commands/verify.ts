@@ -35,7 +35,7 @@ export const verify: Command = {
         root.slice(0, 16),
         volume,
       ]);
-      const heading = `job ${spec.id}: run ${report.run} ${report.equal ? "verified" : "DIFFERS from what was sent; run the job with --mode rescan to mend it"}\n`;
+      const heading = `job ${spec.id}: run ${report.run} ${report.equal ? "verified" : "DIFFERS from what was sent; run the job with --mode full to mend it"}\n`;
       output.result(
         "verify",
         { ...report },

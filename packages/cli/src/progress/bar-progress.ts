@@ -23,7 +23,8 @@ export class BarProgress implements ProgressDisplay {
     // A finished run says so in its result.
     if (report.final) this.#reports.delete(job);
     else this.#reports.set(job, report);
-    const columns = Math.max(20, this.#sink.columns ?? fallbackColumns);
+    // A terminal that does not know its width says 0.
+    const columns = Math.max(20, this.#sink.columns || fallbackColumns);
     const options = { columns, colour: this.#colour, most: mostLines };
     const lines = progressLines([...this.#reports], options);
     this.#sink.write(`${this.#up()}${lines.map((line) => `${line}\n`).join("")}`);
