@@ -52,6 +52,7 @@ test("a file that is cut short while it is read is reported, never read as zeroe
 
 test("a frozen file that is written to is reported by every lane, also when its time is set back", async () => {
   const { path, bytes } = diskOf(8192);
+  utimesSync(path, new Date(1000), new Date(1000));
   const file = openRaw(path);
   const stamp = contentStamp(file.fd);
   await using reader = await openRawReader(path, { stamp });
