@@ -1,9 +1,9 @@
 import { createHash, randomUUID } from "node:crypto";
 import { accessSync, constants } from "node:fs";
-import { mkdir, open, readFile, rename, rm } from "node:fs/promises";
+import { mkdir, open, readFile, rename, rm, rmdir } from "node:fs/promises";
 import { homedir } from "node:os";
 import { basename, dirname, join } from "node:path";
-import { localError, translate } from "../errors.ts";
+import { errnoOf, localError, translate } from "../errors.ts";
 
 /**
  * What is remembered of a target in place, beside it: who made it, and which run's half-written state it holds. It
@@ -34,11 +34,12 @@ export interface TargetState {
 }
 
 const fileName = "state.json";
+const hiddenName = ".diskferry";
 
 /** The folder that remembers a file: hidden, beside it, so that it goes where the file goes. */
 export function stateFolderOfFile(path: string): string {
   const folder = dirname(path);
-  const beside = join(folder, ".diskferry");
+  const beside = join(folder, hiddenName);
   const isUsable = isWritable(beside) ?? isWritable(folder) ?? false;
   return isUsable ? join(beside, basename(path)) : stateFolderOfIdentity(`file:${path}`);
 }
@@ -85,6 +86,13 @@ export async function writeTargetState(folder: string, state: TargetState): Prom
 /** Forgets a target and its fence. */
 export async function removeTargetState(folder: string): Promise<void> {
   await rm(folder, { recursive: true, force: true });
+  if (basename(dirname(folder)) !== hiddenName) return;
+  try {
+    await rmdir(dirname(folder));
+  } catch (error) {
+    // Others are remembered there still, or it is gone already.
+    if (!["ENOTEMPTY", "EEXIST", "ENOENT"].includes(errnoOf(error) ?? "")) throw translate(error, "removing", folder);
+  }
 }
 
 /**
