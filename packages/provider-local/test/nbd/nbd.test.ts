@@ -285,6 +285,42 @@ describeWithPeers(["qemu-nbd", "nbdkit"], "NBD targets", () => {
   });
 });
 
+describeWithPeers(["qemu-nbd"], "NBD over TLS", () => {
+  test("keys come from the file that the options name, in lanes too; a wrong key and no TLS are refused", async () => {
+    const folder = freshFolder();
+    const path = join(folder, "disk.raw");
+    const bytes = randomBytes(size, seed);
+    writeFileSync(path, bytes);
+    const keys = join(folder, "keys.psk");
+    writeFileSync(keys, `ferry:${"5a".repeat(32)}\n`);
+    const wrong = join(folder, "wrong.psk");
+    writeFileSync(wrong, `ferry:${"5b".repeat(32)}\n`);
+    const object = `tls-creds-psk,id=tls0,endpoint=server,dir=${folder}`;
+    await using server = await startQemuNbd(
+      ["--object", object, "--tls-creds", "tls0", "-f", "raw", "-r", "-e", "4", path],
+      { tls: true },
+    );
+    const withKeys = (pskFile: string): LocalOptions => ({ uri: server.uri, tls: { pskFile, username: "ferry" } });
+    await using source = await sourceOf(withKeys(keys));
+    const disk = await momentOf(source);
+    expect(JSON.stringify(disk)).not.toContain("5a5a");
+    await using reader = await source.open(disk);
+    expect(Buffer.compare(await bytesOf(reader), bytes)).toBe(0);
+    const module = (await import(reader.lane!.module)) as ReaderLaneModule;
+    await using lane = await module.open(structuredClone(reader.lane!.data));
+    expect(Buffer.compare(await bytesOf(lane), bytes)).toBe(0);
+    await using stranger = await sourceOf(withKeys(wrong));
+    await expect(listed(stranger.machines())).rejects.toMatchObject({ name: "ProviderError" });
+    await using plain = await sourceOf({ uri: server.uri.replace("nbds", "nbd") });
+    await expect(listed(plain.machines())).rejects.toMatchObject({ name: "ProviderError" });
+    await using missing = await sourceOf(withKeys(join(folder, "none.psk")));
+    await expect(listed(missing.machines())).rejects.toMatchObject({
+      code: "CONFIG_INVALID",
+      message: expect.stringContaining("none.psk"),
+    });
+  });
+});
+
 test("a server that is not there is UNAVAILABLE, one that is no NBD server is told apart", async () => {
   const folder = freshFolder();
   await using source = await sourceOf({ uri: `nbd+unix:///?socket=${join(folder, "none")}` });
