@@ -1,5 +1,6 @@
 /** What somebody may have meant who wrote `given`: the nearest of `known`, or undefined when none is near. */
 export function nearMiss(given: string, known: Iterable<string>): string | undefined {
+  if (given.length > mostCharacters) return undefined;
   let best: string | undefined;
   let least = Infinity;
   for (const name of known) {
@@ -17,12 +18,12 @@ export function didYouMean(given: string, known: Iterable<string>): string {
   return near === undefined ? "" : ` (did you mean ${near}?)`;
 }
 
-/** Longer words are cut: the time grows with the product of the lengths. */
+/** Longer words are near nothing: the time grows with the product of the lengths. */
 const mostCharacters = 64;
 
 /** Insertions, deletions, replacements and swaps of neighbours that make one word of the other. */
 function distanceOf(one: string, other: string): number {
-  const [left, right] = [one.slice(0, mostCharacters), other.slice(0, mostCharacters)];
+  const [left, right] = [one, other.slice(0, mostCharacters)];
   let before: number[] = [];
   let last = Array.from({ length: right.length + 1 }, (_, index) => index);
   for (let row = 1; row <= left.length; row++) {

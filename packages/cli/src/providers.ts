@@ -5,9 +5,11 @@ import {
   loadProvider,
   parseUri,
   type ProviderDefinition,
+  ProviderError,
   Registry,
   type ResolvedUri,
 } from "@diskferry/core";
+import { nearMiss } from "./near-miss.ts";
 import { provider as local } from "@diskferry/provider-local";
 
 /** The providers a command can use: the built-in one, those that are installed in the user's project, those that are named. */
@@ -34,6 +36,12 @@ export class Providers {
     if (!knownProviders.some((known) => known.name === name)) {
       const found = (await this.discovered()).find((each) => each.name === name);
       if (found !== undefined) return this.#load(found.directory);
+      // A name without a slash is that of a provider more often than that of a package.
+      const near = nearMiss(
+        name,
+        knownProviders.map((known) => known.name),
+      );
+      if (near !== undefined) throw unknownProvider(name, near);
     }
     return this.#load(name);
   }
@@ -83,4 +91,10 @@ export class Providers {
     }
     return definition;
   }
+}
+
+function unknownProvider(name: string, near: string): ProviderError {
+  return new ProviderError("NOT_FOUND", `there is no provider ${name} (did you mean ${near}?)`, {
+    operation: "load provider",
+  });
 }

@@ -74,6 +74,7 @@ jobs:
     source: nope://x
     target: \${NOWHERE}/db.raw
     workers: \${WORKERS}
+    parallelDisks: \${DISKS}
     timeZone: Mars/Olympus
     window: 22:00-06:00
 `);
@@ -83,7 +84,7 @@ jobs:
     "diskferry: the configuration file /etc/jobs.yaml is not valid; mend these and run again:
       jobs.db.target: NOWHERE is not set
       jobs.db.workers: WORKERS is not set
-      concurrency: has to be number
+      concurrency: has to be a whole number
       receipts.directory: is missing; it has to be text
       receipts.folder: is not known (known: directory, key)
       defaults.verfy: is not known (did you mean verify?)
@@ -92,11 +93,14 @@ jobs:
       jobs.web.bandwidth: has to be bytes per second, such as 1048576 or 50MiB
       jobs.web.every: has to be a time span, such as 30s, 15m, 1h or 1d
       jobs.web.sorce: is not known (did you mean source?)
-      jobs["a b"]: a job's name has letters, digits and . _ @ + - alone
+      jobs["a b"].target: has to be a path, a URI, or an object with provider and that provider's options
       stat: is not known (did you mean state?)
-      jobs.web.target: Unrecognized key: "pth"
+      jobs.web.window: backup window "25:00-26:00": 25:00 is no time of day; write it like 22:00-06:00 or Mon-Fri 22:00-06:00, Sat,Sun 00:00-24:00
+      jobs["a b"]: a job's name has letters, digits and . _ @ + - alone
+      jobs.db.timeZone: there is no time zone "Mars/Olympus"; give an IANA name such as Europe/Berlin or UTC
+      jobs.web.target: Unrecognized key: "pth" (did you mean path?)
       jobs.web.target: name a disk: path (file or device), uri (NBD), disks (a machine of several) or directory (a target)
-      jobs["a b"].source: provider package locl is not installed in /etc; run: npm install locl
+      jobs["a b"].source: there is no provider locl (did you mean local?)
       jobs.db.source: no provider for "nope:" in nope://x; known schemes are aws-ebs (npm install @diskferry/provider-aws), cloudstack (npm install @diskferry/provider-cloudstack), file, local, nbd, nbd+unix, nbds, nbds+unix, qcow2, raw, vsphere (npm install @diskferry/provider-vmware); for a file of that name write ./nope://x [CONFIG_INVALID]
     "
   `);
@@ -110,11 +114,20 @@ test("syntax errors are told by line", async () => {
   const empty = await placeWithConfig("");
   expect((await empty.run(["sync", "-c", "etc/jobs.yaml"])).err).toContain("has to be a mapping");
   const bomb = await placeWithConfig(
-    `a: &a [1,1,1,1,1,1,1,1,1]\n${"bcdefghi".split("").map((name, index) => `${name}: &${name} [${`*${"abcdefghi"[index]},`.repeat(9)}]`).join("\n")}\njobs: {}\n`,
+    `a: &a [1,1,1,1,1,1,1,1,1]\n${"bcdefghi"
+      .split("")
+      .map((name, index) => `${name}: &${name} [${`*${"abcdefghi"[index]},`.repeat(9)}]`)
+      .join("\n")}\njobs: {}\n`,
   );
   expect(await bomb.run(["sync", "-c", "etc/jobs.yaml"])).toMatchObject({ code: 2 });
-  expect(await place.run(["sync", "-c", "no.yaml"])).toMatchObject({ code: 3, err: expect.stringContaining("no.yaml does not exist") });
-  expect(await place.run(["sync", "-c", "etc"])).toMatchObject({ code: 2, err: expect.stringContaining("is a directory") });
+  expect(await place.run(["sync", "-c", "no.yaml"])).toMatchObject({
+    code: 3,
+    err: expect.stringContaining("no.yaml does not exist"),
+  });
+  expect(await place.run(["sync", "-c", "etc"])).toMatchObject({
+    code: 2,
+    err: expect.stringContaining("is a directory"),
+  });
 });
 
 test("a secret from the environment is never shown, even by who complains of it", async () => {
@@ -129,7 +142,11 @@ jobs:
     target: a.raw
 `);
   const env = { DISK_PASSWORD: "/hunter2/swordfish" };
-  for (const args of [["sync", "-c", "etc/jobs.yaml"], ["doctor", "-c", "etc/jobs.yaml"], ["sync", "-c", "etc/jobs.yaml", "--json", "--debug"]]) {
+  for (const args of [
+    ["sync", "-c", "etc/jobs.yaml"],
+    ["doctor", "-c", "etc/jobs.yaml"],
+    ["sync", "-c", "etc/jobs.yaml", "--json", "--debug"],
+  ]) {
     const said = await place.run(args, { env });
     expect(said.code).toBe(2);
     expect(said.out + said.err).not.toContain("swordfish");
@@ -201,7 +218,17 @@ state: state
 jobs:
   web: { source: disks/web.raw, target: web.raw, digest: sha256, every: 1h }
 `);
-  const said = await place.run(["sync", "-c", "etc/jobs.yaml", "--json", "--once", "--digest", "none", "--state", "other"]);
+  const said = await place.run([
+    "sync",
+    "-c",
+    "etc/jobs.yaml",
+    "--json",
+    "--once",
+    "--digest",
+    "none",
+    "--state",
+    "other",
+  ]);
   const report = jsonLines(said.out).at(-1)!["report"] as { disks: object[] };
   expect(report.disks).toEqual([expect.objectContaining({ digest: "none" })]);
   expect(existsSync(place.path("other"))).toBe(true);

@@ -28,7 +28,9 @@ test("only what differs is sent again, and the report names the fallback", async
   const said = await place.run(["copy", "disk.raw", "copy.qcow2", "--json"]);
   const lines = jsonLines(said.out);
   expect(said).toMatchObject({ code: 0, err: "" });
-  expect(lines).toContainEqual(expect.objectContaining({ type: "fallback", disk: "disk", from: "incremental", to: "rescan" }));
+  expect(lines).toContainEqual(
+    expect.objectContaining({ type: "fallback", disk: "disk", from: "incremental", to: "rescan" }),
+  );
   const { disks } = lines.find(({ type }) => type === "result")!["report"] as { disks: { moved: number }[] };
   expect(disks[0]!.moved).toBeGreaterThan(0);
   expect(disks[0]!.moved).toBeLessThan(1 << 20);
@@ -52,7 +54,13 @@ test("the job's id follows from source and target, whatever folder and parameter
   const place = await workplace();
   await place.write("disk.raw", diskBytes());
   const ids: unknown[] = [];
-  for (const source of ["disk.raw", "./disk.raw", place.path("disk.raw"), "local:disk.raw", "raw:disk.raw?frozen=true"]) {
+  for (const source of [
+    "disk.raw",
+    "./disk.raw",
+    place.path("disk.raw"),
+    "local:disk.raw",
+    "raw:disk.raw?frozen=true",
+  ]) {
     const { out } = await place.run(["plan", source, "copy.raw", "--json"]);
     ids.push((jsonLines(out).at(-1)!["plan"] as { job: string }).job);
   }
@@ -72,7 +80,10 @@ test("a job that was begun with two names is known by its id later", async () =>
   expect(list.out).toMatch(/^one +\S+ +good/m);
   const detail = await place.run(["status", "one"]);
   expect(detail.out).toContain(place.path("copy.raw"));
-  expect(await place.run(["cleanup", "one", "--dry-run"])).toMatchObject({ code: 0, out: expect.stringContaining("the record names it") });
+  expect(await place.run(["cleanup", "one", "--dry-run"])).toMatchObject({
+    code: 0,
+    out: expect.stringContaining("the record names it"),
+  });
   expect(await place.run(["verify", "oen"])).toMatchObject({
     code: 3,
     err: expect.stringContaining("there is no job oen in "),
@@ -105,7 +116,17 @@ test("receipts are written, signed, and checked against key and disk", async () 
   const { privateKey, publicKey } = generateKeyPairSync("ed25519");
   await place.write("key.pem", privateKey.export({ type: "pkcs8", format: "pem" }));
   await place.write("public.pem", publicKey.export({ type: "spki", format: "pem" }));
-  const copied = await place.run(["copy", "disk.raw", "copy.qcow2", "--job", "j", "--receipts", "receipts", "--receipt-key", "key.pem"]);
+  const copied = await place.run([
+    "copy",
+    "disk.raw",
+    "copy.qcow2",
+    "--job",
+    "j",
+    "--receipts",
+    "receipts",
+    "--receipt-key",
+    "key.pem",
+  ]);
   expect(copied).toMatchObject({ code: 0 });
   const [name] = readdirSync(place.path("receipts"));
   const file = `receipts/${name}`;
@@ -135,7 +156,10 @@ test("receipts are written, signed, and checked against key and disk", async () 
     err: expect.stringContaining("altered after it was signed"),
   });
   await place.write("no.json", "{");
-  expect(await place.run(["receipt", "verify", "no.json"])).toMatchObject({ code: 7, err: expect.stringContaining("it is not JSON") });
+  expect(await place.run(["receipt", "verify", "no.json"])).toMatchObject({
+    code: 7,
+    err: expect.stringContaining("it is not JSON"),
+  });
   expect(await place.run(["receipt", "verify", "missing.json"])).toMatchObject({ code: 3 });
 });
 
@@ -143,7 +167,10 @@ test("a key that cannot sign is found before anything is copied", async () => {
   const place = await workplace();
   await place.write("disk.raw", diskBytes());
   await place.write("key.pem", "no key");
-  for (const [key, code] of [["key.pem", 2], ["missing.pem", 3]] as const) {
+  for (const [key, code] of [
+    ["key.pem", 2],
+    ["missing.pem", 3],
+  ] as const) {
     const said = await place.run(["copy", "disk.raw", "copy.raw", "--receipts", "r", "--receipt-key", key]);
     expect(said).toMatchObject({ code, err: expect.stringContaining("openssl genpkey -algorithm ed25519") });
   }
@@ -169,7 +196,10 @@ test("a closed backup window is waited for, and a pause ends the wait", async ()
     interrupts: { pause: pause.signal, stop: new AbortController().signal },
     watch: ({ err }) => err.includes("waits for") && setTimeout(() => pause.abort(), 50),
   });
-  expect(said).toMatchObject({ code: 75, err: expect.stringContaining("waits for its backup window, which opens at ") });
+  expect(said).toMatchObject({
+    code: 75,
+    err: expect.stringContaining("waits for its backup window, which opens at "),
+  });
   expect(existsSync(place.path("copy.raw"))).toBe(false);
 });
 
@@ -183,7 +213,10 @@ test("an interrupted copy goes on where it was durable when the same command run
     watch: ({ out }) => /"phase":"copying","doneBytes":[1-9]/.test(out) && pause.abort(),
   });
   expect(first.code).toBe(75);
-  const done = jsonLines(first.out).find(({ type }) => type === "result")!["report"] as { status: string; disks: { moved: number }[] };
+  const done = jsonLines(first.out).find(({ type }) => type === "result")!["report"] as {
+    status: string;
+    disks: { moved: number }[];
+  };
   expect(done.status).toBe("paused");
   const again = await place.run(args);
   const report = jsonLines(again.out).at(-1)!["report"] as { resumed: boolean; disks: { moved: number }[] };
@@ -201,7 +234,13 @@ const bad: readonly (readonly [title: string, args: readonly string[], code: num
   ["a FIFO", ["fifo", "target.raw"], 2, /fifo/, /FIFO|pipe/i],
   ["a size that is no multiple of 512", ["odd.raw", "target.raw"], 2, /odd\.raw/, /512/],
   ["an empty file", ["empty.raw", "target.raw"], 2, /empty\.raw is empty/],
-  ["a target that is too small", ["disk.raw", "small.raw"], 2, /small\.raw has 1048576 bytes/, /enlarge it or name another target/],
+  [
+    "a target that is too small",
+    ["disk.raw", "small.raw"],
+    2,
+    /small\.raw has 1048576 bytes/,
+    /enlarge it or name another target/,
+  ],
   ["a target whose size is no multiple of 512", ["disk.raw", "odd.raw"], 2, /odd\.raw/, /512/],
   ["a target that is a FIFO", ["disk.raw", "fifo"], 2, /fifo/],
   ["the same file twice", ["disk.raw", "disk.raw"], 2, /are the same disk; nothing was written: name another target/],
@@ -209,7 +248,12 @@ const bad: readonly (readonly [title: string, args: readonly string[], code: num
   ["the same file by a hard link", ["disk.raw", "hard.raw"], 2, /are the same disk/],
   ["the same file by a URI", ["disk.raw", "local:disk.raw"], 2, /are the same disk/],
   ["an unknown scheme", ["dsik:disk.raw", "target.raw"], 2, /no provider for "dsik:"/, /write \.\/dsik:disk\.raw/],
-  ["a provider that is not installed", ["vsphere://host/vm", "target.raw"], 3, /npm install @diskferry\/provider-vmware/],
+  [
+    "a provider that is not installed",
+    ["vsphere://host/vm", "target.raw"],
+    3,
+    /npm install @diskferry\/provider-vmware/,
+  ],
   ["a password in a URI", ["nbd://me:hunter2@host/disk", "target.raw"], 2, /carries a password/],
   ["an image that only seems to be qcow2", ["fake.qcow2", "target.raw"], 2, /fake\.qcow2/, /format/],
   ["an unknown format", ["disk.vmdk", "target.raw"], 2, /VMDK/, /qemu-nbd/],
@@ -235,7 +279,14 @@ async function badPlace(): Promise<Awaited<ReturnType<typeof workplace>>> {
 
 function contents(folder: string): Record<string, string> {
   const files = readdirSync(folder, { withFileTypes: true }).filter((entry) => entry.isFile());
-  return Object.fromEntries(files.map(({ name }) => [name, readFileSync(`${folder}/${name}`).toString("base64").slice(0, 1 << 22)]));
+  return Object.fromEntries(
+    files.map(({ name }) => [
+      name,
+      readFileSync(`${folder}/${name}`)
+        .toString("base64")
+        .slice(0, 1 << 22),
+    ]),
+  );
 }
 
 test.for(bad)("%s is refused by name, and the target is untouched", async ([, args, code, ...said]) => {
@@ -262,7 +313,10 @@ test("a damaged state directory is named and nothing is copied", async () => {
   await place.write("disk.raw", diskBytes());
   await place.write("state/diskferry-state.json", "rubbish");
   const said = await place.run(["copy", "disk.raw", "copy.raw", "--state", "state"]);
-  expect(said).toMatchObject({ code: 7, err: expect.stringContaining(`the state directory ${place.path("state")} is damaged`) });
+  expect(said).toMatchObject({
+    code: 7,
+    err: expect.stringContaining(`the state directory ${place.path("state")} is damaged`),
+  });
   expect(existsSync(place.path("copy.raw"))).toBe(false);
   await place.write("other/file", "mine");
   expect(await place.run(["copy", "disk.raw", "copy.raw", "--state", "other"])).toMatchObject({
@@ -280,8 +334,15 @@ test("a job's damaged document is told by status, verify and copy alike", async 
     .filter(({ name, parentPath }) => name.startsWith("state") && name.endsWith(".json") && parentPath.includes("keys"))
     .map(({ name, parentPath }) => `${parentPath}/${name}`);
   await truncate(file!, 20);
-  for (const args of [["status"], ["verify", "disk.raw", "copy.raw", "--job", "one"], ["copy", "disk.raw", "copy.raw", "--job", "one"]]) {
-    expect(await place.run([...args, "--state", "state"])).toMatchObject({ code: 7, err: expect.stringContaining(file!) });
+  for (const args of [
+    ["status"],
+    ["verify", "disk.raw", "copy.raw", "--job", "one"],
+    ["copy", "disk.raw", "copy.raw", "--job", "one"],
+  ]) {
+    expect(await place.run([...args, "--state", "state"])).toMatchObject({
+      code: 7,
+      err: expect.stringContaining(file!),
+    });
   }
   expect(readFileSync(place.path("copy.raw")).equals(diskBytes())).toBe(true);
 });
@@ -292,7 +353,10 @@ test("a source that changed its size and a full target are told, and the same co
   await place.write("copy.raw", new Uint8Array(3 << 20));
   await place.run(["copy", "disk.raw", "copy.raw"]);
   await truncate(place.path("disk.raw"), 4 << 20);
-  expect(await place.run(["copy", "disk.raw", "copy.raw"])).toMatchObject({ code: 2, err: expect.stringContaining("enlarge it") });
+  expect(await place.run(["copy", "disk.raw", "copy.raw"])).toMatchObject({
+    code: 2,
+    err: expect.stringContaining("enlarge it"),
+  });
   await truncate(place.path("copy.raw"), 4 << 20);
   expect(await place.run(["copy", "disk.raw", "copy.raw"])).toMatchObject({ code: 0 });
   expect(readFileSync(place.path("copy.raw")).equals(readFileSync(place.path("disk.raw")))).toBe(true);

@@ -83,7 +83,11 @@ export async function workplace(): Promise<Workplace> {
       return said;
     },
     spawn(args) {
-      const child = spawn(process.execPath, [...program, ...args], { cwd: folder, env, stdio: ["ignore", "pipe", "pipe"] });
+      const child = spawn(process.execPath, [...program, ...args], {
+        cwd: folder,
+        env,
+        stdio: ["ignore", "pipe", "pipe"],
+      });
       onTestFinished(() => void child.kill("SIGKILL"));
       return listen(child);
     },
@@ -115,7 +119,8 @@ export function listen(child: ChildProcess): Spawned {
     new Promise((resolve, reject) => {
       const check = (): void => {
         if (pattern.test(said.out + said.err)) resolve();
-        else if (child.exitCode !== null && said.code !== -1) reject(new Error(`ended without ${String(pattern)}: ${JSON.stringify(said)}`));
+        else if (child.exitCode !== null && said.code !== -1)
+          reject(new Error(`ended without ${String(pattern)}: ${JSON.stringify(said)}`));
         else return;
         waiting.delete(check);
       };
@@ -127,12 +132,15 @@ export function listen(child: ChildProcess): Spawned {
 
 /** The objects of JSON lines. */
 export function jsonLines(text: string): Record<string, unknown>[] {
-  return text.trimEnd().split("\n").map((line) => JSON.parse(line) as Record<string, unknown>);
+  return text
+    .trimEnd()
+    .split("\n")
+    .map((line) => JSON.parse(line) as Record<string, unknown>);
 }
 
 const mib = 1 << 20;
 
 /** A disk of some MiB that is neither zero nor compressible. */
-export function diskBytes(length = 3 * mib, seed = 1): Uint8Array {
+export function diskBytes(length: number = 3 * mib, seed: number = 1): Uint8Array {
   return randomBytes(length, seed);
 }

@@ -19,26 +19,34 @@ function reportOf(out: string): Report {
   return jsonLines(out).find(({ type }) => type === "result")!["report"] as Report;
 }
 
-test.for(["SIGINT", "SIGTERM"] as const)("%s in the middle of a copy pauses it, and the same command goes on", async (signal) => {
-  const place = await workplace();
-  await place.write("disk.raw", diskBytes(size));
-  const args = ["copy", "disk.raw", "copy.raw", "--json"];
-  const copying = place.spawn([...args, "--bandwidth", "32MiB"]);
-  await copying.until(begun);
-  copying.child.kill(signal);
-  const paused = await copying.ended;
-  expect(paused).toMatchObject({ code: 75, err: "" });
-  expect(jsonLines(paused.out)).toContainEqual(expect.objectContaining({ type: "notice", message: expect.stringContaining("pausing at the next durable point") }));
-  const before = reportOf(paused.out);
-  expect(before.status).toBe("paused");
-  expect(before.disks[0]!.moved).toBeLessThan(size);
-  const again = await place.spawn(args).ended;
-  expect(again.code).toBe(0);
-  const after = reportOf(again.out);
-  expect(after).toMatchObject({ status: "done", resumed: true, run: before.run });
-  expect(after.disks[0]!.moved + before.disks[0]!.moved).toBe(size);
-  expect(readFileSync(place.path("copy.raw")).equals(diskBytes(size))).toBe(true);
-});
+test.for(["SIGINT", "SIGTERM"] as const)(
+  "%s in the middle of a copy pauses it, and the same command goes on",
+  async (signal) => {
+    const place = await workplace();
+    await place.write("disk.raw", diskBytes(size));
+    const args = ["copy", "disk.raw", "copy.raw", "--json"];
+    const copying = place.spawn([...args, "--bandwidth", "32MiB"]);
+    await copying.until(begun);
+    copying.child.kill(signal);
+    const paused = await copying.ended;
+    expect(paused).toMatchObject({ code: 75, err: "" });
+    expect(jsonLines(paused.out)).toContainEqual(
+      expect.objectContaining({
+        type: "notice",
+        message: expect.stringContaining("pausing at the next durable point"),
+      }),
+    );
+    const before = reportOf(paused.out);
+    expect(before.status).toBe("paused");
+    expect(before.disks[0]!.moved).toBeLessThan(size);
+    const again = await place.spawn(args).ended;
+    expect(again.code).toBe(0);
+    const after = reportOf(again.out);
+    expect(after).toMatchObject({ status: "done", resumed: true, run: before.run });
+    expect(after.disks[0]!.moved + before.disks[0]!.moved).toBe(size);
+    expect(readFileSync(place.path("copy.raw")).equals(diskBytes(size))).toBe(true);
+  },
+);
 
 test("a second signal stops at once, and the same command goes on", async () => {
   const place = await workplace();
@@ -69,7 +77,11 @@ test("a standing job that waits for its next round ends with the code of the las
 
 test("a reader that goes away early is no failure", async () => {
   const place = await workplace();
-  const { stdout } = await promisify(execFile)("/bin/sh", ["-c", '"$0" "$@" | head -n 1', process.execPath, ...program, "help"], { env: place.env });
+  const { stdout } = await promisify(execFile)(
+    "/bin/sh",
+    ["-c", '"$0" "$@" | head -n 1', process.execPath, ...program, "help"],
+    { env: place.env },
+  );
   expect(stdout).toMatch(/^diskferry moves disks/);
 });
 
@@ -80,9 +92,12 @@ describeWithPeers(["script"], "on a pseudo-terminal (script of util-linux)", () 
     const words = [process.execPath, ...program, "copy", "disk.raw", "copy.raw", "--bandwidth", "32MiB"];
     const line = `stty cols 100; ${words.map((word) => `'${word}'`).join(" ")}`;
     const run = promisify(execFile);
-    const { stdout } = await run("script", ["-qec", line, "/dev/null"], { cwd: place.folder, env: { ...place.env, TERM: "xterm" } });
+    const { stdout } = await run("script", ["-qec", line, "/dev/null"], {
+      cwd: place.folder,
+      env: { ...place.env, TERM: "xterm" },
+    });
     expect(stdout).toContain("\u001b[1A\r\u001b[0J");
-    expect(stdout).toMatch(/copying +\[\u001b\[36m#+\u001b\[39m-+\] +\d+ %/);
+    expect(stdout.replaceAll("\u001b[", "^")).toMatch(/copying +\[\^36m#+\^39m-+\] +\d+ %/);
     expect(stdout).toContain("MiB/s");
     // Nothing drawn is left below the last clearing but the result.
     const last = stdout.slice(stdout.lastIndexOf("\u001b[0J") + 4);
@@ -97,8 +112,11 @@ describeWithPeers(["script"], "on a pseudo-terminal (script of util-linux)", () 
       env: { ...place.env, TERM: "xterm", NO_COLOR: "1" },
     });
     expect(plain.stdout).toContain("\u001b[0J");
-    expect(plain.stdout).not.toMatch(/\u001b\[\d+m/);
-    const dumb = await run("script", ["-qec", line, "/dev/null"], { cwd: place.folder, env: { ...place.env, TERM: "dumb" } });
+    expect(plain.stdout).not.toContain("\u001b[3");
+    const dumb = await run("script", ["-qec", line, "/dev/null"], {
+      cwd: place.folder,
+      env: { ...place.env, TERM: "dumb" },
+    });
     expect(dumb.stdout).not.toContain("\u001b");
   });
 });

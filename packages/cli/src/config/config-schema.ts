@@ -1,16 +1,16 @@
-import {
-  BackupWindow,
-  type Consistency,
-  type DigestAlgorithm,
-  isProviderError,
-  type TrackingLostPolicy,
-  type VerifyMode,
-} from "@diskferry/core";
+import { type Consistency, type DigestAlgorithm, type TrackingLostPolicy, type VerifyMode } from "@diskferry/core";
 import { z } from "zod";
 import { bytesForm, bytesFrom, millisecondsFrom, spanForm } from "../quantities.ts";
 import { words } from "../shared-options.ts";
 
 const text = z.string().min(1, "must not be empty");
+
+/** What comes from an environment variable is text. */
+const wholeNumber = (least: number): z.ZodType<number> =>
+  z.preprocess(
+    (given) => (typeof given === "string" && /^\d{1,9}$/.test(given) ? Number(given) : given),
+    z.int(`has to be a whole number of at least ${least}`).min(least, `has to be at least ${least}`),
+  );
 
 const bytesPerSecond = z
   .union([z.number(), z.string()], { error: `has to be ${bytesForm}` })
@@ -46,8 +46,8 @@ const runFields = {
   bandwidth: bytesPerSecond.optional().describe("the most that is moved in a second, in bytes: 1048576 or 50MiB"),
   window: text.optional().describe('copy only then: "22:00-06:00" or "Mon-Fri 22:00-06:00, Sat,Sun 00:00-24:00"'),
   timeZone: text.optional().describe("the time zone of the window, such as Europe/Berlin; default the machine's"),
-  parallelDisks: z.int().min(1).optional().describe("disks of a machine at once; default 4"),
-  workers: z.int().min(0).optional().describe("threads for each disk; 0 for none; default 2"),
+  parallelDisks: wholeNumber(1).optional().describe("disks of a machine at once; default 4"),
+  workers: wholeNumber(0).optional().describe("threads for each disk; 0 for none; default 2"),
   every: span.optional().describe("run again and again, this long from one beginning to the next: 30s, 15m, 1h, 1d"),
 };
 
@@ -55,17 +55,15 @@ const end = z.union([text, z.looseObject({ provider: text })], {
   error: "has to be a path, a URI, or an object with provider and that provider's options",
 });
 
-const job = z
-  .strictObject({
-    source: end.describe("where from: a path, a URI, or provider and its options"),
-    target: end.describe("where to: a path, a URI, or provider and its options, retention among them"),
-    machine: text.optional().describe("the machine, where the source has several"),
-    disks: z.array(text).min(1).optional().describe("only these disks of the machine, by key"),
-    ...runFields,
-  })
-  .superRefine(checkWindow);
+const job = z.strictObject({
+  source: end.describe("where from: a path, a URI, or provider and its options"),
+  target: end.describe("where to: a path, a URI, or provider and its options, retention among them"),
+  machine: text.optional().describe("the machine, where the source has several"),
+  disks: z.array(text).min(1).optional().describe("only these disks of the machine, by key"),
+  ...runFields,
+});
 
-const defaults = z.strictObject(runFields).superRefine(checkWindow);
+const defaults = z.strictObject(runFields);
 
 const receipts = z.strictObject({
   directory: text.describe("a receipt for each disk of each run is written there"),
@@ -74,14 +72,11 @@ const receipts = z.strictObject({
 
 const config = z.strictObject({
   state: text.optional().describe("the state directory; default as for the command"),
-  concurrency: z.int().min(1).optional().describe("jobs at once; default 2"),
+  concurrency: wholeNumber(1).optional().describe("jobs at once; default 2"),
   receipts: receipts.optional().describe("where receipts go"),
   defaults: defaults.optional().describe("what holds for every job that does not say otherwise"),
   jobs: z
-    .record(
-      z.string().regex(/^[A-Za-z0-9_][A-Za-z0-9._@+-]{0,99}$/, "a job's name has letters, digits and . _ @ + - alone"),
-      job,
-    )
+    .record(z.string(), job)
     .refine((jobs) => Object.keys(jobs).length > 0, "has no job")
     .describe("the jobs, each by its name, which is its id in the state directory"),
 });
@@ -147,18 +142,4 @@ function fieldsOf(shape: Readonly<Record<string, z.ZodType>>): ConfigField[] {
     required: !field.safeParse(undefined).success,
     summary: field.description ?? "",
   }));
-}
-
-function checkWindow(
-  { window, timeZone }: { window?: string | undefined; timeZone?: string | undefined },
-  context: z.RefinementCtx,
-): void {
-  if (window === undefined) return;
-  try {
-    BackupWindow.parse(window, { timeZone });
-  } catch (error) {
-    if (!isProviderError(error)) throw error;
-    const path = error.message.startsWith("there is no time zone") ? "timeZone" : "window";
-    context.addIssue({ code: "custom", message: error.message, path: [path] });
-  }
 }

@@ -1,24 +1,15 @@
 import { readFile } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
-import {
-  configProblems,
-  expandEnvironment,
-  formatPath,
-  isProviderError,
-  isSecretName,
-  ProviderError,
-  type ProviderDefinition,
-} from "@diskferry/core";
+import { expandEnvironment, isProviderError, isSecretName, ProviderError } from "@diskferry/core";
 import { LineCounter, parseDocument } from "yaml";
-import type { z } from "zod";
 import type { CommandIo } from "../command-io.ts";
-import { absoluteName } from "../jobs/disk-names.ts";
 import type { EndSpec, JobSpec } from "../jobs/job-spec.ts";
 import { defined } from "../jobs/defined.ts";
-import { didYouMean } from "../near-miss.ts";
 import { Providers } from "../providers.ts";
 import { defaultStateFolder } from "../state-folder.ts";
-import { type Config, configFields, configSchema, type JobConfig } from "./config-schema.ts";
+import { jobProblems, schemaProblems } from "./config-problems.ts";
+import { type Config, configSchema, type JobConfig } from "./config-schema.ts";
+import { endKey, readEnds } from "./read-ends.ts";
 
 export interface ReadConfigOptions {
   io: Pick<CommandIo, "env">;
@@ -50,7 +41,8 @@ export async function readConfig(path: string, options: ReadConfigOptions): Prom
   const checked = configSchema.safeParse(expanded);
   const unsetCount = problems.length;
   const unset = new Set(problems.map(pathIn));
-  if (!checked.success) problems.push(...problemsOf(checked.error.issues));
+  if (!checked.success) problems.push(...schemaProblems(checked.error.issues));
+  problems.push(...jobProblems(expanded));
   const providers = new Providers(folder, options.packages);
   const ends = await readEnds(expanded, { folder, providers, problems });
   if (problems.length > 0 || !checked.success) {
@@ -125,116 +117,6 @@ function expand(given: unknown, { io, hide }: ReadConfigOptions, problems: strin
   }
 }
 
-/** Names that are known at a path, for whom wrote another one. */
-function knownAt(path: readonly PropertyKey[]): readonly string[] {
-  const [first, , ...deeper] = path;
-  const names = (place: keyof typeof configFields): string[] => configFields[place].map(({ name }) => name);
-  if (path.length === 0) return names("top");
-  if (path.length === 1 && (first === "receipts" || first === "defaults")) return names(first);
-  return first === "jobs" && deeper.length === 0 ? names("job") : [];
-}
-
-function* problemsOf(issues: readonly z.core.$ZodIssue[]): Generator<string> {
-  for (const issue of issues) {
-    if (issue.code === "unrecognized_keys") {
-      const known = knownAt(issue.path);
-      for (const key of issue.keys) {
-        const near = didYouMean(key, known) || ` (known: ${known.join(", ")})`;
-        yield `${formatPath([...issue.path, key])}: is not known${near}`;
-      }
-    } else if (issue.code === "invalid_key") {
-      yield `${formatPath(issue.path)}: ${issue.issues.map(({ message }) => message).join("; ")}`;
-    } else {
-      yield `${formatPath(issue.path)}: ${wordsOf(issue)}`;
-    }
-  }
-}
-
-function wordsOf(issue: z.core.$ZodIssue): string {
-  if (issue.code === "invalid_value") return `has to be ${issue.values.join(" or ")}`;
-  if (issue.code !== "invalid_type") return issue.message;
-  const wanted = { int: "a whole number", string: "text", object: "a mapping", record: "a mapping", array: "a list" };
-  const name = Object.hasOwn(wanted, issue.expected) ? wanted[issue.expected as keyof typeof wanted] : issue.expected;
-  return issue.input === undefined && issue.message.endsWith("received undefined")
-    ? `is missing; it has to be ${name}`
-    : `has to be ${name}`;
-}
-
-interface EndsContext {
-  folder: string;
-  providers: Providers;
-  problems: string[];
-}
-
-/** Finds the provider of every end and has it check its options, whatever else is wrong with the file. */
-async function readEnds(config: unknown, context: EndsContext): Promise<Map<string, EndSpec>> {
-  const ends = new Map<string, EndSpec>();
-  const jobs = membersOf(membersOf(config)["jobs"]);
-  for (const [id, job] of Object.entries(jobs)) {
-    for (const side of ["source", "target"] as const) {
-      const path = ["jobs", id, side];
-      const end = await readEnd(membersOf(job)[side], side, path, context);
-      if (end !== undefined) ends.set(endKey(id, side), end);
-    }
-  }
-  return ends;
-}
-
-async function readEnd(
-  given: unknown,
-  side: "source" | "target",
-  path: readonly string[],
-  context: EndsContext,
-): Promise<EndSpec | undefined> {
-  const { folder, providers, problems } = context;
-  try {
-    let end: EndSpec;
-    if (typeof given === "string" && given !== "") {
-      const label = absoluteName(given, folder);
-      end = { label, ...(await providers.resolve(label)) };
-    } else {
-      const { provider, ...options } = membersOf(given);
-      // The schema has said what is wrong with anything else.
-      if (typeof provider !== "string" || provider === "") return undefined;
-      const definition = await providers.named(provider);
-      end = {
-        definition,
-        options: pathsFrom(folder, definition, options),
-        label: `${side} of ${path[1]} (${provider})`,
-      };
-    }
-    if (end.definition[side] === undefined)
-      problems.push(`${formatPath(path)}: provider "${end.definition.name}" is no ${side}`);
-    const found = await configProblems(end.definition, end.options);
-    problems.push(...found.map((problem) => `${formatPath([...path, ...problem.path])}: ${problem.message}`));
-    return end;
-  } catch (error) {
-    if (!isProviderError(error)) throw error;
-    problems.push(`${formatPath(path)}: ${error.message}`);
-    return undefined;
-  }
-}
-
-/** The built-in provider takes relative paths from the working folder; in a file they start from the file's. */
-function pathsFrom(
-  folder: string,
-  definition: ProviderDefinition,
-  options: Record<string, unknown>,
-): Record<string, unknown> {
-  if (definition.name !== "local") return options;
-  const placed = { ...options };
-  for (const name of ["path", "directory"]) {
-    const path = options[name];
-    if (typeof path === "string" && path !== "") placed[name] = resolve(folder, path);
-  }
-  if (Array.isArray(options["disks"])) {
-    placed["disks"] = options["disks"].map((disk: unknown) =>
-      typeof disk === "object" && disk !== null ? pathsFrom(folder, definition, membersOf(disk)) : disk,
-    );
-  }
-  return placed;
-}
-
 function specOf(
   id: string,
   job: JobConfig,
@@ -267,12 +149,6 @@ function specOf(
 }
 
 const pathIn = (problem: string): string => problem.slice(0, problem.indexOf(": "));
-
-const endKey = (id: string, side: string): string => `${side} ${id}`;
-
-function membersOf(value: unknown): Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Record<string, unknown>) : {};
-}
 
 function invalid(path: string, problems: readonly string[]): ProviderError {
   return new ProviderError(
