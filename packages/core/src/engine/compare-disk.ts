@@ -87,6 +87,7 @@ export async function compareDisk(request: CompareRequest): Promise<Comparison> 
   }
   if (batch.items.length > 0) await send();
   await Promise.all(underWay);
+  comparison.differences.sort((left, right) => left.offset - right.offset);
   return comparison;
 }
 

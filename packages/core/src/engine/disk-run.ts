@@ -7,6 +7,7 @@ import type { BlockReader, DigestAlgorithm } from "../provider/reader.ts";
 import type { DiskSnapshot } from "../provider/source.ts";
 import type { BlockWriter, Volume, WrittenExtent } from "../provider/target.ts";
 import type { Wait } from "../provider/wait.ts";
+import type { Layer } from "../layers/layer.ts";
 import { openJournal } from "../state/journal.ts";
 import type { Lease } from "../state/state-store.ts";
 import { publish } from "../telemetry/channels.ts";
@@ -113,8 +114,9 @@ export class DiskRunner {
 
   #openWriter = async (wait: Wait): Promise<BlockWriter> => {
     const { job, run, record, lease } = this.#options;
-    const { volume, size } = this.#state;
-    const base = record === undefined ? {} : { base: record.volume };
+    const { volume, size, mode } = this.#state;
+    // A full copy starts from nothing that is known, so it does not need the last record's volume to exist either.
+    const base = record === undefined || mode === "full" ? {} : { base: record.volume };
     const request = { run, epoch: lease.epoch, job: job.id, ...base, signal: wait.signal };
     const writer = await job.target.open(volume, request);
     if (writer.size >= size) return writer;
@@ -129,7 +131,7 @@ export class DiskRunner {
 
   /** The writer of this run, opened when first needed, with the knowledge of what it holds. */
   async #live(): Promise<{ writer: BlockWriter; knowledge: Knowledge }> {
-    const { job, settings, document, run, record, signal } = this.#options;
+    const { job, document, run, record, signal } = this.#options;
     this.#writer ??= await this.#openWriter({ signal });
     const writer = this.#writer;
     const state = this.#state;
@@ -145,8 +147,11 @@ export class DiskRunner {
       if (!document.writable) {
         throw new ProviderError("FENCED", `The write of run ${run} that this slice belongs to is gone; it stops.`);
       }
-      if (state.generation !== "" && state.copied !== undefined) await this.#change((disk) => delete disk.copied);
-      await this.#change((disk) => (disk.generation = writer.generation));
+      await this.#change((disk) => {
+        disk.generation = writer.generation;
+        delete disk.copied;
+        delete disk.verified;
+      });
     }
     this.#knowledge ??= await Knowledge.gather({
       store: job.store,
@@ -297,10 +302,12 @@ export class DiskRunner {
   /** What lies behind the disk's end, from its next block on, where bytes of another disk could show. */
   #gap(writer: BlockWriter): Extent | undefined {
     const { record } = this.#options;
-    const { size } = this.#state;
+    const { size, mode } = this.#state;
     // The rest of the block in which the disk ends was filled with zeroes when that block was copied.
     const offset = Math.ceil(size / writer.blockSize) * writer.blockSize;
-    const end = record === undefined ? writer.size : Math.min(writer.size, record.size);
+    // An earlier run cleared the volume behind its own disk, as far as the volume went then.
+    const cleared = record !== undefined && mode !== "full" && record.volume.size >= writer.size;
+    const end = cleared ? Math.min(writer.size, record.size) : writer.size;
     return writer.blank === true || end <= offset ? undefined : { offset, length: end - offset };
   }
 
@@ -310,7 +317,7 @@ export class DiskRunner {
     const writer = this.#writer!;
     const gap = this.#gap(writer);
     if (gap !== undefined) {
-      await clearGap(writer, gap, signal);
+      await clearGap(writer, gap, attemptLayer(this.#options.settings.attempts), signal);
       await writer.flush({ signal });
     }
     const manifest = await knowledge.builder?.finish({ signal });
@@ -353,6 +360,7 @@ export class DiskRunner {
       workers: settings.workers,
       memory: settings.memory,
       attempts: settings.attempts,
+      limits: settings.limits,
       signal,
     });
     this.#report.verifiedBytes += comparison.bytes;
@@ -362,7 +370,7 @@ export class DiskRunner {
 
   /** Writes down what must be copied again, takes back a commit where that is possible, and fails. */
   async #refuse(differences: readonly Extent[], bytes: number): Promise<never> {
-    const { job, run, snapshot, lease, record, signal } = this.#options;
+    const { job, run, snapshot, lease, record, document, signal } = this.#options;
     const state = this.#state;
     const key = journalKey(job.id, run, this.disk, lease.epoch);
     const journal = await openJournal(job.store, key, {
@@ -373,13 +381,19 @@ export class DiskRunner {
       leaf: state.leaf,
       algorithm: journalAlgorithm(state.digest),
     });
-    await journal.intent(differences, { signal });
+    const listed = differences.reduce((sum, { length }) => sum + length, 0);
+    // Only so many differences are listed; beyond them nothing is trusted.
+    await journal.intent(listed < bytes ? [{ offset: 0, length: state.size }] : differences, { signal });
     const { committed } = state;
     const isVersion = committed !== undefined && committed.id !== state.volume.id && committed.id !== record?.volume.id;
     if (isVersion) await job.target.remove(committed, { signal });
-    await this.#change((disk) => {
+    await document.update((changed) => {
+      const disk = changed.run!.disks[this.disk]!;
       delete disk.copied;
-      delete disk.committed;
+      delete disk.verified;
+      // In place a run that was committed takes no further writes.
+      if (committed !== undefined && !isVersion) changed.run!.spent = true;
+      else delete disk.committed;
     });
     throw new ProviderError(
       "CORRUPT",
@@ -391,7 +405,7 @@ export class DiskRunner {
   }
 
   async commit(): Promise<Volume> {
-    const { job, meter, signal } = this.#options;
+    const { meter, signal } = this.#options;
     const state = this.#state;
     if (state.committed !== undefined) return (this.#report.volume = state.committed);
     meter.setPhase("committing");
@@ -451,6 +465,7 @@ export class DiskRunner {
 
 const WRITTEN_LEAVES = 4096;
 const GAP_WRITE = 1 << 20;
+const GAP_ZERO = 256 << 20;
 
 let journals = 0;
 
@@ -459,7 +474,8 @@ let journals = 0;
  * take back what an earlier one said, has a later key.
  */
 function journalKey(job: string, run: string, disk: string, epoch: number): string {
-  const part = `${epoch}-${Date.now()}-${++journals}-${randomUUID()}`;
+  // Counted, not timed: a clock that is set back must not put a verification's finding before what it takes back.
+  const part = `${epoch}-${++journals}-${randomUUID()}`;
   return `${keyOf.journals(job, run, disk)}/${part}`;
 }
 
@@ -467,14 +483,19 @@ function journalAlgorithm(digest: DigestAlgorithm | "none"): DigestAlgorithm {
   return digest === "none" ? preferredAlgorithm() : digest;
 }
 
-/** Makes a range of a volume zero. */
-async function clearGap(writer: BlockWriter, gap: Extent, signal: AbortSignal): Promise<void> {
-  const { offset, length } = gap;
-  if (writer.zero !== undefined) return writer.zero(offset, length, { signal });
-  const step = Math.max(GAP_WRITE, writer.blockSize);
-  const zeroes = new Uint8Array(step);
-  for (let done = 0; done < length; done += step) {
-    await writer.write(offset + done, zeroes.subarray(0, Math.min(step, length - done)), { signal });
+/** Makes a range of a volume zero, in pieces that each are tried again on their own. */
+async function clearGap(writer: BlockWriter, gap: Extent, layer: Layer, signal: AbortSignal): Promise<void> {
+  const step = Math.max(writer.zero === undefined ? GAP_WRITE : GAP_ZERO, writer.blockSize);
+  const zeroes = writer.zero === undefined ? new Uint8Array(Math.min(step, gap.length)) : undefined;
+  for (let done = 0; done < gap.length; done += step) {
+    const offset = gap.offset + done;
+    const length = Math.min(step, gap.length - done);
+    const method = zeroes === undefined ? "zero" : "write";
+    await layer({ method, side: "target", offset, length, attempt: 1, signal }, (call) => {
+      if (zeroes === undefined) return writer.zero!(offset, length, { signal: call.signal });
+      const digest = writer.digest && zeroDigests(writer.digest, { leaf: writer.blockSize, size: length }, 0, Math.ceil(length / writer.blockSize));
+      return writer.write(offset, zeroes.subarray(0, length), { digest, signal: call.signal });
+    });
   }
 }
 

@@ -62,6 +62,8 @@ export interface RunState {
   snapshot?: Snapshot;
   disks: Record<string, DiskRun>;
   phase: "copying" | "committing";
+  /** It was committed in place and failed its verification: it cannot be written on, so a new run has to mend it. */
+  spent?: true;
 }
 
 /** Journals of runs that ended without a record: what they may have written is in no manifest. */

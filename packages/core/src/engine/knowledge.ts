@@ -73,12 +73,11 @@ export class Knowledge {
       if (entry.kind === "open") {
         belongs = entry.generation === generation && entry.leaf === leaf && entry.algorithm === request.journalAlgorithm;
         unsent = [];
-      } else if (belongs && entry.kind === "intent") {
+      } else if (entry.kind === "intent" && (belongs || !own)) {
+        // Whatever a run that never ended wrote in place is there still, though its generation is over.
         for (const extent of entry.extents) await this.#distrust(extent, own);
       } else if (belongs && entry.kind === "durable") {
-        for (const extent of entry.extents) await this.#trust(extent, extent.digests, own);
-        if (own) for (const run of unsent) this.written.clear(run[0], run[1]);
-        unsent = [];
+        for (const extent of entry.extents) await this.#trust(extent, extent.digests, own, unsent);
       } else if (belongs && entry.kind === "note") {
         unsent = unsentOf(entry.note);
       }
@@ -93,14 +92,27 @@ export class Knowledge {
     await this.builder?.forget(first, count);
   }
 
-  async #trust(extent: Extent, digests: Uint8Array | undefined, own: boolean): Promise<void> {
+  async #trust(
+    extent: Extent,
+    digests: Uint8Array | undefined,
+    own: boolean,
+    unsent: readonly [first: number, count: number][],
+  ): Promise<void> {
     const [first, count] = this.leavesOf(extent);
     if (count === 0) return;
     if (digests !== undefined) await this.builder?.setMany(first, digests.subarray(0, count * digestLength));
     if (!own) return;
     this.suspect.clear(first, count);
     this.done.set(first, count);
+    // What an earlier part of the journal says was sent stays so.
+    const before = [...this.written.runs(first, first + count)];
     this.written.set(first, count);
+    for (const [leaf, leaves] of unsent) {
+      const start = Math.max(leaf, first);
+      const end = Math.min(leaf + leaves, first + count);
+      if (start < end) this.written.clear(start, end - start);
+    }
+    for (const run of before) this.written.set(run.leaf, run.count);
   }
 
   /**

@@ -152,7 +152,7 @@ export class Replication implements AsyncDisposable {
   /** Goes on with the run that is written down, if its snapshot still exists; else begins a new one. */
   async #begin(): Promise<void> {
     const { run } = this.#document.state;
-    if (run?.snapshot !== undefined && (await this.#stillThere(run.snapshot))) {
+    if (run?.snapshot !== undefined && run.spent !== true && (await this.#stillThere(run.snapshot))) {
       this.#resumed = true;
     } else if (run !== undefined && run.snapshot === undefined) {
       await this.#takeSnapshot();
@@ -196,12 +196,13 @@ export class Replication implements AsyncDisposable {
   }
 
   async #stillThere(snapshot: Snapshot): Promise<boolean> {
-    const first = snapshot.disks[0];
-    if (first === undefined) return false;
     try {
-      const reader = await this.#job.source.open(first, { signal: this.#signal });
-      await reader[Symbol.asyncDispose]();
-      return true;
+      // Each disk's point in time may be a thing of its own that can be removed alone.
+      for (const disk of snapshot.disks) {
+        const reader = await this.#job.source.open(disk, { signal: this.#signal });
+        await reader[Symbol.asyncDispose]();
+      }
+      return snapshot.disks.length > 0;
     } catch (error) {
       if (!isProviderError(error) || error.code !== "NOT_FOUND") throw error;
       return false;
@@ -210,8 +211,9 @@ export class Replication implements AsyncDisposable {
 
   /** Ends a run whose snapshot is gone: its journals tell the next one which places of the target to distrust. */
   async #giveUp(run: RunState): Promise<void> {
+    const why = run.spent === true ? "failed its verification after the commit" : "lost its snapshot";
     this.#settings.notice(
-      `The snapshot of the interrupted run ${run.id} is gone; a new run begins. What was copied of it is compared, not copied again.`,
+      `The interrupted run ${run.id} ${why}; a new run begins. What it may have written is copied again.`,
     );
     await this.#document.update((state) => {
       for (const [disk, { volume }] of Object.entries(run.disks)) {
@@ -271,13 +273,33 @@ export class Replication implements AsyncDisposable {
       takenAt: snapshot.takenAt,
     }));
     const { consistency } = this.#settings;
+    const missing = run.machine.disks.find(({ key }) => !snapshot.disks.some(({ disk }) => disk === key));
+    if (missing !== undefined) {
+      await this.#refuseSnapshot(snapshot);
+      throw new ProviderError(
+        "UNEXPECTED",
+        `The snapshot of ${run.machine.name} lacks disk ${missing.key}, which was asked for: its disks would be no one ` +
+          `point in time. Report it to the provider's author.`,
+        { operation: "snapshot" },
+      );
+    }
     if (CONSISTENCIES.indexOf(snapshot.consistency) >= CONSISTENCIES.indexOf(consistency)) return;
+    await this.#refuseSnapshot(snapshot);
     throw new ProviderError(
       "UNSUPPORTED",
       `Machine ${run.machine.name} gave a snapshot of consistency "${snapshot.consistency}" where "${consistency}" was ` +
         `asked for. Mend the guest's quiescing, or ask for less.`,
       { operation: "snapshot" },
     );
+  }
+
+  /** Ends a run that was given a snapshot it must not copy; the next one asks for another. */
+  async #refuseSnapshot(snapshot: Snapshot): Promise<void> {
+    await this.#document.update((state) => {
+      state.toRelease.push(snapshot);
+      delete state.run;
+    });
+    await this.#release();
   }
 
   /** Creates the volumes and settles how each disk is copied; written down before anything is written to them. */
@@ -340,7 +362,7 @@ export class Replication implements AsyncDisposable {
     const reader = await this.#job.source.open(snapshot, wait);
     const readerBlock = reader.blockSize;
     await reader[Symbol.asyncDispose]();
-    const base = record === undefined ? {} : { base: record.volume };
+    const base = record === undefined || mode === "full" ? {} : { base: record.volume };
     const request = { run: this.#run.id, epoch: this.#lease.epoch, job: this.#job.id, ...base, ...wait };
     const writer = await this.#job.target.open(volume, request);
     const { blockSize, digest: demanded, generation } = writer;

@@ -1,4 +1,5 @@
 import { isProviderError, ProviderError } from "../provider/error.ts";
+import type { Lane } from "../provider/lane.ts";
 import type { BlockReader, DigestAlgorithm } from "../provider/reader.ts";
 import type { BlockWriter } from "../provider/target.ts";
 import type { Wait } from "../provider/wait.ts";
@@ -58,10 +59,9 @@ export class Session implements AsyncDisposable {
     } else {
       const reopening = new ReopeningReader(reader, options.reopen);
       this.reader = reopening;
-      const pool = options.algorithm === "none" ? undefined : hashPool(options.algorithm);
+      const pool = options.algorithm === "none" ? undefined : sharedPool(options.algorithm);
       this.#lanes.push(threadLane(mainCopier(options, reopening, pool, signal)));
       this.#owned.push(reopening);
-      if (pool !== undefined) this.#owned.push(pool);
     }
     for (let batch = 0; batch < BATCHES_PER_LANE; batch++) this.#free.push(...this.#lanes);
   }
@@ -86,7 +86,7 @@ export class Session implements AsyncDisposable {
   }
 
   #freeLane(): Promise<CopyLane> {
-    if (this.#failure !== undefined) return Promise.reject(this.#failure.error as Error);
+    if (this.#failure !== undefined) return Promise.reject(this.#failure.error);
     const lane = this.#free.shift();
     if (lane !== undefined) return Promise.resolve(lane);
     return new Promise((resolve, reject) => this.#waiting.push({ resolve, reject }));
@@ -111,6 +111,15 @@ export class Session implements AsyncDisposable {
   }
 }
 
+const pools = new Map<DigestAlgorithm, HashPool>();
+
+/** The process's pool of hashing threads: starting them costs more than a small disk, and idle they keep nothing alive. */
+function sharedPool(algorithm: DigestAlgorithm): HashPool {
+  let pool = pools.get(algorithm);
+  if (pool === undefined) pools.set(algorithm, (pool = hashPool(algorithm)));
+  return pool;
+}
+
 /** Whether a failure may be mended by opening the reader or the writer again. */
 export function isMendable(error: unknown): boolean {
   return isProviderError(error) && (error.code === "UNAVAILABLE" || error.retryable);
@@ -127,12 +136,10 @@ function laneCount({ reader, writer, workers, layers }: SessionOptions): number 
 function workerLane(options: SessionOptions, signal: AbortSignal): CopyLane {
   const { reader, writer, leaf, itemLength, attempts, algorithm, memory } = options;
   if (reader.lane === undefined) throw new ProviderError("UNEXPECTED", "a reader without a lane has no worker");
-  const writerLane = writer?.lane;
-  const plain = writerLane && { module: writerLane.module, data: writerLane.data };
   return new WorkerLane(
     {
-      reader: reader.lane,
-      writer: plain,
+      reader: plainLane(reader.lane),
+      writer: writer?.lane === undefined ? undefined : plainLane(writer.lane),
       leaf,
       itemLength,
       depth: Math.max(1, Math.floor(memory / itemLength)),
@@ -141,6 +148,11 @@ function workerLane(options: SessionOptions, signal: AbortSignal): CopyLane {
     },
     signal,
   );
+}
+
+/** A lane without its functions, which do not cross threads. */
+function plainLane({ module, data }: Lane): Lane {
+  return { module, data };
 }
 
 function mainCopier(options: SessionOptions, reader: BlockReader, pool: HashPool | undefined, signal: AbortSignal): Copier {
