@@ -112,7 +112,7 @@ export class Copier {
 
   /** Copies one batch; resolves when all of it is written. Several may be under way. */
   run(batch: Batch): Promise<BatchResult> {
-    if (this.#failure !== undefined) return Promise.reject(this.#failure.error as Error);
+    if (this.#failure !== undefined) return Promise.reject(this.#failure.error);
     return new Promise((resolve, reject) => {
       const empty = new Uint8Array(0);
       const result: BatchResult = {

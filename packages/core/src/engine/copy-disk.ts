@@ -1,4 +1,4 @@
-import { isAbort, ProviderError } from "../provider/error.ts";
+import { isAbort, isProviderError, ProviderError } from "../provider/error.ts";
 import type { Extent, Tile } from "../provider/extents.ts";
 import type { BlockReader, DigestAlgorithm } from "../provider/reader.ts";
 import type { BlockWriter, WrittenExtent } from "../provider/target.ts";
@@ -205,15 +205,23 @@ class DiskCopy {
 
   /** The far side's digests, where the source computes them; asked through whichever reader is open. */
   #farDigests(): FarDigests | undefined {
-    const { algorithm, header, signal, attempts } = this.#request;
+    const { algorithm, header, signal, attempts, notice } = this.#request;
     if (algorithm === "none" || this.#session?.reader.digests === undefined) return undefined;
     const layer = attemptLayer(attempts);
+    let supported = true;
     return async (offset, length) => {
-      let digests = new Uint8Array(0);
-      await layer({ method: "digests", side: "source", offset, length, attempt: 1, signal }, async (call) => {
-        const { reader } = await this.#live();
-        digests = new Uint8Array(await reader.digests!(offset, length, { algorithm, leaf: header.leaf, signal: call.signal }));
-      });
+      let digests: Uint8Array | undefined;
+      if (!supported) return undefined;
+      try {
+        await layer({ method: "digests", side: "source", offset, length, attempt: 1, signal }, async (call) => {
+          const { reader } = await this.#live();
+          digests = await reader.digests!(offset, length, { algorithm, leaf: header.leaf, signal: call.signal });
+        });
+      } catch (error) {
+        if (!isProviderError(error) || error.code !== "UNSUPPORTED") throw error;
+        supported = false;
+        notice(`The source does not hash for us (${error.message}); it is read instead.`);
+      }
       return digests;
     };
   }

@@ -91,7 +91,7 @@ export class WorkerLane implements CopyLane {
   }
 
   #ask<T>(key: string, message: ToWorker): Promise<T> {
-    if (this.#failure !== undefined) return Promise.reject(this.#failure.error as Error);
+    if (this.#failure !== undefined) return Promise.reject(this.#failure.error);
     return new Promise<T>((resolve, reject) => {
       this.#waiting.set(key, { resolve, reject });
       this.#worker.postMessage(message);

@@ -5,8 +5,8 @@ import type { Knowledge } from "./knowledge.ts";
 /** What one question to the far side covers, in bytes. */
 const WINDOW = 64 << 20;
 
-/** Digests of the source's leaves from `offset` on, computed where the source is. */
-export type FarDigests = (offset: number, length: number) => Promise<Uint8Array>;
+/** Digests of the source's leaves from `offset` on, computed where the source is; undefined: it does not, read them. */
+export type FarDigests = (offset: number, length: number) => Promise<Uint8Array | undefined>;
 
 /**
  * Calls whole leaves `unchanged` whose digest, computed at the far side, is the one the target is known to hold, so that

@@ -21,6 +21,7 @@ export interface BlockReader extends Geometry {
   read(offset: number, into: Uint8Array, options?: ReadOptions): Promise<void>;
   /**
    * Digests computed at the far side, one per leaf, concatenated in order. Absent: core reads and hashes.
+   * @throws ProviderError UNSUPPORTED for an algorithm or leaf it does not compute; core then reads and hashes too.
    */
   digests?(
     offset: number,
