@@ -1,0 +1,76 @@
+import type { Command, Measured } from "./measure.ts";
+import { measure } from "./measure.ts";
+
+/** One run that is ready to be timed; disposing it takes down what it needed. */
+export interface Prepared extends AsyncDisposable {
+  command: Command;
+  /** Proves, once per row and outside of the timing, that the run did its work. */
+  check?(): Promise<void>;
+}
+
+/** Who runs in a row: this project, or a peer with some flags. */
+export interface Contestant {
+  name: string;
+  prepare(): Promise<Prepared>;
+}
+
+/** What a row wants to be true. Ratios are ours by theirs, in the direction in which more is better for us. */
+export type Aim =
+  /** Their time by ours, at least. */
+  | { kind: "speed"; peers: readonly string[]; atLeast: number; label: string }
+  /** Our processor time by theirs, at most. */
+  | { kind: "cpu"; peers: readonly string[]; atMost: number; label: string }
+  /** Our time minus the best peer's, in seconds, at most. */
+  | { kind: "extra"; peers: readonly string[]; atMost: number; label: string }
+  /** Our peak resident set in bytes, at most. */
+  | { kind: "peak"; atMost: number; label: string }
+  /** The bytes of our image by theirs, at most; told by `bytes` in the output of both. */
+  | { kind: "size"; peers: readonly string[]; atMost: number; label: string };
+
+/** A row of the table. */
+export interface Row {
+  name: string;
+  title: string;
+  /** Bytes that throughput and processor time are told by; 0: they are not told. */
+  bytes: number;
+  aims: readonly Aim[];
+  /** Fewer rounds than asked for, where one takes long. */
+  mostRounds?: number;
+  /** Makes what the row needs and says who runs. The first contestant is ours. */
+  open(): Promise<{ contestants: readonly Contestant[] } & AsyncDisposable>;
+}
+
+/** All that was measured of a row. Plain JSON. */
+export interface RowResult {
+  name: string;
+  title: string;
+  bytes: number;
+  /** One list per contestant, in the order of rounds; the first contestant is ours. */
+  contestants: { name: string; runs: Measured[] }[];
+}
+
+/**
+ * Runs a row in alternating rounds, each beginning with another contestant, after one round that is not counted and
+ * in which every contestant proves its result.
+ */
+export async function contest(
+  row: Row,
+  rounds: number,
+  folder: string,
+  tell: (line: string) => void,
+): Promise<RowResult> {
+  await using opened = await row.open();
+  const results = opened.contestants.map(({ name }): RowResult["contestants"][number] => ({ name, runs: [] }));
+  for (let round = 0; round <= rounds; round++) {
+    for (let turn = 0; turn < results.length; turn++) {
+      const index = (turn + round) % results.length;
+      const contestant = opened.contestants[index]!;
+      await using prepared = await contestant.prepare();
+      const measured = await measure(prepared.command, folder);
+      if (round === 0) await prepared.check?.();
+      else results[index]!.runs.push(measured);
+      tell(`${row.name}: round ${round} of ${rounds}, ${contestant.name}: ${measured.seconds.toFixed(2)} s`);
+    }
+  }
+  return { name: row.name, title: row.title, bytes: row.bytes, contestants: results };
+}
