@@ -1,4 +1,4 @@
-import { ProviderError } from "../provider/error.ts";
+import { isProviderError, ProviderError } from "../provider/error.ts";
 import type { Machine } from "../provider/source.ts";
 import type { LaunchedMachine } from "../provider/target.ts";
 import type { Wait } from "../provider/wait.ts";
@@ -29,17 +29,20 @@ export async function cutover(job: Job, options: CutoverOptions = {}): Promise<C
   const strict: Job = { ...job, options: { ...job.options, onTrackingLost: job.options?.onTrackingLost ?? "fail" } };
   const settings = settingsOf(strict.options);
   await using lease = await acquire(job, settings, options);
-  return await new Cutover(strict, settings, lease, options).go();
+  return await new Cutover(job, strict, settings, lease, options).go();
 }
 
 class Cutover {
+  /** As the caller gave it, for what is done before the source stops. */
+  readonly #given: Job;
   readonly #job: Job;
   readonly #settings: Settings;
   readonly #lease: Lease;
   readonly #options: CutoverOptions;
   #document!: JobDocument;
 
-  constructor(job: Job, settings: Settings, lease: Lease, options: CutoverOptions) {
+  constructor(given: Job, job: Job, settings: Settings, lease: Lease, options: CutoverOptions) {
+    this.#given = given;
     this.#job = job;
     this.#settings = settings;
     this.#lease = lease;
@@ -55,27 +58,70 @@ class Cutover {
       throw new ProviderError("IN_USE", `The cutover of job ${this.#job.id} is being taken back: revert it to the end first.`);
     }
     const machine = await source.machine(this.#job.machine, this.#options);
+    const runs = await this.#runs(machine);
+    if (runs && before?.launching === true) {
+      throw new ProviderError(
+        "IN_USE",
+        `Machine ${machine.name} runs again, and the target may have launched its replica already: revert the cutover of ` +
+          `job ${this.#job.id} first.`,
+        { operation: "cutover" },
+      );
+    }
+    // While the source still runs, this costs no downtime.
+    if (runs && this.#document.state.run !== undefined) await this.#increment(this.#given);
     if (before === undefined || before.step === "reverted") await this.#begin(machine);
     await using _stopped = await this.#stop(machine);
+    if (runs || this.#document.state.cutover?.step === "begun") await this.#stopped(runs);
     let run: RunReport | undefined;
     if (this.#document.state.cutover?.step !== "replicated") {
-      await this.#step("stopped");
       run = await this.#lastIncrement(machine);
-      await this.#read();
       await this.#step("replicated");
     }
-    const launched = await launchRecord(this.#job, this.#document, "cutover", this.#options);
-    await this.#document.update((state) => {
-      state.cutover = { ...state.cutover!, step: "launched", machine: launched };
-    });
+    const launched = await this.#launch();
     return run === undefined ? { machine: launched } : { machine: launched, run };
+  }
+
+  /** Whether the source may write. One that can only be quiesced wrote whenever nobody held it. */
+  async #runs(machine: Machine): Promise<boolean> {
+    const { power } = this.#job.source;
+    return power === undefined || (await power.state(machine, this.#options)) !== "off";
+  }
+
+  /** Notes that the source has stopped just now: what was copied of it before is not the last word. */
+  async #stopped(ran: boolean): Promise<void> {
+    const { power } = this.#job.source;
+    await this.#document.update((state) => {
+      const { stale: _, ...before } = state.cutover!;
+      const stale = state.run === undefined ? {} : { stale: state.run.id };
+      const wasRunning = before.wasRunning || (ran && power !== undefined);
+      state.cutover = { ...before, ...stale, wasRunning, step: "stopped" };
+    });
+  }
+
+  async #launch(): Promise<LaunchedMachine> {
+    await this.#document.update((state) => (state.cutover = { ...state.cutover!, launching: true }));
+    let machine: LaunchedMachine;
+    try {
+      machine = await launchRecord(this.#job, this.#document, "cutover", this.#options);
+    } catch (error) {
+      // Refused for a reason is not launched; after anything else, only asking again by the same key can tell.
+      if (isProviderError(error) && error.code !== "UNAVAILABLE" && error.code !== "UNEXPECTED") {
+        await this.#document.update((state) => delete state.cutover!.launching);
+      }
+      throw error;
+    }
+    await this.#document.update((state) => {
+      const { launching: _, ...cutover } = state.cutover!;
+      state.cutover = { ...cutover, step: "launched", machine };
+    });
+    return machine;
   }
 
   async #read(): Promise<void> {
     this.#document = await JobDocument.read(this.#job.store, this.#job.id, this.#lease, this.#options);
   }
 
-  async #step(step: "stopped" | "replicated" | "reverted"): Promise<void> {
+  async #step(step: "replicated" | "reverted"): Promise<void> {
     await this.#document.update((state) => (state.cutover = { ...state.cutover!, step }));
   }
 
@@ -119,14 +165,22 @@ class Cutover {
     throw new ProviderError("UNAVAILABLE", `Machine ${machine.name} is ${state} after its shutdown; the cutover was taken back.`);
   }
 
+  /** One run, to its end. */
+  async #increment(job: Job): Promise<RunReport> {
+    await using run = new Replication(job, settingsOf(job.options), this.#lease, this.#options);
+    const report = await run.go();
+    await this.#read();
+    if (report.status === "done") return report;
+    throw new ProviderError("UNAVAILABLE", `The cutover of job ${job.id} was paused; call it again to go on, or revert it.`, {
+      retryable: true,
+    });
+  }
+
   async #lastIncrement(machine: Machine): Promise<RunReport> {
     try {
-      await using run = new Replication(this.#job, this.#settings, this.#lease, this.#options);
-      const report = await run.go();
-      if (report.status === "done") return report;
-      throw new ProviderError("UNAVAILABLE", `The cutover of ${machine.name} was paused; call it again to go on, or revert it.`, {
-        retryable: true,
-      });
+      const report = await this.#increment(this.#job);
+      if (report.run !== this.#document.state.cutover?.stale) return report;
+      return await this.#increment(this.#job);
     } catch (error) {
       const paused = this.#options.pause?.aborted === true || this.#options.signal?.aborted === true;
       if (!paused) {
@@ -170,13 +224,28 @@ export async function revertCutover(job: Job, wait: Wait = {}): Promise<void> {
     throw new ProviderError("DENIED", `The cutover of job ${job.id} is final and cannot be taken back.`, { operation: "revert" });
   }
   await document.update((state) => (state.cutover = { ...made, step: "reverting" }));
-  if (made.machine !== undefined) {
-    await terminateLaunched(job, document, made.machine, wait);
+  // A launch that was never answered is asked for by its key once more, to learn what there is to end.
+  const unanswered = made.launching === true && document.state.record !== undefined;
+  const anything: LaunchOptions = { ...wait, allowInconsistent: true };
+  const machine = made.machine ?? (unanswered ? await launchRecord(job, document, "cutover", anything) : undefined);
+  if (machine !== undefined) {
+    await terminateLaunched(job, document, machine, wait);
     // The launched machine wrote to the replica: no digest and no checkpoint tells what it holds now.
-    if (made.machine.consumed) await document.update((state) => delete state.record);
+    if (machine.consumed) await forgetReplica(document);
   }
   await startAgain(job, document, await job.source.machine(job.machine, wait), wait);
-  await document.update((state) => (state.cutover = { ...made, step: "reverted" }));
+  await document.update((state) => {
+    const { launching: _, ...cutover } = made;
+    state.cutover = { ...cutover, step: "reverted" };
+  });
+}
+
+/** Takes the record away; a base that was kept for its checkpoint is released by the next run. */
+async function forgetReplica(document: JobDocument): Promise<void> {
+  await document.update((state) => {
+    if (state.record !== undefined) state.toRelease.push(state.record.snapshot);
+    delete state.record;
+  });
 }
 
 async function startAgain(job: Job, document: JobDocument, machine: Machine, wait: Wait): Promise<void> {

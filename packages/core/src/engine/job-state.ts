@@ -79,6 +79,10 @@ export interface CutoverState {
   step: "begun" | "stopped" | "replicated" | "launched" | "finalized" | "reverting" | "reverted";
   /** Whether the source ran when the cutover began, so that going back starts it again. */
   wasRunning: boolean;
+  /** A run that had begun before the source stopped: its point in time is too old to be the last one. */
+  stale?: string;
+  /** The target was told to launch, and whether it did is not known yet. */
+  launching?: true;
   machine?: LaunchedMachine;
 }
 
