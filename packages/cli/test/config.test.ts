@@ -84,6 +84,7 @@ jobs:
     "diskferry: the configuration file /etc/jobs.yaml is not valid; mend these and run again:
       jobs.db.target: NOWHERE is not set
       jobs.db.workers: WORKERS is not set
+      jobs.db.parallelDisks: DISKS is not set
       concurrency: has to be a whole number
       receipts.directory: is missing; it has to be text
       receipts.folder: is not known (known: directory, key)
@@ -138,8 +139,9 @@ jobs:
     target: a.raw
     mode: "\${DISK_PASSWORD}"
   db:
-    source: "\${DISK_PASSWORD}"
+    source: "nope:\${DISK_PASSWORD}"
     target: a.raw
+    window: "\${DISK_PASSWORD}"
 `);
   const env = { DISK_PASSWORD: "/hunter2/swordfish" };
   for (const args of [
