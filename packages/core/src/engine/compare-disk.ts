@@ -3,7 +3,7 @@ import type { BlockReader } from "../provider/reader.ts";
 import type { BlockWriter } from "../provider/target.ts";
 import type { Wait } from "../provider/wait.ts";
 import type { Manifest } from "../manifest/manifest.ts";
-import type { AttemptPolicy } from "./attempts.ts";
+import { attemptLayer, type AttemptPolicy } from "./attempts.ts";
 import type { Batch } from "./copier.ts";
 import { workOf } from "./grid.ts";
 import type { Limits } from "./limits.ts";
@@ -40,7 +40,11 @@ const BATCHES_UNDER_WAY = 16;
 export async function compareDisk(request: CompareRequest): Promise<Comparison> {
   const { manifest, signal } = request;
   const comparison: Comparison = { bytes: 0, different: 0, differences: [] };
-  const reader = await request.openReader({ signal });
+  let opened: BlockReader | undefined;
+  await attemptLayer(request.attempts)({ method: "open", side: "target", attempt: 1, signal }, async (call) => {
+    opened = await request.openReader({ signal: call.signal });
+  });
+  const reader = opened!;
   const { leaf, size } = manifest;
   const itemLength = Math.max(leaf, Math.min(Math.max(reader.preferredLength ?? ITEM, ITEM), 4 * ITEM));
   await using session = new Session(

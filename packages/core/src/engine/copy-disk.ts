@@ -12,6 +12,7 @@ import type { Batch, BatchResult } from "./copier.ts";
 import type { Knowledge } from "./knowledge.ts";
 import type { Limits } from "./limits.ts";
 import type { FarDigests } from "./narrow.ts";
+import { ReopeningReader } from "./reopening-reader.ts";
 import { isMendable, Session } from "./session.ts";
 import { planWork, zeroDigests, type Group } from "./work-plan.ts";
 
@@ -89,6 +90,8 @@ interface Work {
   results: Map<Batch, BatchResult>;
   /** Resolves, batch by batch, once copied. */
   copying: Promise<BatchResult>[];
+  /** Batches whose progress was told: one that is copied again is no further progress. */
+  counted: Set<Batch>;
   /** Whether every batch was handed to a lane. */
   handedOver: boolean;
 }
@@ -106,6 +109,7 @@ export async function copyDisk(request: CopyRequest): Promise<CopyOutcome> {
     throw error;
   } finally {
     await copy.closeSession();
+    await copy.closeFarReader();
   }
 }
 
@@ -114,6 +118,11 @@ class DiskCopy {
   readonly #counts: CopyCounts = { read: 0, written: 0, zeroed: 0, same: 0, settled: 0, reopened: 0, threads: 0 };
   #writer: BlockWriter;
   #session: Session | undefined;
+  #farReader: ReopeningReader | undefined;
+  /** Aborts what holds the copy back: when it is given up, and when it is to stop at the next durable point. */
+  readonly #held: AbortSignal;
+  /** Whether a group was cut short because a stop was asked for. */
+  #cut = false;
   #journal: Journal | undefined;
   /** Groups whose work is under way or done, but not durable yet; repeated when a session is lost. */
   readonly #open: Work[] = [];
@@ -128,6 +137,8 @@ class DiskCopy {
 
   constructor(request: CopyRequest) {
     this.#request = request;
+    const { signal, pause } = request;
+    this.#held = pause === undefined ? signal : AbortSignal.any([signal, pause]);
     this.#writer = request.writer;
     this.#groupBytes = Math.min(FIRST_GROUP, request.groupBytes);
   }
@@ -135,7 +146,7 @@ class DiskCopy {
   async run(): Promise<CopyOutcome> {
     const request = this.#request;
     this.#journal = await openJournal(request.store, request.journalKey, request.header, request);
-    await this.#live();
+    await this.#mending(async () => void (await this.#live()));
     this.#settledAt = performance.now();
     const groups = this.#planned();
     let ahead = this.#next(groups);
@@ -143,13 +154,13 @@ class DiskCopy {
     for (;;) {
       const group = await ahead;
       if (group === undefined) break;
-      if (request.pause?.aborted === true) {
+      if (this.#pausing()) {
         done = false;
         break;
       }
       ahead = this.#next(groups);
       ahead.catch(() => {});
-      const work: Work = { group, results: new Map(), copying: [], handedOver: false };
+      const work: Work = { group, results: new Map(), copying: [], counted: new Set(), handedOver: false };
       this.#open.push(work);
       await this.#mending(async () => {
         if (!work.handedOver) await this.#handOver(work);
@@ -161,7 +172,7 @@ class DiskCopy {
       while (this.#open.length > 0) await this.#settleOldest();
     });
     if (!done) await groups.return();
-    return { done, counts: this.#counts, writer: this.#writer };
+    return { done: done && !this.#cut, counts: this.#counts, writer: this.#writer };
   }
 
   async #next(groups: AsyncGenerator<Group, void>): Promise<Group | undefined> {
@@ -203,9 +214,13 @@ class DiskCopy {
     }
   }
 
-  /** The far side's digests, where the source computes them; asked through whichever reader is open. */
+  /**
+   * The far side's digests, where the source computes them. They are asked for through a reader of their own: the copy's
+   * may be busy with as many calls as it takes, or be opened again together with the writer.
+   */
   #farDigests(): FarDigests | undefined {
-    const { algorithm, header, signal, attempts, notice } = this.#request;
+    const request = this.#request;
+    const { algorithm, header, signal, attempts, notice } = request;
     if (algorithm === "none" || this.#session?.reader.digests === undefined) return undefined;
     const layer = attemptLayer(attempts);
     let supported = true;
@@ -213,8 +228,8 @@ class DiskCopy {
       let digests: Uint8Array | undefined;
       if (!supported) return undefined;
       try {
+        const reader = (this.#farReader ??= new ReopeningReader(await request.openReader(request), request.openReader));
         await layer({ method: "digests", side: "source", offset, length, attempt: 1, signal }, async (call) => {
-          const { reader } = await this.#live();
           digests = await reader.digests!(offset, length, { algorithm, leaf: header.leaf, signal: call.signal });
         });
       } catch (error) {
@@ -257,22 +272,46 @@ class DiskCopy {
 
   /** Hands a group's batches to the lanes; resolves when the last is handed over. */
   async #handOver(work: Work): Promise<void> {
-    const { limits, signal, onProgress } = this.#request;
+    const { onProgress } = this.#request;
     const session = await this.#live();
-    for (const batch of work.group.batches) {
-      const bytes = batch.items.reduce((sum, item) => sum + item.length, 0);
-      await limits?.pass(bytes, { signal });
+    for (const [index, batch] of work.group.batches.entries()) {
+      if (!(await this.#mayPass(batch))) {
+        // What was handed over becomes durable; the rest stays intended, and is copied when the run goes on.
+        work.group.batches.length = index;
+        this.#cut = true;
+        break;
+      }
       const { result } = await session.dispatch(batch);
       result.then(
         (done) => {
           work.results.set(batch, done);
-          onProgress({ result: done, bytes });
+          const again = work.counted.has(batch);
+          work.counted.add(batch);
+          onProgress({ result: done, bytes: again ? 0 : batch.items.reduce((sum, item) => sum + item.length, 0) });
         },
         () => {},
       );
       work.copying.push(result);
     }
     work.handedOver = true;
+  }
+
+  #pausing(): boolean {
+    return this.#request.pause?.aborted === true;
+  }
+
+  /** Waits for what limits the copy. False: it is to stop at the next durable point instead. */
+  async #mayPass(batch: Batch): Promise<boolean> {
+    const { limits, signal } = this.#request;
+    if (this.#pausing()) return false;
+    const read = batch.items.reduce((sum, item) => sum + (item.kind === "copy" ? item.length : 0), 0);
+    try {
+      await limits?.pass(read, { signal: this.#held });
+      return true;
+    } catch (error) {
+      if (this.#pausing() && !signal.aborted) return false;
+      throw error;
+    }
   }
 
   #settleInBackground(): void {
@@ -410,6 +449,12 @@ class DiskCopy {
     await this.closeSession();
     // A writer that failed may be unable to close in order; what it had flushed stays.
     await this.#writer[Symbol.asyncDispose]().catch(() => {});
+  }
+
+  async closeFarReader(): Promise<void> {
+    const reader = this.#farReader;
+    this.#farReader = undefined;
+    await reader?.[Symbol.asyncDispose]();
   }
 
   /** Closes the reader and the lanes; the writer stays open. */

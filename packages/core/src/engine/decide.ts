@@ -1,5 +1,6 @@
 import type { Disk } from "../provider/source.ts";
 import type { ChangeTracker, Checkpoint } from "../provider/tracker.ts";
+import { preferredAlgorithm } from "../manifest/digest.ts";
 import type { Fallback, RunMode } from "./job.ts";
 import type { DiskRecord } from "./job-state.ts";
 import type { Settings } from "./settings.ts";
@@ -18,7 +19,7 @@ export function decide(
   disk: Pick<Disk, "key" | "size">,
   record: DiskRecord | undefined,
   tracker: ChangeTracker | undefined,
-  options: Pick<Settings, "mode" | "digest">,
+  options: Pick<Settings, "mode" | "digest" | "onTrackingLost">,
 ): Decision {
   const wanted = options.mode;
   if (record === undefined) return { mode: "full", reason: "there is no record of an earlier run", fallbacks: [] };
@@ -27,6 +28,11 @@ export function decide(
   const fall = (from: RunMode, to: RunMode, reason: string): void => {
     fallbacks.push({ disk: disk.key, from, to, reason });
   };
+  const digests = obstacleToDigests(record, options.digest);
+  if (digests !== undefined) {
+    fall(wanted === "rescan" ? "rescan" : "incremental", "full", digests);
+    return { mode: "full", reason: digests, fallbacks };
+  }
   if (record.manifest === undefined && wanted === "rescan") {
     fall("rescan", "full", "the last record holds no digests to compare with");
     return { mode: "full", reason: "no digests to compare with", fallbacks };
@@ -36,9 +42,21 @@ export function decide(
   if (obstacle === undefined) {
     return { mode: "incremental", since: record.checkpoint!, reason: "the tracker knows the last checkpoint", fallbacks };
   }
-  const mode = record.manifest === undefined ? "full" : "rescan";
+  // Where nothing was ever tracked nothing was lost: the policy is about trackers.
+  const sendAll = record.manifest === undefined || (tracker !== undefined && options.onTrackingLost === "full");
+  const mode = sendAll ? "full" : "rescan";
   fall("incremental", mode, obstacle);
   return { mode, reason: obstacle, fallbacks };
+}
+
+/** Why the record's digests cannot be carried on, if so. */
+function obstacleToDigests(record: DiskRecord, wanted: Settings["digest"]): string | undefined {
+  const kept = record.manifest?.algorithm;
+  if (kept === undefined || kept === "sha256" || preferredAlgorithm() === kept) {
+    if (kept === undefined || wanted === undefined || wanted === "none" || wanted === kept) return undefined;
+    return `the last record's digests are ${kept} and ${wanted} is asked for`;
+  }
+  return `the last record's digests are ${kept}, which this machine cannot compute`;
 }
 
 function obstacleToIncremental(

@@ -18,6 +18,7 @@ import { copyDisk, type CopyCounts } from "./copy-disk.ts";
 import type { Fallback, Job, RunMode } from "./job.ts";
 import { keyOf, type DiskRecord, type DiskRun, type JobDocument } from "./job-state.ts";
 import { Knowledge } from "./knowledge.ts";
+import { patient } from "./patient.ts";
 import { ReopeningReader } from "./reopening-reader.ts";
 import type { Settings } from "./settings.ts";
 import { tilesOf } from "./tile-source.ts";
@@ -112,8 +113,8 @@ export class DiskRunner {
 
   #openReader = (wait: Wait): Promise<BlockReader> => this.#options.job.source.open(this.#options.snapshot, wait);
 
-  #openWriter = async (wait: Wait): Promise<BlockWriter> => {
-    const { job, run, record, lease } = this.#options;
+  #openWriter = async (wait: Wait, job = this.#options.job): Promise<BlockWriter> => {
+    const { run, record, lease } = this.#options;
     const { volume, size, mode } = this.#state;
     // A full copy starts from nothing that is known, so it does not need the last record's volume to exist either.
     const base = record === undefined || mode === "full" ? {} : { base: record.volume };
@@ -132,7 +133,7 @@ export class DiskRunner {
   /** The writer of this run, opened when first needed, with the knowledge of what it holds. */
   async #live(): Promise<{ writer: BlockWriter; knowledge: Knowledge }> {
     const { job, document, run, record, signal } = this.#options;
-    this.#writer ??= await this.#openWriter({ signal });
+    this.#writer ??= await this.#openWriter({ signal }, patient(this.#options.job, this.#options.settings.attempts));
     const writer = this.#writer;
     const state = this.#state;
     if (writer.blockSize > state.leaf) {
@@ -231,7 +232,7 @@ export class DiskRunner {
       },
       algorithm: state.digest,
       openReader: this.#openReader,
-      openWriter: this.#openWriter,
+      openWriter: (wait) => this.#openWriter(wait),
       writer,
       knowledge,
       from,
@@ -386,7 +387,7 @@ export class DiskRunner {
     await journal.intent(listed < bytes ? [{ offset: 0, length: state.size }] : differences, { signal });
     const { committed } = state;
     const isVersion = committed !== undefined && committed.id !== state.volume.id && committed.id !== record?.volume.id;
-    if (isVersion) await job.target.remove(committed, { signal });
+    if (isVersion) await patient(job, this.#options.settings.attempts).target.remove(committed, { signal });
     await document.update((changed) => {
       const disk = changed.run!.disks[this.disk]!;
       delete disk.copied;

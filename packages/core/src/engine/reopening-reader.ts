@@ -53,7 +53,9 @@ export class ReopeningReader implements BlockReader {
       return await run();
     } catch (error) {
       const timedOut = signal?.aborted === true && isProviderError(signal.reason);
-      const died = isProviderError(error) && error.code === "UNAVAILABLE";
+      // A stream that failed in any way does not stand where it stood: it cannot be asked for the same again.
+      const restarted = this.order === "ascending" && isProviderError(error) && error.retryable;
+      const died = isProviderError(error) && (error.code === "UNAVAILABLE" || restarted);
       // A call that shared the reader with one that died fails because the reader was closed under it.
       const shared = this.#retired.has(reader) && signal?.aborted !== true;
       if (!timedOut && !died && !shared) throw error;

@@ -16,6 +16,7 @@ import { DiskRunner, type DiskReport } from "./disk-run.ts";
 import { chooseLeaf } from "./grid.ts";
 import type { Fallback, Job } from "./job.ts";
 import { JobDocument, keyOf, type DiskRecord, type DiskRun, type RunState } from "./job-state.ts";
+import { patient } from "./patient.ts";
 import { CONSISTENCIES, settingsOf, type Settings } from "./settings.ts";
 import { Slots } from "./slots.ts";
 
@@ -75,6 +76,8 @@ export async function acquire(job: Job, settings: Settings, wait: Wait): Promise
 
 /** One run of a job, from its snapshot to its record. */
 export class Replication implements AsyncDisposable {
+  /** As the caller gave it, for runners, whose copies open things again in a way of their own. */
+  readonly #given: Job;
   readonly #job: Job;
   readonly #settings: Settings;
   readonly #lease: Lease;
@@ -88,7 +91,8 @@ export class Replication implements AsyncDisposable {
   #resumed = false;
 
   constructor(job: Job, settings: Settings, lease: Lease, options: RunOptions) {
-    this.#job = job;
+    this.#given = job;
+    this.#job = patient(job, settings.attempts);
     this.#settings = settings;
     this.#lease = lease;
     this.#options = options;
@@ -178,7 +182,7 @@ export class Replication implements AsyncDisposable {
       advance: (done: number, moved?: number) => this.#meter.disk(snapshot.disk, { totalBytes: size }).advance(done, moved),
     };
     return new DiskRunner({
-      job: this.#job,
+      job: this.#given,
       settings: this.#settings,
       document: this.#document,
       lease: this.#lease,

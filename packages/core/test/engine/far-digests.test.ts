@@ -1,56 +1,45 @@
 import { describe, expect, it } from "vitest";
 import { randomBytes } from "../../../../test/seed.ts";
-import type { Job, JobOptions } from "../../src/engine/job.ts";
 import { replicate } from "../../src/engine/replicate.ts";
-import { Metrics } from "../../src/layers/metrics.ts";
-import { verifyWrites } from "../../src/layers/verify.ts";
-import { memoryPlace, type MemoryPlace } from "../../src/memory/memory-place.ts";
-import { MemoryStateStore } from "../../src/state/memory-state-store.ts";
+import { digester } from "../../src/manifest/digest.ts";
+import { ProviderError } from "../../src/provider/error.ts";
+import { calm, expectBytes, KIB, MIB, scene } from "./scene.ts";
 
-const MIB = 1 << 20;
+const hashing = (algorithm: "blake3" | "sha256", data: Uint8Array): Uint8Array => digester(algorithm)(data);
 
-function jobOn(place: MemoryPlace, options: JobOptions): Job {
-  place.addMachine({ id: "vm", name: "vm", disks: [{ key: "root", size: 16 * MIB }] });
-  place.write("vm", "root", 0, randomBytes(16 * MIB, 5));
-  const { source, target } = place;
-  return { id: "job", source, machine: "vm", target, store: new MemoryStateStore(), options };
-}
-
-describe("a source that hashes where its bytes are", () => {
-  it("is read only where its digests differ from the replica's", async () => {
-    const place = memoryPlace({ source: { tracker: false, digests: true } });
-    const job = jobOn(place, { leaf: 64 << 10, digest: "sha256", verify: "none" });
-    await replicate(job);
-    place.write("vm", "root", 5 * MIB + 512, randomBytes(1024, 6));
-    place.clearTraffic();
-    const { disks } = await replicate(job);
-    expect(disks[0]).toMatchObject({ mode: "rescan", read: 64 << 10, moved: 64 << 10, same: 16 * MIB - (64 << 10) });
-    expect(place.traffic("reader.read").bytes).toBe(64 << 10);
-    expect(Buffer.compare(place.volumeBytes(disks[0]!.volume!.id), place.read("vm", "root"))).toBe(0);
-  });
-});
-
-describe("layers of the caller's own", () => {
-  it("see every read and write, and keep the copy on their thread", async () => {
-    const place = memoryPlace();
-    const metrics = new Metrics();
-    const { disks } = await replicate(jobOn(place, { layers: [metrics.layer], verify: "none" }));
-    const { read, write } = byMethod(metrics);
-    expect(disks[0]!.threads).toBe(0);
-    expect([read, write]).toEqual([16 * MIB, 16 * MIB]);
-  });
-
-  it("can refuse a write that does not read back", async () => {
-    const place = memoryPlace();
-    const job = jobOn(place, {
-      verify: "none",
-      attempts: { attempts: 1, reopens: 0 },
-      layers: [verifyWrites({ read: async (_offset, into) => void into.fill(1) })],
+describe("a source that hashes", () => {
+  for (const concurrency of [false, 4] as const) {
+    it(`is read only where the replica differs, with ${concurrency === false ? 1 : concurrency} calls at once`, async () => {
+      const { place, job, expectEqual } = scene({ source: { tracker: false, digests: hashing, concurrency } }, { root: 8 * MIB });
+      place.write("vm", "root", 0, randomBytes(8 * MIB, 1));
+      await replicate(job());
+      place.write("vm", "root", 5 * MIB, randomBytes(512, 2));
+      const report = await replicate(job());
+      expect(report.disks[0]).toMatchObject({ mode: "rescan", read: 64 * KIB, moved: 64 * KIB });
+      expectEqual(report);
     });
-    await expect(replicate({ ...job })).rejects.toMatchObject({ code: "CORRUPT" });
+  }
+
+  it("is asked through a reader of its own, whatever becomes of the copy's", async () => {
+    // Several windows of questions, so that the plan is asking while the copy is mended.
+    const size = 200 * MIB;
+    const it = scene({ source: { tracker: false, digests: hashing, concurrency: false } }, { root: size });
+    const { place, job } = it;
+    for (let at = 0; at < 200; at += 4) place.write("vm", "root", at * MIB, randomBytes(64 * KIB, at));
+    await replicate(job({ verify: "none" }));
+    for (let at = 0; at < 200; at += 4) place.write("vm", "root", at * MIB, randomBytes(64 * KIB, 1000 + at));
+    let writes = 0;
+    place.fault = async ({ method }) => {
+      if (method === "reader.digests") await new Promise((resolve) => setTimeout(resolve, 20));
+      if (method === "writer.write" && [3, 20].includes(writes++)) {
+        throw new ProviderError("UNAVAILABLE", "the session was lost", { retryable: false });
+      }
+    };
+    const report = await replicate(job({ journal: { bytes: MIB }, verify: "written" }));
+    calm(place);
+    expect(report.disks[0]!.reopened).toBeGreaterThan(0);
+    for (let at = 0; at < size; at += 4 * MIB) {
+      expectBytes(place.volumeBytes("volume-1", at, MIB), place.read("vm", "root", at, MIB), String(at));
+    }
   });
 });
-
-function byMethod(metrics: Metrics): Record<string, number> {
-  return Object.fromEntries(metrics.snapshot().calls.map(({ method, bytes }) => [method, bytes]));
-}
