@@ -45,6 +45,12 @@ export type FromWorker =
 
 const WORKER = new URL(import.meta.url.endsWith(".ts") ? "./copy-worker.ts" : "./copy-worker.js", import.meta.url);
 
+/**
+ * What a worker copies lies outside of its heap; by default V8 would let short-lived garbage grow to 48 MiB per thread
+ * before it collects any.
+ */
+const YOUNG_HEAP_MIB = 4;
+
 /** How long a worker may take to close what it opened before it is ended. */
 const CLOSE_MS = 10_000;
 
@@ -63,7 +69,7 @@ export class WorkerLane implements CopyLane {
   #closed: (() => void) | undefined;
 
   constructor(setup: WorkerSetup, signal?: AbortSignal) {
-    const worker = new Worker(WORKER, { workerData: setup });
+    const worker = new Worker(WORKER, { workerData: setup, resourceLimits: { maxYoungGenerationSizeMb: YOUNG_HEAP_MIB } });
     this.#worker = worker;
     worker.on("message", (message: FromWorker) => this.#receive(message));
     worker.on("error", (error) => this.#fail(error));
