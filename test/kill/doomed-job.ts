@@ -12,7 +12,7 @@ import type {
 import { ProviderError } from "@diskferry/core/provider";
 import { type DoomedLaneData, doomedReader, doomedWrites } from "./doomed-lane.ts";
 import type { Executioner } from "./kill-point.ts";
-import { replaced } from "./replaced.ts";
+import { replaced } from "../replaced.ts";
 
 /** What a disk that nobody tracks changed from each of its contents to the present one, as an exact tracker knows it. */
 export interface KnownChanges {

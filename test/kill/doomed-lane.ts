@@ -1,6 +1,6 @@
 import type { BlockReader, LaneWriter, ReaderLaneModule, WriterLaneModule } from "@diskferry/core/provider";
 import { type Doom, Executioner } from "./kill-point.ts";
-import { replaced } from "./replaced.ts";
+import { replaced } from "../replaced.ts";
 
 /** What a doomed lane is opened with: the lane it stands in for. */
 export interface DoomedLaneData {
