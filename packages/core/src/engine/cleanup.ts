@@ -1,7 +1,7 @@
 import type { OwnedResource } from "../provider/source.ts";
 import type { Volume } from "../provider/target.ts";
 import type { Wait } from "../provider/wait.ts";
-import { ProviderError } from "../provider/error.ts";
+import { isProviderError, ProviderError } from "../provider/error.ts";
 import { acquire } from "./replicate.ts";
 import type { Job } from "./job.ts";
 import { JobDocument, type JobState } from "./job-state.ts";
@@ -22,14 +22,17 @@ export interface CleanupReport {
 
 /**
  * Removes what this job made on both platforms and no longer needs: by its tags and keys, never by a name's beginning.
- * A volume that a record names, or that a run is half-way through, stays unless `includeReplicas` says otherwise.
+ * A volume that a record names or named, or that a run is half-way through, stays unless `includeReplicas` says otherwise;
+ * so does, always, what something stands on.
  */
 export async function cleanup(job: Job, options: CleanupOptions = {}): Promise<CleanupReport> {
   const settings = settingsOf(job.options);
-  await using lease = await acquire(job, settings, options);
+  // Only looking takes nothing over: a worker that is copying goes on.
+  await using lease = options.dryRun === true ? undefined : await acquire(job, settings, options);
   const document = await JobDocument.read(job.store, job.id, lease, options);
   const report: CleanupReport = { removed: [], kept: [] };
   const { state } = document;
+  if (options.includeReplicas === true) refuseWhileConsumed(state);
   const snapshots = new Set([state.run?.snapshot?.id, state.record?.snapshot.id]);
   for await (const owned of job.source.owned(job.id, options)) {
     if (owned.snapshot !== undefined && snapshots.has(owned.snapshot.id) && options.includeReplicas !== true) {
@@ -41,24 +44,18 @@ export async function cleanup(job: Job, options: CleanupOptions = {}): Promise<C
       report.removed.push(owned);
     }
   }
-  const volumes: (OwnedResource & { volume: Volume })[] = [];
+  const volumes: OwnedVolume[] = [];
   for await (const owned of job.target.owned(job.id, options)) {
-    if (owned.volume === undefined) report.kept.push({ ...owned, reason: "only its provider knows how to remove it" });
+    const reason = owned.volume === undefined ? "only its provider knows how to remove it" : reasonToKeep(owned.volume, state, options);
+    if (owned.volume === undefined || reason !== undefined) report.kept.push({ ...owned, reason: reason ?? "" });
     else volumes.push({ ...owned, volume: owned.volume });
   }
-  // What stands on others goes first.
-  for (const owned of volumes.reverse()) {
-    const reason = reasonToKeep(owned.volume, state, options);
-    if (reason !== undefined) report.kept.push({ ...owned, reason });
-    else {
-      if (options.dryRun !== true) await job.target.remove(owned.volume, options);
-      report.removed.push(owned);
-    }
-  }
+  await removeVolumes(job, volumes, report, options);
   if (options.includeReplicas === true && options.dryRun !== true) {
     await document.update((changed) => {
       delete changed.record;
       delete changed.run;
+      delete changed.earlier;
       changed.torn = [];
       changed.toRelease = [];
     });
@@ -66,18 +63,55 @@ export async function cleanup(job: Job, options: CleanupOptions = {}): Promise<C
   return report;
 }
 
-function reasonToKeep(volume: Volume, state: Readonly<JobState>, options: CleanupOptions): string | undefined {
-  const consumed = state.launches.some((machine) => machine.consumed);
-  if (consumed && options.includeReplicas === true) {
-    throw new ProviderError("IN_USE", "A launched machine runs on this job's replica: terminate or finalize it first.", {
-      operation: "cleanup",
-    });
+type OwnedVolume = OwnedResource & { volume: Volume };
+
+/** Removes volumes in whatever order their chains allow: one that others stand on is tried again once those are gone. */
+async function removeVolumes(
+  job: Job,
+  volumes: readonly OwnedVolume[],
+  report: CleanupReport,
+  options: CleanupOptions,
+): Promise<void> {
+  if (options.dryRun === true) return void report.removed.push(...volumes);
+  let left = volumes;
+  for (let before = Infinity; left.length > 0 && left.length < before;) {
+    before = left.length;
+    const refused: OwnedVolume[] = [];
+    const reasons: string[] = [];
+    for (const owned of left) {
+      try {
+        await job.target.remove(owned.volume, options);
+        report.removed.push(owned);
+      } catch (error) {
+        if (!isProviderError(error) || error.code !== "IN_USE") throw error;
+        refused.push(owned);
+        reasons.push(error.message);
+      }
+    }
+    left = refused;
+    if (left.length === before) report.kept.push(...left.map((owned, at) => ({ ...owned, reason: reasons[at]! })));
   }
+}
+
+/** @throws ProviderError IN_USE */
+function refuseWhileConsumed(state: Readonly<JobState>): void {
+  const machine = state.launches.find(({ consumed }) => consumed);
+  if (machine === undefined) return;
+  throw new ProviderError(
+    "IN_USE",
+    `Machine ${machine.name} runs on this job's replica: revert the cutover that launched it first. Nothing was removed.`,
+    { operation: "cleanup" },
+  );
+}
+
+function reasonToKeep(volume: Volume, state: Readonly<JobState>, options: CleanupOptions): string | undefined {
   if (options.includeReplicas === true) return undefined;
   if (state.record?.disks.some((disk) => disk.volume.id === volume.id) === true) return "the record names it";
+  if (state.earlier?.includes(volume.id) === true) return "it is an earlier recovery point";
   const running = Object.values(state.run?.disks ?? {});
   if (running.some((disk) => disk.volume.id === volume.id || disk.committed?.id === volume.id)) {
     return "a run that can go on is writing it";
   }
+  if (state.torn.some((torn) => torn.volume === volume.id)) return "the next run goes on with what it holds";
   return undefined;
 }

@@ -97,6 +97,8 @@ export interface JobState {
   /** Snapshots that no checkpoint needs any more; released before the next one is taken. */
   toRelease: Snapshot[];
   launches: LaunchedMachine[];
+  /** Ids of volumes that earlier records named and that stand apart from the last one's: recovery points. */
+  earlier?: string[];
   cutover?: CutoverState;
   /** How many runs this job began, so that names never repeat. */
   runs: number;

@@ -52,7 +52,17 @@ export async function replicate(job: Job, options: RunOptions = {}): Promise<Run
   const settings = settingsOf(job.options);
   await using lease = await acquire(job, settings, options);
   await using run = new Replication(job, settings, lease, options);
-  return await run.go();
+  return await run.go().catch((error: unknown) => toldAsFenced(error, () => lease.check()));
+}
+
+/** Fails with FENCED where a newer worker is why something failed: it committed the run, or released its snapshot. */
+export async function toldAsFenced(error: unknown, check: () => Promise<void>): Promise<never> {
+  try {
+    await check();
+  } catch (fenced) {
+    if (isProviderError(fenced) && fenced.code === "FENCED") throw fenced;
+  }
+  throw error;
 }
 
 /** Takes a job over, and waits until a worker that may still be alive has finished what it began. */
@@ -480,6 +490,9 @@ export class Replication implements AsyncDisposable {
       // The last snapshot was kept as the base of this run, if it was kept at all; releasing twice does no harm.
       if (source.tracker?.keepsBase === true && before !== undefined) state.toRelease.push(before.snapshot);
       if (!keepsBase) state.toRelease.push(snapshot);
+      const points = before?.disks.map(({ volume }) => volume.id) ?? [];
+      const stays = points.filter((id) => disks.some(({ volume }) => volume.id === id) === false);
+      if (stays.length > 0) state.earlier = [...(state.earlier ?? []), ...stays].slice(-MOST_EARLIER);
       state.record = { run: run.id, at: new Date().toISOString(), machine: run.machine, snapshot, disks };
       state.torn = [];
       delete state.run;
@@ -556,6 +569,8 @@ export class Replication implements AsyncDisposable {
 }
 
 const MOST_CHECKPOINT = 4096;
+/** So many recovery points are remembered; providers that retain by count and age keep fewer. */
+const MOST_EARLIER = 10_000;
 
 /** The disks a job is about. @throws ProviderError naming a disk that is missing or cannot be copied. */
 export function chosenDisks(machine: Machine, keys: readonly string[] | undefined): Disk[] {

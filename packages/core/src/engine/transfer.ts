@@ -5,7 +5,7 @@ import { ProgressMeter } from "../telemetry/progress.ts";
 import { DiskRunner, type DiskReport } from "./disk-run.ts";
 import type { Job } from "./job.ts";
 import { JobDocument } from "./job-state.ts";
-import { acquire, replicate, Replication, type RunOptions, type RunReport } from "./replicate.ts";
+import { acquire, replicate, Replication, toldAsFenced, type RunOptions, type RunReport } from "./replicate.ts";
 import { settingsOf } from "./settings.ts";
 
 export interface TransferOptions extends RunOptions {
@@ -100,7 +100,9 @@ export async function transferSlice(job: Job, ticket: RunTicket, options: SliceO
     pause: deadline.signal,
     signal: options.signal ?? new AbortController().signal,
   });
-  const done = await runner.copy({ from: range.offset, to });
+  const done = await runner
+    .copy({ from: range.offset, to })
+    .catch((error: unknown) => toldAsFenced(error, () => checkTicket(job, ticket, {})));
   return { status: done ? "done" : "paused", disk: runner.report };
 }
 

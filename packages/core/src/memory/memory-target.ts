@@ -41,6 +41,8 @@ export interface MemoryTargetOptions extends MemoryWriterOptions {
   sizeUnit?: number | undefined;
   /** What `remove` does with a version that others stand on. Default `refuse`. */
   removal?: "refuse" | "merge" | undefined;
+  /** Whether writers of an older epoch are cut off, and the target says so. */
+  fences?: false | undefined;
   /** Whether a cutover takes the replica itself. Default `consume`. */
   cutover?: "consume" | "clone" | undefined;
 }
@@ -62,6 +64,7 @@ export function openMemoryTarget({ gate, volumes, options }: TargetParts): Targe
     });
 
   return {
+    ...(options.fences === false ? {} : { fences: true as const }),
     create: (request: CreateRequest) => pass("create", request.key, request, () => create(volumes, options, request)),
 
     ...(options.adopt === false || options.style === "versioned"
@@ -77,7 +80,7 @@ export function openMemoryTarget({ gate, volumes, options }: TargetParts): Targe
           volumes,
           line,
           run,
-          epoch: request.epoch,
+          epoch: options.fences === false ? Infinity : request.epoch,
           options,
           publish: () => publish(volumes, line, run),
           published: () => describe(volumes, run.committed ?? line.id, "commit"),
@@ -214,7 +217,7 @@ function openRun(
   { run, base, epoch, job }: OpenRequest,
   options: MemoryTargetOptions,
 ): StoredRun {
-  if (epoch < line.epoch) {
+  if (epoch < line.epoch && options.fences !== false) {
     throw memoryError(
       "FENCED",
       "open",
