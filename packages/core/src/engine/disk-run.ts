@@ -353,7 +353,7 @@ export class DiskRunner {
     const ranges =
       settings.verify === "full" || knowledge === undefined
         ? [{ offset: 0, length: state.size }]
-        : knowledge.done.extents(state.leaf, state.size);
+        : knowledge.unproven().extents(state.leaf, state.size);
     const comparison = await compareDisk({
       openReader: (wait) => (through === undefined ? read!.call(job.target, state.committed!, wait) : Promise.resolve(through)),
       manifest,

@@ -38,6 +38,8 @@ export class Knowledge {
   readonly suspect: LeafBitmap;
   /** What this generation wrote, for targets that want to be told at the commit. */
   readonly written: LeafBitmap;
+  /** What runs without a record wrote: nobody has read it back yet. */
+  readonly #inherited: LeafBitmap;
   /** The manifest in the making; absent where no digest is kept. */
   readonly builder: ManifestBuilder | undefined;
 
@@ -49,6 +51,7 @@ export class Knowledge {
     this.done = new LeafBitmap(leaves);
     this.suspect = new LeafBitmap(leaves);
     this.written = new LeafBitmap(leaves);
+    this.#inherited = new LeafBitmap(leaves);
     if (algorithm !== "none") {
       const pages = keyOf.pages(request.job, request.disk);
       this.builder = new ManifestBuilder(request.store, pages, { algorithm, leaf, size, base });
@@ -89,6 +92,7 @@ export class Knowledge {
     if (count === 0) return;
     this.suspect.set(first, count);
     if (own) this.done.clear(first, count);
+    else this.#inherited.set(first, count);
     await this.builder?.forget(first, count);
   }
 
@@ -132,6 +136,13 @@ export class Knowledge {
       if (position < first + count) unsent.push(position, first + count - position);
     }
     return unsent;
+  }
+
+  /** What stands at the target because of this run, or of runs that ended without a record: to be read back. */
+  unproven(): LeafBitmap {
+    const unproven = new LeafBitmap(this.done.leaves);
+    for (const runs of [this.written.runs(), this.#inherited.runs()]) for (const run of runs) unproven.set(run.leaf, run.count);
+    return unproven;
   }
 
   /** The leaves of an extent, as first and count, within this disk. */
