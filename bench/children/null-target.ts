@@ -19,7 +19,7 @@ function nullWriter(volume: Volume): BlockWriter {
   return {
     size,
     blockSize: 512,
-    concurrency: 4,
+    concurrency: 1,
     generation: "null",
     blank: true,
     lane: { ...lane, data: { size } },
