@@ -8,6 +8,7 @@ import { promisify } from "node:util";
 import type { Extent, JobOptions, RunReport } from "@diskferry/core";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type KillPoint, type Noted, type Step, notesOf, steps } from "./kill/kill-point.ts";
+import type { KnownChanges } from "./kill/doomed-job.ts";
 import type { Errand } from "./kill/replicate-once.ts";
 import { describeWithPeers } from "./peers.ts";
 import { randomBytes, randomFrom, seedOf } from "./seed.ts";
@@ -54,6 +55,8 @@ interface Count {
 const seed = seedOf(20_267);
 /** Worker threads that copied. */
 let lanes = 0;
+/** Runs that were given up as their snapshot was gone. */
+let vanished = 0;
 const kills: Count[] = [];
 const twice: { target: TargetKind; run: RunKind; what: string; kills: number; bytes: number; bound: number }[] = [];
 let folder = "";
@@ -67,6 +70,11 @@ afterAll(async () => {
 
 const qemuImg = async (...args: string[]): Promise<void> => void (await promisify(execFile)("qemu-img", args));
 
+/** Names a version to the tracker. */
+function nameOf(version: number): string {
+  return `content ${version}`;
+}
+
 /** One replica from its first full copy on, whose every run is killed many times. */
 class Life implements AsyncDisposable {
   readonly #target: TargetKind;
@@ -74,7 +82,8 @@ class Life implements AsyncDisposable {
   readonly #home: string;
   #server: RunningServer | undefined;
   #version = 0;
-  #changes: Extent[] = [];
+  /** What each version changed. */
+  readonly #changes: Extent[][] = [[]];
   #attempts = 0;
   readonly #trace: string[] = [];
 
@@ -113,14 +122,15 @@ class Life implements AsyncDisposable {
       this.#version === 1
         ? Buffer.from(randomBytes(diskSize, this.#number(1e9)))
         : await readFile(this.#content(this.#version - 1));
-    this.#changes = [];
+    const changes: Extent[] = [];
     for (let offset = 512 * this.#number(64); offset < diskSize; offset += 512 * (1 + this.#number(600))) {
       const length = Math.min(diskSize - offset, 512 * (1 + this.#number(1600)));
       const isGivenBack = this.#random() < 0.2;
       disk.set(isGivenBack ? new Uint8Array(length) : randomBytes(length, this.#number(1e9)), offset);
-      this.#changes.push({ offset, length });
+      changes.push({ offset, length });
       offset += length;
     }
+    this.#changes.push(changes);
     const content = this.#content(this.#version);
     await writeFile(content, disk);
     if (!this.#sourceIsChain) return copyFile(content, join(this.#home, "source.raw"));
@@ -149,7 +159,11 @@ class Life implements AsyncDisposable {
       attempts: { perAttemptMs: 10_000, totalMs: 20_000 },
     };
     const place = { machine: "vm", key: "disk", frozen: true };
-    const version = `content ${this.#version}`;
+    const changes: KnownChanges = { version: nameOf(this.#version), since: {} };
+    for (let since = 0; since < this.#version; since++) {
+      const all = this.#changes.slice(since + 1).flat();
+      changes.since[nameOf(since)] = all.toSorted((left, right) => left.offset - right.offset);
+    }
     return {
       job: "job",
       machine: "vm",
@@ -157,9 +171,7 @@ class Life implements AsyncDisposable {
       source: { ...place, path: join(this.#home, this.#sourceIsChain ? "source.qcow2" : "source.raw") },
       target: this.#targetOptions(),
       options,
-      ...(this.#sourceIsChain
-        ? {}
-        : { changes: { version, since: { [`content ${this.#version - 1}`]: this.#changes } } }),
+      ...(this.#sourceIsChain ? {} : { changes }),
       ...(kill === undefined ? {} : { kill }),
       log: join(this.#home, `log-${this.#attempts}`),
       report: join(this.#home, "report.json"),
@@ -247,7 +259,8 @@ class Life implements AsyncDisposable {
     };
     let copied = false;
     this.#trace.push(`[${run}]`);
-    for (const arrow of plan) {
+    const vanishesAt = 5 + this.#number(5);
+    for (const [index, arrow] of plan.entries()) {
       const point = arrow === undefined ? undefined : this.#pointOf(arrow);
       this.#trace.push(arrow?.name ?? atAnyTime);
       const { report, notes } = await this.#attempt(
@@ -263,6 +276,12 @@ class Life implements AsyncDisposable {
         if (point?.step === "release" || (point?.step === "record" && point.side === "after")) {
           judge();
           copied = true;
+        } else if (index === vanishesAt) {
+          // The guest goes on, and with that the snapshot of the interrupted run is gone: another run takes over.
+          judge();
+          this.#trace.push("(snapshot gone)");
+          vanished++;
+          await this.#change();
         }
         continue;
       }
@@ -377,6 +396,7 @@ describeWithPeers(["qemu-img", "qemu-nbd"], "a job whose process is killed", () 
     for (const { name } of arrows) expect(countOf({ arrow: name }), name).toBeGreaterThanOrEqual(5);
     for (const target of targets) for (const run of runs) expect(countOf({ target, run })).toBeGreaterThan(0);
     expect(lanes).toBeGreaterThan(0);
+    expect(vanished).toBeGreaterThan(0);
   });
 });
 
@@ -387,7 +407,7 @@ function countOf(wanted: Partial<Count>): number {
 
 function report(): void {
   const lines = [
-    `${kills.length} processes killed (${lanes} worker threads in them), seed ${seed}; by arrow, target and run (${runs.join(" / ")}):`,
+    `${kills.length} processes killed (${lanes} worker threads in them, ${vanished} snapshots gone meanwhile), seed ${seed}; by arrow, target and run (${runs.join(" / ")}):`,
   ];
   for (const arrow of [...arrows.map(({ name }) => name), atAnyTime]) {
     const cells = targets.map((target) => `${target} ${runs.map((run) => countOf({ arrow, target, run })).join("/")}`);

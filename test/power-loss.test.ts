@@ -5,6 +5,7 @@ import {
   type JobOptions,
   type MemoryPlace,
   type RunReport,
+  type Snapshot,
   memoryPlace,
   openDirectoryState,
   replicate,
@@ -25,7 +26,10 @@ const lossesPerTarget = 60;
 const kinds = ["machine", "state", "target"] as const;
 const modes = ["auto", "auto", "rescan", "auto", "full"] as const;
 
-const counts: Record<string, Record<(typeof kinds)[number], number> & { resumed: number; runs: number }> = {};
+const counts: Record<
+  string,
+  Record<(typeof kinds)[number], number> & { resumed: number; vanished: number; runs: number }
+> = {};
 let home = "";
 
 beforeAll(() => {
@@ -48,7 +52,7 @@ class Life {
   constructor(name: string, target: LosingTarget, seed: number) {
     this.#random = randomFrom(seed);
     this.#target = target;
-    this.#count = counts[name] ??= { machine: 0, state: 0, target: 0, resumed: 0, runs: 0 };
+    this.#count = counts[name] ??= { machine: 0, state: 0, target: 0, resumed: 0, vanished: 0, runs: 0 };
     this.#about = `${name}, seed ${seed}`;
     this.#files = new LosingFiles(this.#random);
     this.#source.addMachine({ id: "vm", name: "vm", disks: [{ key: "disk", size: diskSize }] });
@@ -78,7 +82,10 @@ class Life {
     for (;;) {
       const kind = attempts++ < 6 ? kinds[this.#below(3)]! : undefined;
       const report = await this.#attempt(mode, kind);
-      if (report === undefined) continue;
+      if (report === undefined) {
+        if (this.#random() < 0.25) await this.#loseSnapshot();
+        continue;
+      }
       this.#count.runs++;
       if (report.resumed) this.#count.resumed++;
       const { volume } = report.disks[0]!;
@@ -91,6 +98,17 @@ class Life {
       this.#guestWrites();
       return;
     }
+  }
+
+  /** Somebody removes the snapshot of the interrupted run, and the guest goes on: another run takes over. */
+  async #loseSnapshot(): Promise<void> {
+    const store = await openDirectoryState("/srv/state", { files: this.#files, identity: this.#files.identity });
+    const state = await store.get("jobs/job/state");
+    const { run } = (state?.value ?? {}) as { run?: { snapshot?: Snapshot } };
+    if (run?.snapshot === undefined) return;
+    await this.#source.source.release(run.snapshot);
+    this.#guestWrites();
+    this.#count.vanished++;
   }
 
   /** Runs until the power goes, or to the end. */
@@ -153,10 +171,10 @@ describe("a job whose power goes", () => {
         const life = new Life(name, target, seed);
         for (const mode of modes) await life.run(mode);
       }
-      const { machine, state, target, resumed, runs } = counts[name]!;
+      const { machine, state, target, resumed, vanished, runs } = counts[name]!;
       console.log(
         `${name}: ${machine + state + target} power losses (${machine} of machine and target, ${state} of the state's ` +
-          `machine, ${target} of the target alone) in ${runs} runs, ${resumed} of them resumed at their end; seed ${first}`,
+          `machine, ${target} of the target alone) in ${runs} runs, ${resumed} of them resumed at their end, ${vanished} begun anew for want of their snapshot; seed ${first}`,
       );
       expect(Math.min(machine, state, target)).toBeGreaterThan(5);
     },

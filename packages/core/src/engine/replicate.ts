@@ -373,9 +373,9 @@ export class Replication implements AsyncDisposable {
   ): Promise<Pick<DiskRun, "leaf" | "digest" | "generation">> {
     const { digest, leaf } = this.#settings;
     const wait = { signal: this.#signal };
-    const reader = await this.#job.source.open(snapshot, wait);
+    // Open while the target is opened: a provider sees then that both are the same disk, before it changes anything.
+    await using reader = await this.#job.source.open(snapshot, wait);
     const readerBlock = reader.blockSize;
-    await reader[Symbol.asyncDispose]();
     const base = record === undefined || mode === "full" ? {} : { base: record.volume };
     const request = { run: this.#run.id, epoch: this.#lease.epoch, job: this.#job.id, ...base, ...wait };
     const writer = await this.#job.target.open(volume, request);
