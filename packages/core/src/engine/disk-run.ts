@@ -305,10 +305,11 @@ export class DiskRunner {
     const { record } = this.#options;
     const { size, mode } = this.#state;
     // The rest of the block in which the disk ends was filled with zeroes when that block was copied.
-    const offset = Math.ceil(size / writer.blockSize) * writer.blockSize;
+    const blockEnd = (end: number): number => Math.ceil(end / writer.blockSize) * writer.blockSize;
+    const offset = blockEnd(size);
     // An earlier run cleared the volume behind its own disk, as far as the volume went then.
     const cleared = record !== undefined && mode !== "full" && record.volume.size >= writer.size;
-    const end = cleared ? Math.min(writer.size, record.size) : writer.size;
+    const end = cleared ? Math.min(writer.size, blockEnd(record.size)) : writer.size;
     return writer.blank === true || end <= offset ? undefined : { offset, length: end - offset };
   }
 
