@@ -73,7 +73,7 @@ export class DiskRunner {
 
   constructor(options: DiskRunOptions) {
     this.#options = options;
-    const { size, mode, leaf, digest, fallbacks } = this.#state;
+    const { size, mode, leaf, digest, fallbacks, verified, verifiedBytes } = this.#state;
     this.#report = {
       disk: options.snapshot.disk,
       mode,
@@ -83,7 +83,7 @@ export class DiskRunner {
       zeroed: 0,
       same: 0,
       settled: 0,
-      verifiedBytes: 0,
+      verifiedBytes: verified === true ? (verifiedBytes ?? 0) : 0,
       reopened: 0,
       threads: 0,
       fallbacks: [...fallbacks],
@@ -246,7 +246,9 @@ export class DiskRunner {
         to,
         onTrackingLost: settings.onTrackingLost,
         attempts: settings.attempts,
-        onFallback: (fallback, position) => {
+        onFallback: (lost, position) => {
+          // Without digests there is nothing to compare with: all is sent, and it is called what it is.
+          const fallback = lost.to === "rescan" && state.digest === "none" ? { ...lost, to: "full" } : lost;
           this.#fall({ ...fallback, reason: `${fallback.reason} (from offset ${position} on)` });
           if (fallback.to === "full") sendAll = true;
           if (fallback.from === "incremental") this.#report.mode = sendAll ? "full" : "rescan";
@@ -367,7 +369,10 @@ export class DiskRunner {
     });
     this.#report.verifiedBytes += comparison.bytes;
     if (comparison.different > 0) await this.#refuse(comparison.differences, comparison.different);
-    await this.#change((disk) => (disk.verified = true));
+    await this.#change((disk) => {
+      disk.verified = true;
+      disk.verifiedBytes = comparison.bytes;
+    });
   }
 
   /** Writes down what must be copied again, takes back a commit where that is possible, and fails. */

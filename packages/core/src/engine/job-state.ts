@@ -49,6 +49,8 @@ export interface DiskRun {
   /** Everything is copied and flushed; the manifest is final. */
   copied?: { manifest?: ManifestJson };
   verified?: boolean;
+  /** Bytes that were read back for that. */
+  verifiedBytes?: number;
   committed?: Volume;
 }
 
