@@ -280,18 +280,21 @@ export class Copier {
   }
 
   async #clear(offset: number, length: number, result: BatchResult, signal: AbortSignal): Promise<void> {
-    const { writer, layer } = this.#options;
+    const { writer, layer, leaf, hash, passDigests } = this.#options;
     if (writer === undefined) return;
     if (writer.zero !== undefined) {
       await layer({ method: "zero", side: "target", offset, length, attempt: 1, signal }, (call) =>
         writer.zero!(offset, length, { signal: call.signal }),
       );
     } else {
-      for (let done = 0; done < length; done += MOST_ZERO_BYTES) {
-        const zeroes = zeroBytes(Math.min(MOST_ZERO_BYTES, length - done));
-        const at = { offset: offset + done, length: zeroes.length };
-        await layer({ method: "write", side: "target", ...at, data: zeroes, attempt: 1, signal }, (call) =>
-          writer.write(at.offset, zeroes, { signal: call.signal }),
+      const step = Math.max(MOST_ZERO_BYTES, writer.blockSize);
+      for (let done = 0; done < length; done += step) {
+        const bytes = Math.min(step, length - done);
+        const zeroes = bytes > MOST_ZERO_BYTES ? new Uint8Array(bytes) : zeroBytes(bytes);
+        const at = { offset: offset + done, length: bytes };
+        const digest = passDigests ? await hash!(zeroes, leaf, signal) : undefined;
+        await layer({ method: "write", side: "target", ...at, attempt: 1, signal }, (call) =>
+          writer.write(at.offset, zeroes, { digest, signal: call.signal }),
         );
       }
     }

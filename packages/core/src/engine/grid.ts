@@ -1,3 +1,4 @@
+import { ProviderError } from "../provider/error.ts";
 import type { Extent, Tile } from "../provider/extents.ts";
 
 /** A piece of an item that one call reads. */
@@ -62,6 +63,8 @@ export async function* workOf(tiles: AsyncIterable<Tile>, options: GridOptions):
   }
 
   for await (const tile of tiles) {
+    const before = partial.at(-1);
+    if (before !== undefined && before.offset + before.length !== tile.offset) throw brokenOff(before, leaf);
     let position = tile.offset;
     const end = tile.offset + tile.length;
     while (position < end) {
@@ -87,7 +90,18 @@ export async function* workOf(tiles: AsyncIterable<Tile>, options: GridOptions):
       }
     }
   }
+  const rest = partial.at(-1);
+  if (rest !== undefined) throw brokenOff(rest, leaf);
   if (pending !== undefined) yield pending;
+}
+
+/** Tiles that end inside a leaf would leave bytes of it out without a word. */
+function brokenOff({ offset, length }: Extent, leaf: number): ProviderError {
+  return new ProviderError(
+    "CORRUPT",
+    `The tiles break off at ${offset + length}, inside a block of ${leaf} bytes: they have to cover whole blocks.`,
+    { operation: "changes" },
+  );
 }
 
 function mergeable(before: WorkItem, item: WorkItem, limit: number): boolean {
@@ -126,7 +140,8 @@ function mixedLeaf(offset: number, length: number, tiles: readonly Tile[]): Work
 }
 
 const MEBIBYTE = 1 << 20;
-const SMALLEST_LEAF = 64 << 10;
+/** The least that a leaf of a replica has, in bytes. */
+export const SMALLEST_LEAF: number = 64 << 10;
 /** So many leaves keep a manifest at 16 MiB until the leaf has grown to 1 MiB. */
 const WANTED_LEAVES = 512 << 10;
 

@@ -13,7 +13,7 @@ import { ProgressMeter, type ProgressReport } from "../telemetry/progress.ts";
 import { measureRun, type RunMetrics } from "../telemetry/run-metrics.ts";
 import { decide } from "./decide.ts";
 import { DiskRunner, type DiskReport } from "./disk-run.ts";
-import { chooseLeaf } from "./grid.ts";
+import { chooseLeaf, SMALLEST_LEAF } from "./grid.ts";
 import type { Fallback, Job } from "./job.ts";
 import { JobDocument, keyOf, type DiskRecord, type DiskRun, type RunState } from "./job-state.ts";
 import { patient } from "./patient.ts";
@@ -350,13 +350,21 @@ export class Replication implements AsyncDisposable {
         job: id,
         signal: this.#signal,
       });
-      const shape = await this.#shapeOf(snapshot, record, decision.mode, volume);
+      let { mode } = decision;
+      const shape = await this.#shapeOf(snapshot, record, mode, volume).catch((error: unknown) => {
+        const gone = isProviderError(error) && error.code === "NOT_FOUND" && record !== undefined && mode !== "full";
+        if (!gone || this.#settings.onTrackingLost === "fail") throw error;
+        decision.fallbacks.push({ disk: disk.key, from: mode, to: "full", reason: error.message });
+        this.#settings.notice(`Disk ${disk.key}: ${mode} → full: ${error.message}`);
+        mode = "full";
+        return this.#shapeOf(snapshot, record, mode, volume);
+      });
       await this.#document.update((state) => {
         state.run!.disks[disk.key] = {
           size: snapshot.size,
           volume,
-          mode: decision.mode,
-          ...(decision.since === undefined ? {} : { since: decision.since }),
+          mode,
+          ...(decision.since === undefined || mode === "full" ? {} : { since: decision.since }),
           ...shape,
           fallbacks: decision.fallbacks,
         };
@@ -392,7 +400,9 @@ export class Replication implements AsyncDisposable {
         { operation: "open" },
       );
     }
-    const smallest = leaf === undefined ? chooseLeaf(snapshot.size) : leaf;
+    // A source with blocks of a leaf's size may read by the hints of its tiles alone, so no leaf holds two of them.
+    const chosen = readerBlock >= SMALLEST_LEAF ? readerBlock : chooseLeaf(snapshot.size);
+    const smallest = leaf ?? chosen;
     return {
       // A target that is told digests is told those of its own blocks.
       leaf: Math.max(demanded === undefined ? smallest : 0, readerBlock, blockSize),

@@ -268,3 +268,62 @@ describe("the order of a run", () => {
     expectEqual(await replicate(job()));
   });
 });
+
+describe("ends with blocks of their own", () => {
+  it("are read by the hints of their tiles alone, on disks so large that leaves would hold two of them", async () => {
+    const GIB = 2 ** 30;
+    const { place, job } = scene(
+      { source: { blockSize: 512 * KIB, tracker: { granularity: 512 * KIB, hints: "required" } } },
+      { root: 300 * GIB },
+    );
+    const write = (at: number, seed: number): void => place.write("vm", "root", at, randomBytes(512 * KIB, seed));
+    write(512 * KIB, 1);
+    write(299 * GIB, 2);
+    expect((await replicate(job({ leaf: undefined as never, verify: "none" }))).disks[0]!.leaf).toBe(512 * KIB);
+    write(0, 3);
+    const report = await replicate(job({ verify: "none" }));
+    expect(report.disks[0]).toMatchObject({ mode: "incremental", moved: 512 * KIB });
+    for (const at of [0, 299 * GIB]) expectBytes(place.volumeBytes("volume-1", at, MIB), place.read("vm", "root", at, MIB));
+  });
+
+  it("are given the digests of zeroes too, and blocks larger than any buffer of zeroes", async () => {
+    for (const [blockSize, digest] of [[512 * KIB, "sha256"], [4 * MIB, undefined]] as const) {
+      const { place, job, expectEqual } = scene(
+        { target: { blockSize, digest, zero: false, blank: false, sizeUnit: 16 * MIB } },
+        { root: 10 * MIB + 512 },
+      );
+      place.write("vm", "root", 0, randomBytes(MIB, 1));
+      let without = 0;
+      const target: Job["target"] = {
+        ...place.target,
+        async open(volume, request) {
+          const writer = await place.target.open(volume, request);
+          return {
+            ...writer,
+            write(offset, data, options) {
+              if (digest !== undefined && options?.digest?.length !== (data.length / blockSize) * 32) without++;
+              return writer.write(offset, data, options);
+            },
+          };
+        },
+      };
+      expectEqual(await replicate({ ...job(), target }));
+      place.trim("vm", "root", 0, MIB);
+      expectEqual(await replicate({ ...job(), target }));
+      expect(without).toBe(0);
+    }
+  });
+});
+
+describe("a base that is gone from the target", () => {
+  it("means a full copy, reported", async () => {
+    const { place, job, expectEqual } = scene({ target: { style: "versioned" } });
+    place.write("vm", "root", 0, randomBytes(MIB, 1));
+    const first = await replicate(job());
+    await place.target.remove(first.disks[0]!.volume!);
+    place.write("vm", "root", 0, randomBytes(512, 2));
+    const report = await replicate(job());
+    expect(report).toMatchObject({ fallbacks: [{ from: "incremental", to: "full" }], disks: [{ mode: "full", moved: MIB }] });
+    expectEqual(report);
+  });
+});
