@@ -70,6 +70,13 @@ class Life {
     this.place.addMachine({ id: "vm", name: "vm", disks });
   }
 
+  /** What the disks held at the last record. */
+  readonly #past = new Map<string, Uint8Array>();
+
+  remember(): void {
+    for (const disk of Object.keys(this.sizes)) this.#past.set(disk, this.place.read("vm", disk));
+  }
+
   pick<T>(from: readonly T[]): T {
     return from[Math.floor(this.random() * from.length)]!;
   }
@@ -133,6 +140,8 @@ class Life {
     if (found?.run?.snapshot === undefined) return;
     await this.place.source.release(found.run.snapshot);
     this.vanished++;
+    // The guest takes back what it wrote: the source holds again what the last record says, and the target does not.
+    if (this.random() < 0.7) for (const [disk, past] of this.#past) this.place.write("vm", disk, 0, past);
   }
 
   check(report: RunReport): void {
@@ -161,6 +170,7 @@ describe("a job that is killed again and again", () => {
           const report = await life.runToEnd();
           const again = await replicate(life.job());
           life.check(again);
+          life.remember();
           totals.runs += 2;
           for (const disk of [...report.disks, ...again.disks]) totals.modes[disk.mode] = (totals.modes[disk.mode] ?? 0) + 1;
           life.write(12);
