@@ -28,6 +28,7 @@ export interface DiskAudit {
   sampled: number;
   /** How many of those had changed: the tracker missed a write. */
   missed: number;
+  /** Where, as far as the first thousand go. */
   missedAt: Extent[];
   /**
    * With the stated confidence, less than this share of the leaves called unchanged has changed. 0 when all were read;
@@ -82,7 +83,8 @@ export async function audit(job: Job, options: AuditOptions = {}): Promise<Audit
       report.disks.push(found);
     }
   } finally {
-    await source.release(snapshot, options);
+    // Also when the caller gave up: nothing else would remember this snapshot.
+    await source.release(snapshot, { signal: AbortSignal.timeout(settings.attempts.perAttemptMs) });
   }
   return report;
 }
@@ -110,7 +112,7 @@ async function auditDisk(
     limits: settings.limits,
     signal: options.signal ?? new AbortController().signal,
   });
-  const missed = comparison.differences.reduce((sum, { length }) => sum + Math.ceil(length / disk.leaf), 0);
+  const missed = Math.ceil(comparison.different / disk.leaf);
   const audited: DiskAudit = {
     disk: disk.disk,
     unchanged: unchanged.count,

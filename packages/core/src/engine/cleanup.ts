@@ -33,7 +33,9 @@ export async function cleanup(job: Job, options: CleanupOptions = {}): Promise<C
   const report: CleanupReport = { removed: [], kept: [] };
   const { state } = document;
   if (options.includeReplicas === true) refuseWhileConsumed(state);
-  const snapshots = new Set([state.run?.snapshot?.id, state.record?.snapshot.id]);
+  // After a final cutover no run follows that would need its base.
+  const final = state.cutover?.step === "finalized";
+  const snapshots = new Set(final ? [] : [state.run?.snapshot?.id, state.record?.snapshot.id]);
   for await (const owned of job.source.owned(job.id, options)) {
     if (owned.snapshot !== undefined && snapshots.has(owned.snapshot.id) && options.includeReplicas !== true) {
       report.kept.push({ ...owned, reason: "the next run starts from it or goes on with it" });

@@ -39,7 +39,7 @@ export interface CopyRequest {
   compare: () => boolean;
   /** Whether changed parts of a leaf are enough. */
   parts: boolean;
-  workers: number;
+  workers: number | undefined;
   memory: number;
   attempts: AttemptPolicy;
   limits: Limits | undefined;
@@ -105,6 +105,7 @@ export async function copyDisk(request: CopyRequest): Promise<CopyOutcome> {
   try {
     return await copy.run();
   } catch (error) {
+    copy.abandonPlan();
     await copy.close();
     throw error;
   } finally {
@@ -119,6 +120,7 @@ class DiskCopy {
   #writer: BlockWriter;
   #session: Session | undefined;
   #farReader: ReopeningReader | undefined;
+  #groups: AsyncGenerator<Group, void> | undefined;
   /** Aborts what holds the copy back: when it is given up, and when it is to stop at the next durable point. */
   readonly #held: AbortSignal;
   /** Whether a group was cut short because a stop was asked for. */
@@ -148,7 +150,7 @@ class DiskCopy {
     this.#journal = await openJournal(request.store, request.journalKey, request.header, request);
     await this.#mending(async () => void (await this.#live()));
     this.#settledAt = performance.now();
-    const groups = this.#planned();
+    const groups = (this.#groups = this.#planned());
     let ahead = this.#next(groups);
     let done = true;
     for (;;) {
@@ -449,6 +451,11 @@ class DiskCopy {
     await this.closeSession();
     // A writer that failed may be unable to close in order; what it had flushed stays.
     await this.#writer[Symbol.asyncDispose]().catch(() => {});
+  }
+
+  /** Ends the listing once the call it is at returned; that may hang, and nobody needs its answer. */
+  abandonPlan(): void {
+    this.#groups?.return().catch(() => {});
   }
 
   async closeFarReader(): Promise<void> {

@@ -32,6 +32,19 @@ describe("audit", () => {
     expect(owned).toEqual([]);
   });
 
+  it("leaves no snapshot behind when it is given up", async () => {
+    const { job, place } = await missed();
+    const controller = new AbortController();
+    place.fault = ({ method }) => {
+      if (method === "reader.read") controller.abort(new Error("given up"));
+    };
+    await expect(audit(job(), { signal: controller.signal })).rejects.toThrow("given up");
+    place.fault = undefined;
+    const owned = [];
+    for await (const { id } of place.source.owned("job")) owned.push(id);
+    expect(owned).toEqual([]);
+  });
+
   it("finds it about as often as its sample is large, and the sample never repeats a leaf", async () => {
     const { job } = await missed();
     const random = randomFrom(5);
