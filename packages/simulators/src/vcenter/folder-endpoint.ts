@@ -1,0 +1,147 @@
+import type { DiskLayer } from "./disk-layer.ts";
+import type { Exchange } from "./exchange.ts";
+import type { SimulatorCore } from "./simulator-core.ts";
+import { streamOptimized } from "./stream-optimized.ts";
+import type { VirtualDisk } from "./virtual-disk.ts";
+import type { VirtualMachine } from "./virtual-machine.ts";
+
+const partSize = 1 << 18;
+
+/** GET /folder/{path}?dcPath=…&dsName=…: files of a datastore with ranges; flat files of disks that nobody locks. */
+export async function serveFolder(core: SimulatorCore, exchange: Exchange): Promise<void> {
+  const actions = await core.interfere(exchange, `${exchange.request.method ?? "GET"} /folder`);
+  if (actions === "handled") return;
+  const { parts } = core.service;
+  const { basic, cookie } = exchange;
+  const session = cookie === undefined ? undefined : parts.sessions.use(cookie);
+  if (session === undefined && !(basic?.user === parts.userName && basic.password === parts.password)) {
+    exchange.send(401, { "www-authenticate": 'Basic realm="VMware HTTP server"' });
+    return;
+  }
+  if (parts.missingPrivileges.has("Datastore.Browse")) {
+    exchange.send(403, {});
+    return;
+  }
+  const { inventory } = parts;
+  const query = exchange.url.searchParams;
+  const datacenter = query.get("dcPath");
+  const store = query.get("dsName");
+  const there =
+    store === inventory.options.datastore && (datacenter === null || datacenter === inventory.datacenter.name);
+  const path = decodeURIComponent(exchange.url.pathname.slice("/folder/".length));
+  const found = there ? fileAt(inventory.machines.values(), `[${store}] ${path}`) : undefined;
+  if (found === undefined) {
+    exchange.send(404, {});
+    return;
+  }
+  if ("text" in found) {
+    exchange.send(200, { "content-type": "application/octet-stream" }, found.text);
+    return;
+  }
+  if (found.locked) {
+    exchange.send(500, { "content-type": "text/plain" }, "The file is locked");
+    return;
+  }
+  const { layer } = found;
+  const range = rangeOf(exchange.header("range"), layer.capacity);
+  const headers = { "content-type": "application/octet-stream", "accept-ranges": "bytes" };
+  if (range === "unsatisfiable") {
+    exchange.send(416, { ...headers, "content-range": `bytes */${layer.capacity}` });
+    return;
+  }
+  const { from, to } = range ?? { from: 0, to: layer.capacity };
+  exchange.response.writeHead(range === undefined ? 200 : 206, {
+    ...headers,
+    "content-length": String(to - from),
+    ...(range === undefined ? {} : { "content-range": `bytes ${from}-${to - 1}/${layer.capacity}` }),
+  });
+  if (exchange.request.method === "HEAD") {
+    exchange.response.end();
+    return;
+  }
+  const truncate = actions.find(({ kind }) => kind === "truncate");
+  await exchange.stream(pieces(layer, from, to), { bytesPerSecond: core.bytesPerSecond, truncate });
+}
+
+/** GET /nfc/{ticket}/disk-{n}.vmdk: a leased disk as a stream-optimized VMDK, with the session's cookie. */
+export async function serveNfc(core: SimulatorCore, exchange: Exchange): Promise<void> {
+  const actions = await core.interfere(exchange, "GET /nfc");
+  if (actions === "handled") return;
+  const { parts } = core.service;
+  if (exchange.cookie === undefined || parts.sessions.use(exchange.cookie) === undefined) {
+    exchange.send(401, {});
+    return;
+  }
+  const found = parts.leases.find(exchange.url.pathname);
+  if (found === undefined) {
+    exchange.send(404, {});
+    return;
+  }
+  const { disk, onEnd } = found;
+  exchange.response.writeHead(200, { "content-type": "application/x-vnd.vmware-streamVmdk" });
+  const ended = onEnd(() => exchange.cut());
+  try {
+    const truncate = actions.find(({ kind }) => kind === "truncate");
+    const parts = streamOptimized(disk.layer, disk.capacity, disk.name);
+    await exchange.stream(parts, { bytesPerSecond: core.bytesPerSecond, truncate });
+  } finally {
+    ended();
+  }
+}
+
+type DatastoreFile = { text: string } | { layer: DiskLayer; locked: boolean };
+
+/** A disk's descriptor or flat file by its datastore path; a delta's own content has a format not simulated. */
+function fileAt(machines: Iterable<VirtualMachine>, name: string): DatastoreFile | undefined {
+  for (const machine of machines) {
+    for (const disk of machine.disks.values()) {
+      for (let layer: DiskLayer | undefined = disk.current; layer !== undefined; layer = layer.parent) {
+        if (name === layer.fileName) return { text: descriptorOf(disk, layer) };
+        if (layer.parent === undefined && name === layer.fileName.replace(/\.vmdk$/, "-flat.vmdk")) {
+          return { layer, locked: machine.power === "poweredOn" && layer === disk.current };
+        }
+      }
+    }
+  }
+  return undefined;
+}
+
+function descriptorOf(disk: VirtualDisk, layer: DiskLayer): string {
+  const short = layer.fileName.slice(layer.fileName.lastIndexOf("/") + 1);
+  const base = layer.parent === undefined;
+  const extent = base
+    ? `VMFS "${short.replace(/\.vmdk$/, "-flat.vmdk")}"`
+    : `SESPARSE "${short.replace(/\.vmdk$/, "-sesparse.vmdk")}"`;
+  const tracked = disk.tracker === undefined ? [] : [`changeTrackPath="${short.replace(/\.vmdk$/, "-ctk.vmdk")}"`];
+  return [
+    "# Disk DescriptorFile",
+    "version=1",
+    'encoding="UTF-8"',
+    "CID=fffffffe",
+    `parentCID=${base ? "ffffffff" : "fffffffe"}`,
+    `createType="${base ? "vmfs" : "seSparse"}"`,
+    ...(base ? [] : [`parentFileNameHint="${layer.parent?.fileName.replace(/^.*\//, "") ?? ""}"`]),
+    `RW ${layer.capacity / 512} ${extent}`,
+    ...tracked,
+    `ddb.thinProvisioned = "${disk.spec.thin === false ? 0 : 1}"`,
+    "",
+  ].join("\n");
+}
+
+function* pieces(layer: DiskLayer, from: number, to: number): Generator<Buffer> {
+  for (let offset = from; offset < to; offset += partSize) {
+    const part = Buffer.alloc(Math.min(partSize, to - offset));
+    layer.read(offset, part);
+    yield part;
+  }
+}
+
+/** One range of bytes; several at once are answered in full, as HTTP allows. */
+function rangeOf(header: string | undefined, size: number): { from: number; to: number } | "unsatisfiable" | undefined {
+  const match = /^bytes=(\d*)-(\d*)$/.exec(header ?? "");
+  if (match === null || (match[1] === "" && match[2] === "")) return undefined;
+  if (match[1] === "") return { from: Math.max(0, size - Number(match[2])), to: size };
+  const from = Number(match[1]);
+  const to = match[2] === "" ? size : Math.min(size, Number(match[2]) + 1);
+  return from >= size || to <= from ? "unsatisfiable" : { from, to };
+}

@@ -1,0 +1,343 @@
+import { formatChangeId } from "./virtual-disk.ts";
+import type { ChangeId, VirtualDisk } from "./virtual-disk.ts";
+import type { Snapshot, VirtualMachine } from "./virtual-machine.ts";
+import { Any, data, enumerated, list, long, reference, subtype } from "./vim-value.ts";
+import type { Data, Fields, List } from "./vim-value.ts";
+import type { DiskLayer } from "./disk-layer.ts";
+
+/** Where a machine lives, for its properties. */
+export interface MachinePlace {
+  readonly parent: { type: string; id: string };
+  readonly host: string;
+  readonly datastore: string;
+  readonly network: string;
+  readonly networkName: string;
+  readonly pool: string;
+}
+
+/** The properties of a VirtualMachine, each computed when asked for. */
+export function machineProperties(machine: VirtualMachine, place: MachinePlace): Record<string, () => Fields[string]> {
+  const power = (): Fields[string] => enumerated("VirtualMachinePowerState", machine.power);
+  const guestFullName = machine.spec.guestFullName ?? "Debian GNU/Linux 12 (64-bit)";
+  const guestId = machine.spec.guestId ?? "debian12_64Guest";
+  return {
+    name: () => machine.name,
+    parent: () => reference(place.parent.type, place.parent.id),
+    config: () => machineConfig(machine, place, liveDisks(machine)),
+    capability: () =>
+      data("VirtualMachineCapability", {
+        snapshotOperationsSupported: true,
+        multipleSnapshotsSupported: true,
+        diskSharesSupported: true,
+        quiescedSnapshotsSupported: true,
+        disableSnapshotsSupported: false,
+        lockSnapshotsSupported: false,
+        changeTrackingSupported: machine.trackingSupported,
+      }),
+    runtime: () =>
+      data("VirtualMachineRuntimeInfo", {
+        host: reference("HostSystem", place.host),
+        connectionState: enumerated("VirtualMachineConnectionState", "connected"),
+        powerState: power(),
+        toolsInstallerMounted: false,
+        question:
+          machine.question === undefined
+            ? undefined
+            : data("VirtualMachineQuestionInfo", { id: machine.question.id, text: machine.question.text }),
+        numMksConnections: 0,
+        consolidationNeeded: machine.consolidationNeeded,
+      }),
+    guest: () => guestInfo(machine, guestId, guestFullName),
+    snapshot: () => snapshotInfo(machine),
+    summary: () =>
+      data("VirtualMachineSummary", {
+        vm: reference("VirtualMachine", machine.id),
+        runtime: data("VirtualMachineRuntimeInfo", {
+          host: reference("HostSystem", place.host),
+          connectionState: enumerated("VirtualMachineConnectionState", "connected"),
+          powerState: power(),
+        }),
+        config: data("VirtualMachineConfigSummary", {
+          name: machine.name,
+          template: machine.template,
+          vmPathName: vmxPath(machine, place),
+          memorySizeMB: machine.spec.memoryMiB ?? 2048,
+          numCpu: machine.spec.cpus ?? 2,
+          numEthernetCards: machine.spec.nics?.length ?? 1,
+          numVirtualDisks: machine.disks.size,
+          uuid: machine.biosUuid,
+          instanceUuid: machine.instanceUuid,
+          guestId,
+          guestFullName,
+        }),
+        storage: data("VirtualMachineStorageSummary", {
+          committed: long(sum(machine, (disk) => disk.current.allocatedBytes)),
+          uncommitted: long(sum(machine, (disk) => disk.capacity)),
+          unshared: long(0),
+          timestamp: new Date(),
+        }),
+        overallStatus: enumerated("ManagedEntityStatus", "green"),
+      }),
+    datastore: () => list("ManagedObjectReference", [reference("Datastore", place.datastore)]),
+    network: () => list("ManagedObjectReference", [reference("Network", place.network)]),
+    resourcePool: () => (machine.template ? undefined : reference("ResourcePool", place.pool)),
+    rootSnapshot: () =>
+      list(
+        "ManagedObjectReference",
+        machine.roots.map((each) => reference("VirtualMachineSnapshot", each.id)),
+      ),
+  };
+}
+
+/** The properties of a VirtualMachineSnapshot; its configuration is the one frozen with it. */
+export function snapshotProperties(
+  machine: VirtualMachine,
+  snapshot: Snapshot,
+  place: MachinePlace,
+): Record<string, () => Fields[string]> {
+  const disks = [...snapshot.disks.values()];
+  return {
+    vm: () => reference("VirtualMachine", machine.id),
+    config: () => machineConfig(machine, place, disks),
+    childSnapshot: () =>
+      list(
+        "ManagedObjectReference",
+        snapshot.children.map((each) => reference("VirtualMachineSnapshot", each.id)),
+      ),
+  };
+}
+
+interface ShownDisk {
+  readonly disk: VirtualDisk;
+  readonly layer: DiskLayer;
+  readonly capacity: number;
+  readonly changeId: ChangeId | undefined;
+}
+
+function liveDisks(machine: VirtualMachine): ShownDisk[] {
+  return [...machine.disks.values()].map((disk) => ({
+    disk,
+    layer: disk.current,
+    capacity: disk.capacity,
+    changeId: disk.tracker === undefined ? undefined : { epoch: disk.tracker.epoch, sequence: disk.tracker.sequence },
+  }));
+}
+
+function machineConfig(machine: VirtualMachine, place: MachinePlace, disks: readonly ShownDisk[]): Data {
+  const { spec } = machine;
+  return data("VirtualMachineConfigInfo", {
+    changeVersion: "2026-01-01T00:00:00.000000Z",
+    modified: new Date(0),
+    name: machine.name,
+    guestFullName: spec.guestFullName ?? "Debian GNU/Linux 12 (64-bit)",
+    version: `vmx-${String(machine.hardware).padStart(2, "0")}`,
+    uuid: machine.biosUuid,
+    instanceUuid: machine.instanceUuid,
+    template: machine.template,
+    guestId: spec.guestId ?? "debian12_64Guest",
+    files: data("VirtualMachineFileInfo", { vmPathName: vmxPath(machine, place) }),
+    hardware: data("VirtualHardware", {
+      numCPU: spec.cpus ?? 2,
+      numCoresPerSocket: 1,
+      memoryMB: spec.memoryMiB ?? 2048,
+      device: devices(machine, place, disks),
+    }),
+    changeTrackingEnabled: machine.trackingEnabled,
+    firmware: spec.firmware ?? "bios",
+    bootOptions: data("VirtualMachineBootOptions", {
+      bootDelay: long(0),
+      enterBIOSSetup: false,
+      efiSecureBootEnabled: spec.secureBoot ?? false,
+    }),
+    extraConfig: list(
+      "OptionValue",
+      [...machine.disks.values()]
+        .filter((disk) => machine.trackingEnabled || disk.wanted)
+        .map((disk) =>
+          subtype("OptionValue", {
+            key: `${slotName(disk)}.ctkEnabled`,
+            value: new Any(disk.wanted ? "TRUE" : "FALSE"),
+          }),
+        ),
+    ),
+  });
+}
+
+/** `scsi0:1`, the name of a disk's slot in the machine's configuration. */
+export function slotName(disk: VirtualDisk): string {
+  return `scsi${Math.floor((disk.key - 2000) / 16)}:${disk.unitNumber}`;
+}
+
+function devices(machine: VirtualMachine, place: MachinePlace, disks: readonly ShownDisk[]): List {
+  const fixed = (type: string, key: number, label: string, more: Fields): Data =>
+    subtype(type, { key, deviceInfo: describe(label, label), ...more });
+  const controllers = [...new Set([...machine.disks.keys()].map((key) => Math.floor((key - 2000) / 16)))];
+  const nics = machine.spec.nics ?? [{ mac: defaultMac(machine.id) }];
+  return list("VirtualDevice", [
+    fixed("VirtualIDEController", 200, "IDE 0", { busNumber: 0 }),
+    fixed("VirtualIDEController", 201, "IDE 1", { busNumber: 1 }),
+    fixed("VirtualPS2Controller", 300, "PS2 controller 0", { busNumber: 0, device: list("xsd:int", [600, 700]) }),
+    fixed("VirtualPCIController", 100, "PCI controller 0", { busNumber: 0, device: list("xsd:int", [500, 12_000]) }),
+    fixed("VirtualSIOController", 400, "SIO controller 0", { busNumber: 0 }),
+    subtype("VirtualKeyboard", {
+      key: 600,
+      deviceInfo: describe("Keyboard ", "Keyboard"),
+      controllerKey: 300,
+      unitNumber: 0,
+    }),
+    subtype("VirtualPointingDevice", {
+      key: 700,
+      deviceInfo: describe("Pointing device", "Pointing device; Device"),
+      backing: subtype("VirtualPointingDeviceDeviceBackingInfo", {
+        deviceName: "",
+        useAutoDetect: false,
+        hostPointingDevice: "autodetect",
+      }),
+      controllerKey: 300,
+      unitNumber: 1,
+    }),
+    ...controllers.map((number) =>
+      fixed("ParaVirtualSCSIController", 1000 + number, `SCSI controller ${number}`, {
+        busNumber: number,
+        device: list(
+          "xsd:int",
+          [...machine.disks.keys()].filter((key) => Math.floor((key - 2000) / 16) === number),
+        ),
+        sharedBus: enumerated("VirtualSCSISharing", "noSharing"),
+        scsiCtlrUnitNumber: 7,
+      }),
+    ),
+    ...disks.map((shown, index) => diskDevice(machine, place, shown, index)),
+    ...nics.map((nic, index) =>
+      fixed("VirtualVmxnet3", 4000 + index, `Network adapter ${index + 1}`, {
+        backing: subtype("VirtualEthernetCardNetworkBackingInfo", {
+          deviceName: nic.network ?? place.networkName,
+          network: reference("Network", place.network),
+        }),
+        controllerKey: 100,
+        unitNumber: 7 + index,
+        addressType: "assigned",
+        macAddress: nic.mac,
+      }),
+    ),
+  ]);
+}
+
+function diskDevice(machine: VirtualMachine, place: MachinePlace, shown: ShownDisk, index: number): Data {
+  const { disk, layer, capacity } = shown;
+  const kib = Math.floor(capacity / 1024);
+  return subtype("VirtualDisk", {
+    key: disk.key,
+    deviceInfo: describe(`Hard disk ${index + 1}`, `${kib.toLocaleString("en-US")} KB`),
+    backing: backing(place, disk, layer, shown.changeId),
+    controllerKey: 1000 + Math.floor((disk.key - 2000) / 16),
+    unitNumber: disk.unitNumber,
+    capacityInKB: long(kib),
+    capacityInBytes: long(capacity),
+    diskObjectId: `${machine.id.replace(/\D/g, "")}-${disk.key}`,
+    nativeUnmanagedLinkedClone: false,
+  });
+}
+
+function backing(place: MachinePlace, disk: VirtualDisk, layer: DiskLayer, changeId: ChangeId | undefined): Data {
+  const file = { fileName: layer.fileName, datastore: reference("Datastore", place.datastore) };
+  const parent = layer.parent === undefined ? undefined : backing(place, disk, layer.parent, undefined);
+  const common = {
+    uuid: disk.uuid,
+    contentId: disk.uuid.replaceAll("-", ""),
+    changeId: changeId === undefined ? undefined : formatChangeId(changeId),
+    parent: parent === undefined ? undefined : data(parent.type, parent.fields),
+  };
+  const mode = disk.spec.mode ?? "persistent";
+  const sharing = disk.spec.shared === true ? "sharingMultiWriter" : "sharingNone";
+  if (disk.spec.backing === "rdm-physical" || disk.spec.backing === "rdm-virtual") {
+    return subtype("VirtualDiskRawDiskMappingVer1BackingInfo", {
+      ...file,
+      lunUuid: disk.uuid.replaceAll("-", ""),
+      deviceName: "vml.0200000000",
+      compatibilityMode: disk.spec.backing === "rdm-physical" ? "physicalMode" : "virtualMode",
+      diskMode: mode,
+      ...common,
+      sharing,
+    });
+  }
+  return subtype("VirtualDiskFlatVer2BackingInfo", {
+    ...file,
+    diskMode: mode,
+    split: false,
+    writeThrough: false,
+    thinProvisioned: disk.spec.thin ?? true,
+    ...common,
+    digestEnabled: false,
+    sharing,
+  });
+}
+
+function guestInfo(machine: VirtualMachine, guestId: string, guestFullName: string): Data {
+  const running = machine.tools === "running" && machine.power === "poweredOn";
+  const installed = machine.tools !== "not-installed";
+  return data("GuestInfo", {
+    toolsStatus: enumerated(
+      "VirtualMachineToolsStatus",
+      installed ? (running ? "toolsOk" : "toolsNotRunning") : "toolsNotInstalled",
+    ),
+    toolsVersionStatus: installed ? "guestToolsUnmanaged" : "guestToolsNotInstalled",
+    toolsVersionStatus2: installed ? "guestToolsUnmanaged" : "guestToolsNotInstalled",
+    toolsRunningStatus: running ? "guestToolsRunning" : "guestToolsNotRunning",
+    toolsVersion: installed ? "12352" : undefined,
+    guestId: running ? guestId : undefined,
+    guestFamily: running ? (guestId.startsWith("win") ? "windowsGuest" : "linuxGuest") : undefined,
+    guestFullName: running ? guestFullName : undefined,
+    hostName: running ? machine.name : undefined,
+    ipAddress: running ? "192.0.2.10" : undefined,
+    guestState: machine.power === "poweredOn" ? "running" : "notRunning",
+    guestOperationsReady: running,
+  });
+}
+
+function snapshotInfo(machine: VirtualMachine): Data | undefined {
+  if (machine.roots.length === 0) return undefined;
+  const tree = (snapshot: Snapshot): Data =>
+    data("VirtualMachineSnapshotTree", {
+      snapshot: reference("VirtualMachineSnapshot", snapshot.id),
+      vm: reference("VirtualMachine", machine.id),
+      name: snapshot.name,
+      description: snapshot.description,
+      id: snapshot.number,
+      createTime: snapshot.created,
+      state: enumerated("VirtualMachinePowerState", snapshot.power),
+      quiesced: snapshot.quiesced,
+      childSnapshotList: list("VirtualMachineSnapshotTree", snapshot.children.map(tree)),
+      replaySupported: false,
+    });
+  return data("VirtualMachineSnapshotInfo", {
+    currentSnapshot:
+      machine.currentSnapshot === undefined
+        ? undefined
+        : reference("VirtualMachineSnapshot", machine.currentSnapshot.id),
+    rootSnapshotList: list("VirtualMachineSnapshotTree", machine.roots.map(tree)),
+  });
+}
+
+function describe(label: string, summary: string): Data {
+  return subtype("Description", { label, summary });
+}
+
+function vmxPath(machine: VirtualMachine, place: MachinePlace): string {
+  const directory = machine.spec.name.replaceAll("/", "_");
+  const first = machine.disks.values().next().value?.current.fileName;
+  const datastore = /^\[(.*?)\]/.exec(first ?? "")?.[1] ?? place.datastore;
+  return `[${datastore}] ${directory}/${directory}.vmx`;
+}
+
+function defaultMac(id: string): string {
+  const number = Number(id.replace(/\D/g, "")) || 0;
+  const byte = (shift: number): string => ((number >> shift) & 255).toString(16).padStart(2, "0");
+  return `00:50:56:${byte(16)}:${byte(8)}:${byte(0)}`;
+}
+
+function sum(machine: VirtualMachine, of: (disk: VirtualDisk) => number): number {
+  let total = 0;
+  for (const disk of machine.disks.values()) total += of(disk);
+  return total;
+}

@@ -1,0 +1,348 @@
+import type { DiskLayer } from "./disk-layer.ts";
+import { VirtualDisk } from "./virtual-disk.ts";
+import type { DiskSpec, DiskState, TrackingRules } from "./virtual-disk.ts";
+import { invalidArgument, VimFault } from "./vim-fault.ts";
+
+/** What the guest's VMware Tools are doing. */
+export type ToolsState = "running" | "not-running" | "not-installed";
+
+/** A machine's power state as vim25 names it. */
+export type PowerState = "poweredOn" | "poweredOff" | "suspended";
+
+/** What becomes of a quiesced snapshot. */
+export type QuiesceOutcome =
+  /** The guest quiesces; the snapshot says `quiesced`. */
+  | "quiesced"
+  /** The snapshot is made without quiescing and says so. */
+  | "ignored"
+  /** The task fails with ApplicationQuiesceFault. */
+  | "application-fault"
+  /** The task fails with FilesystemQuiesceFault. */
+  | "filesystem-fault";
+
+/** How a simulated machine is made. */
+export interface MachineSpec {
+  readonly name: string;
+  readonly disks: readonly DiskSpec[];
+  /** Path of folders under the datacenter's `vm` folder, `/` between them. */
+  readonly folder?: string;
+  readonly power?: PowerState;
+  readonly tools?: ToolsState;
+  /** What a quiesced snapshot achieves; by default as the tools allow. */
+  readonly quiesce?: QuiesceOutcome;
+  /** Whether the guest obeys ShutdownGuest; true unless given. */
+  readonly obeysShutdown?: boolean;
+  readonly guestId?: string;
+  readonly guestFullName?: string;
+  readonly cpus?: number;
+  readonly memoryMiB?: number;
+  readonly firmware?: "bios" | "efi";
+  readonly secureBoot?: boolean;
+  /** The virtual hardware version, the release's newest unless given; tracking needs 7. */
+  readonly hardware?: number;
+  readonly template?: boolean;
+  readonly nics?: readonly { readonly mac: string; readonly network?: string }[];
+  /** Tracking enabled and running from the start. */
+  readonly tracking?: boolean;
+  readonly instanceUuid?: string;
+  readonly biosUuid?: string;
+}
+
+/** A snapshot of a machine: its place in the tree and what each disk was. */
+export interface Snapshot {
+  readonly id: string;
+  readonly name: string;
+  readonly description: string;
+  readonly created: Date;
+  readonly quiesced: boolean;
+  readonly power: PowerState;
+  readonly number: number;
+  parent: Snapshot | undefined;
+  readonly children: Snapshot[];
+  readonly disks: Map<number, DiskState>;
+}
+
+/** What quiescing was asked of a snapshot. */
+export interface SnapshotWish {
+  readonly name: string;
+  readonly description: string;
+  readonly quiesce: boolean;
+}
+
+/** A virtual machine with its disks, snapshots, power state and guest. Methods throw `VimFault`s as vCenter would. */
+export class VirtualMachine {
+  readonly id: string;
+  readonly spec: MachineSpec;
+  readonly disks: ReadonlyMap<number, VirtualDisk>;
+  readonly instanceUuid: string;
+  readonly biosUuid: string;
+  readonly hardware: number;
+  name: string;
+  power: PowerState;
+  tools: ToolsState;
+  quiesce: QuiesceOutcome | undefined;
+  obeysShutdown: boolean;
+  template: boolean;
+  /** `config.changeTrackingEnabled`. */
+  trackingEnabled = false;
+  /** A question that blocks power operations until AnswerVM. */
+  question: { id: string; text: string } | undefined;
+  /** Let the next consolidations leave their deltas behind, as a locked file does. */
+  consolidationFails = false;
+  /** Called when a quiesced snapshot freezes the guest, before the snapshot is made: the guest's last writes. */
+  onFreeze: (() => void) | undefined;
+  readonly roots: Snapshot[] = [];
+  currentSnapshot: Snapshot | undefined;
+  #snapshotCount = 0;
+
+  constructor(
+    id: string,
+    spec: MachineSpec,
+    place: { folder: string; datastore: string; hardware: number },
+    rules: TrackingRules,
+    newUuid: () => string,
+  ) {
+    this.id = id;
+    this.spec = spec;
+    this.name = spec.name.replaceAll("/", "%2f");
+    this.power = spec.power ?? "poweredOn";
+    this.tools = spec.tools ?? "running";
+    this.quiesce = spec.quiesce;
+    this.obeysShutdown = spec.obeysShutdown ?? true;
+    this.template = spec.template ?? false;
+    this.hardware = spec.hardware ?? place.hardware;
+    this.instanceUuid = spec.instanceUuid ?? newUuid();
+    this.biosUuid = spec.biosUuid ?? newUuid();
+    const directory = spec.name.replaceAll("/", "_");
+    if (spec.disks.length > 60) throw new RangeError("a machine has at most 4 SCSI controllers of 15 disks");
+    this.disks = new Map(
+      spec.disks.map((disk, index) => {
+        const { key, unitNumber } = slotOf(index);
+        const name = index === 0 ? directory : `${directory}_${index}`;
+        const baseName = `[${place.datastore}] ${directory}/${name}`;
+        return [key, new VirtualDisk(disk, { key, unitNumber, folder: place.folder, baseName }, rules, newUuid)];
+      }),
+    );
+    if (spec.tracking === true) {
+      this.setTracking(true);
+      for (const disk of this.disks.values()) disk.stun();
+    }
+  }
+
+  /** Whether the machine's hardware can track changes (KB 320557: version 7 or newer). */
+  get trackingSupported(): boolean {
+    return this.hardware >= 7;
+  }
+
+  /** Whether a delta is left that no snapshot owns. */
+  get consolidationNeeded(): boolean {
+    return this.#orphans().length > 0;
+  }
+
+  /** Every snapshot, parents first. */
+  *snapshots(from: readonly Snapshot[] = this.roots): Generator<Snapshot> {
+    for (const snapshot of from) {
+      yield snapshot;
+      yield* this.snapshots(snapshot.children);
+    }
+  }
+
+  /** Sets the machine's flag and that of every disk that can be tracked; it takes effect at the next stun. */
+  setTracking(enabled: boolean): void {
+    if (enabled && !this.trackingSupported) {
+      throw new VimFault("NotSupported", `Change tracking needs virtual hardware 7; '${this.name}' is older`);
+    }
+    this.trackingEnabled = enabled;
+    for (const disk of this.disks.values()) disk.wanted = enabled && disk.trackable && disk.spec.tracked !== false;
+  }
+
+  /** What a stun does to every disk. */
+  stun(): void {
+    for (const disk of this.disks.values()) disk.stun();
+  }
+
+  /** Makes a snapshot of every persistent disk at one instant. */
+  snapshot(wish: SnapshotWish, id: string): Snapshot {
+    const quiesced = wish.quiesce && this.#freezeGuest();
+    const disks = new Map<number, DiskState>();
+    for (const disk of this.disks.values()) if (disk.snapshotted) disks.set(disk.key, disk.freeze());
+    const parent = this.currentSnapshot;
+    const snapshot: Snapshot = {
+      id,
+      name: wish.name,
+      description: wish.description,
+      created: new Date(),
+      quiesced,
+      power: this.power,
+      number: ++this.#snapshotCount,
+      parent,
+      children: [],
+      disks,
+    };
+    (parent?.children ?? this.roots).push(snapshot);
+    this.currentSnapshot = snapshot;
+    return snapshot;
+  }
+
+  /** Removes a snapshot, merging what was written after it into what it froze. */
+  removeSnapshot(snapshot: Snapshot, options: { removeChildren: boolean; consolidate: boolean }): void {
+    const children = [...snapshot.children];
+    if (options.removeChildren) {
+      for (const child of children) this.removeSnapshot(child, options);
+      snapshot.children.length = 0;
+    }
+    const siblings = snapshot.parent?.children ?? this.roots;
+    siblings.splice(siblings.indexOf(snapshot), 1, ...snapshot.children);
+    for (const child of snapshot.children) child.parent = snapshot.parent;
+    if (this.currentSnapshot === snapshot) this.currentSnapshot = snapshot.parent;
+    snapshot.children.length = 0;
+    if (options.consolidate && !this.consolidationFails) this.consolidate();
+    this.stun();
+  }
+
+  /** Merges every delta that no snapshot owns. */
+  consolidate(): void {
+    if (this.consolidationFails) {
+      throw new VimFault("FileLocked", `Unable to access a file of '${this.name}' since it is locked`, {
+        file: this.name,
+      });
+    }
+    for (let orphans = this.#orphans(); orphans.length > 0; orphans = this.#orphans()) {
+      const [disk, layer] = orphans[0] ?? [];
+      if (disk === undefined || layer === undefined) return;
+      const child = this.#layers(disk).find((each) => each.parent === layer);
+      if (child === undefined) return;
+      // What stood on the child stands on the merged layer now.
+      for (const each of this.#layers(disk)) if (each.parent === child) each.parent = layer;
+      disk.merge(layer, child);
+      for (const snapshot of this.snapshots()) {
+        const state = snapshot.disks.get(disk.key);
+        if (state?.layer === child) state.layer = layer;
+      }
+    }
+  }
+
+  /** Throws away what was written since the snapshot; trackers begin anew. */
+  revert(snapshot: Snapshot): void {
+    for (const [key, state] of snapshot.disks) {
+      const disk = this.disks.get(key);
+      if (disk === undefined) continue;
+      disk.current.discard();
+      disk.branchFrom(state.layer);
+      disk.reset();
+    }
+    this.currentSnapshot = snapshot;
+    if (snapshot.power === "poweredOff") this.power = "poweredOff";
+  }
+
+  /** Powers on: a stun, which starts wanted tracking. */
+  powerOn(): void {
+    this.#demandPower("poweredOff", "suspended");
+    if (this.template) throw new VimFault("NotSupported", `'${this.name}' is a template`);
+    this.power = "poweredOn";
+    this.stun();
+  }
+
+  /** Cuts the power: an unclean close resets the trackers (KB 432633). */
+  powerOff(): void {
+    this.#demandPower("poweredOn", "suspended");
+    this.power = "poweredOff";
+    for (const disk of this.disks.values()) if (disk.tracker !== undefined) disk.reset();
+  }
+
+  /** Suspends: a stun. */
+  suspend(): void {
+    this.#demandPower("poweredOn");
+    this.power = "suspended";
+    this.stun();
+  }
+
+  /** A clean shutdown by the guest; trackers go on. */
+  shutDown(): void {
+    this.power = "poweredOff";
+  }
+
+  /** Checks what ShutdownGuest needs. */
+  demandTools(): void {
+    this.#demandPower("poweredOn");
+    if (this.tools !== "running") {
+      throw new VimFault(
+        "ToolsUnavailable",
+        "Cannot complete operation because VMware Tools is not running in this virtual machine.",
+      );
+    }
+  }
+
+  /** Grows a disk, which only a machine without snapshots allows. */
+  grow(key: number, size: number): void {
+    if (this.currentSnapshot !== undefined || this.consolidationNeeded) throw invalidArgument("spec.deviceChange");
+    this.#disk(key).grow(size);
+  }
+
+  /** Releases the files. */
+  discard(): void {
+    for (const disk of this.disks.values()) for (const layer of this.#layers(disk)) layer.discard();
+  }
+
+  #disk(key: number): VirtualDisk {
+    const disk = this.disks.get(key);
+    if (disk === undefined) throw invalidArgument("deviceKey");
+    return disk;
+  }
+
+  #demandPower(...allowed: PowerState[]): void {
+    if (this.question !== undefined) {
+      throw new VimFault("InvalidState", `'${this.name}' waits for an answer to a question`);
+    }
+    if (allowed.includes(this.power)) return;
+    throw new VimFault(
+      "InvalidPowerState",
+      `The attempted operation cannot be performed in the current state (${this.power}).`,
+      { requestedState: allowed[0] ?? "poweredOn", existingState: this.power },
+    );
+  }
+
+  /** Whether the guest was quiesced. */
+  #freezeGuest(): boolean {
+    const able = this.power === "poweredOn" && this.tools === "running";
+    const outcome = this.quiesce ?? (able ? "quiesced" : "ignored");
+    const reason = `An error occurred while quiescing the virtual machine '${this.name}'.`;
+    if (outcome === "application-fault") throw new VimFault("ApplicationQuiesceFault", reason);
+    if (outcome === "filesystem-fault") throw new VimFault("FilesystemQuiesceFault", reason);
+    if (outcome === "ignored") return false;
+    this.onFreeze?.();
+    return true;
+  }
+
+  /** Frozen layers that no snapshot owns and that have exactly one delta on them. */
+  #orphans(): [VirtualDisk, DiskLayer][] {
+    const found: [VirtualDisk, DiskLayer][] = [];
+    const snapshots = [...this.snapshots()];
+    for (const disk of this.disks.values()) {
+      const layers = this.#layers(disk);
+      for (const layer of layers) {
+        if (layer === disk.current) continue;
+        if (snapshots.some((each) => each.disks.get(disk.key)?.layer === layer)) continue;
+        if (layers.filter((each) => each.parent === layer).length === 1) found.push([disk, layer]);
+      }
+    }
+    return found;
+  }
+
+  /** Every layer of the disk, branches included. */
+  #layers(disk: VirtualDisk): DiskLayer[] {
+    const found = new Set<DiskLayer>();
+    const tops = [disk.current, ...[...this.snapshots()].map((each) => each.disks.get(disk.key)?.layer)];
+    for (let layer of tops) {
+      for (; layer !== undefined; layer = layer.parent) found.add(layer);
+    }
+    return [...found];
+  }
+}
+
+/** The device key and unit of the n-th disk: 15 to a SCSI controller, unit 7 is the controller itself. */
+function slotOf(index: number): { key: number; unitNumber: number } {
+  const unit = index % 15;
+  const unitNumber = unit < 7 ? unit : unit + 1;
+  return { key: 2000 + Math.floor(index / 15) * 16 + unitNumber, unitNumber };
+}
