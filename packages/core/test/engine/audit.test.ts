@@ -71,6 +71,11 @@ describe("audit", () => {
       if (method !== "reader.read" || side !== "source") return;
       for (let at = offset!; at < offset! + length!; at += 64 * KIB) hits[at / (64 * KIB)]!++;
     };
+    // Floyd's sampling: each of the last four positions or, in its stead, any before it.
+    const limits: number[] = [];
+    await audit(job(), { samples: 4, random: (limit) => limits.push(limit) - 1 });
+    expect(limits).toEqual([13, 14, 15, 16]);
+    hits.fill(0);
     for (let round = 0; round < rounds; round++) await audit(job(), { samples: 4, random: (limit) => Math.floor(random() * limit) });
     expect(hits.reduce((sum, count) => sum + count, 0)).toBe(4 * rounds);
     // Chi-squared with 15 degrees of freedom: above 44 has a chance of 0.0001.

@@ -43,6 +43,17 @@ describe("cutover", () => {
     expectBytes(booted(it, machine.id), it.place.read("vm", "root"));
   });
 
+  it("nor where the source was stopped by hand after that run was interrupted", async () => {
+    const it = await replicated();
+    failing(it.place, "writer.flush", () => new Error("killed"));
+    await expect(replicate(it.job())).rejects.toThrow("killed");
+    calm(it.place);
+    it.place.write("vm", "root", 1536 * KIB, randomBytes(64 * KIB, 3));
+    it.place.setPower("vm", "off");
+    const { machine } = await cutover(it.job());
+    expectBytes(booted(it, machine.id), it.place.read("vm", "root"));
+  });
+
   it("sends what the source wrote when somebody started it in the middle of an interrupted cutover", async () => {
     for (const method of ["writer.flush", "writer.commit"]) {
       const it = await replicated();
