@@ -16,17 +16,12 @@ export function lossyQcow2Target(files: LossyFiles): TargetProvider {
     },
     async open(volume, { run }) {
       const writer = await openQcow2Writer(path, { run, files });
+      const sealed = writer.commit.bind(writer);
       const commit = async (request: Parameters<BlockWriter["commit"]>[0]): Promise<typeof volume> => {
-        await writer.commit(request);
+        await sealed(request);
         return volume;
       };
-      return new Proxy<BlockWriter>(writer, {
-        get(target, name) {
-          if (name === "commit") return commit;
-          const value: unknown = Reflect.get(target, name, target);
-          return typeof value === "function" ? (value.bind(target) as unknown) : value;
-        },
-      });
+      return Object.assign(writer, { commit });
     },
     read: () => openQcow2Reader(path, { files }),
     async remove() {},
