@@ -65,7 +65,7 @@ describe("audit", () => {
     place.write("vm", "root", 0, randomBytes(MIB, 1));
     await replicate(job());
     const random = randomFrom(9);
-    const hits = new Array<number>(16).fill(0);
+    const hits = Array.from({ length: 16 }, () => 0);
     const rounds = 150;
     place.fault = ({ method, side, offset, length }) => {
       if (method !== "reader.read" || side !== "source") return;

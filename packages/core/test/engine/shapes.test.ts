@@ -141,9 +141,9 @@ describe("a target that wants digests", () => {
       { target: { style: "versioned", digest: "sha256", blockSize: leaf }, source: { tracker: { granularity: 512 } } },
       { root: 10_000 * leaf },
     );
-    for (let at = 0; at < 10_000; at += 2) place.write("vm", "root", at * leaf, Uint8Array.of(...new Array<number>(512).fill(1)));
+    for (let at = 0; at < 10_000; at += 2) place.write("vm", "root", at * leaf, new Uint8Array(512).fill(1));
     await replicate(job({ verify: "none" }));
-    for (let at = 0; at < 10_000; at += 2) place.write("vm", "root", at * leaf, Uint8Array.of(...new Array<number>(512).fill(at % 4 === 0 ? 1 : 2)));
+    for (let at = 0; at < 10_000; at += 2) place.write("vm", "root", at * leaf, new Uint8Array(512).fill(at % 4 === 0 ? 1 : 2));
     failing(place, "writer.commit", () => new Error("killed"));
     await expect(replicate(job({ verify: "none" }))).rejects.toThrow("killed");
     calm(place);
