@@ -14,7 +14,7 @@ export interface CompareRequest {
   manifest: Manifest;
   /** What to read, ascending and disjoint, on multiples of the leaf. */
   ranges: AsyncIterable<Extent> | Iterable<Extent>;
-  workers: number;
+  workers: number | undefined;
   memory: number;
   attempts: AttemptPolicy;
   limits?: Limits | undefined;

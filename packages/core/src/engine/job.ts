@@ -44,7 +44,11 @@ export interface JobOptions {
   leaf?: number;
   /** Disks at once. Default 4. */
   parallelDisks?: number;
-  /** Worker threads for each disk whose reader and writer have lanes. Default: 2; 0 keeps all on this thread. */
+  /**
+   * Worker threads for each disk whose reader and writer have lanes; 0 keeps all on this thread. Default: 2; but 0 on
+   * machines of two cores or fewer where nothing is computed (no digest, no compression, no encryption), since a thread
+   * then takes time from what serves the disks.
+   */
   workers?: number;
   /** The most bytes that one disk's blocks take, per thread. Default 32 MiB. */
   memory?: number;

@@ -1,3 +1,4 @@
+import { availableParallelism } from "node:os";
 import { isProviderError, ProviderError } from "../provider/error.ts";
 import type { Lane } from "../provider/lane.ts";
 import type { BlockReader, DigestAlgorithm } from "../provider/reader.ts";
@@ -19,8 +20,8 @@ export interface SessionOptions {
   leaf: number;
   itemLength: number;
   algorithm: DigestAlgorithm | "none";
-  /** Worker threads where both ends have lanes; 0: none. */
-  workers: number;
+  /** Worker threads where both ends have lanes; 0: none; undefined: as many as pay. */
+  workers: number | undefined;
   /** Bytes of blocks per thread. */
   memory: number;
   attempts: AttemptPolicy;
@@ -30,6 +31,8 @@ export interface SessionOptions {
 
 /** How many batches a lane holds, so that it never runs dry between two. */
 const BATCHES_PER_LANE = 2;
+const DEFAULT_WORKERS = 2;
+const FEW_CORES = 2;
 
 /**
  * A reader and a writer joined by lanes, for as long as both live. It closes the reader; the writer is its owner's.
@@ -126,11 +129,21 @@ export function isMendable(error: unknown): boolean {
 }
 
 /** How many lanes both ends allow. */
-function laneCount({ reader, writer, workers, layers }: SessionOptions): number {
+function laneCount(options: SessionOptions): number {
+  const { reader, writer, workers, layers } = options;
   if (layers !== undefined && layers.length > 0) return 0;
   if (reader.lane === undefined || (writer !== undefined && writer.lane === undefined)) return 0;
   if (writer?.digest !== undefined || reader.order === "ascending") return 0;
-  return Math.min(workers, reader.lane.limit ?? Infinity, writer?.lane?.limit ?? Infinity);
+  return Math.min(workers ?? usefulWorkers(options), reader.lane.limit ?? Infinity, writer?.lane?.limit ?? Infinity);
+}
+
+/**
+ * On two cores a thread that only passes bytes on competes with the servers it talks to: one thread is then about as
+ * fast, and takes a third less processor time and memory (docs/performance.md).
+ */
+function usefulWorkers({ reader, writer, algorithm }: SessionOptions): number {
+  const computes = algorithm !== "none" || reader.lane?.demanding === true || writer?.lane?.demanding === true;
+  return computes || availableParallelism() > FEW_CORES ? DEFAULT_WORKERS : 0;
 }
 
 function workerLane(options: SessionOptions, signal: AbortSignal): CopyLane {

@@ -15,7 +15,7 @@ export interface Settings {
   digest: DigestAlgorithm | "none" | undefined;
   leaf: number | undefined;
   parallelDisks: number;
-  workers: number;
+  workers: number | undefined;
   memory: number;
   attempts: AttemptPolicy;
   limits: Limits | undefined;
@@ -50,7 +50,7 @@ export function settingsOf(options: JobOptions = {}): Settings {
     digest: options.digest,
     leaf,
     parallelDisks: options.parallelDisks ?? 4,
-    workers: options.workers ?? 2,
+    workers: options.workers,
     memory: options.memory ?? 32 << 20,
     attempts: { ...DEFAULT_ATTEMPTS, ...options.attempts },
     limits: options.limits,

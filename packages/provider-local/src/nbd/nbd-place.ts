@@ -71,6 +71,7 @@ export function checkExportSize(client: NbdClient): void {
 }
 
 const farMs = 5;
+const nearConcurrency = 8;
 
 /** How requests are best sized for a link: a far server wants fewer and larger ones, and more of them under way. */
 export interface LinkShape {
@@ -90,7 +91,12 @@ export async function linkShape(client: NbdClient, wait: Wait = {}): Promise<Lin
   const isFar = roundTrip > farMs;
   const length = Math.min(isFar ? 4 * 1024 * 1024 : 1024 * 1024, client.maximumPayload);
   // The window is a power of two of at least one block, so that requests stay on the server's grid.
-  return { preferredLength: 2 ** Math.floor(Math.log2(length)), concurrency: isFar ? 16 : 8 };
+  return { preferredLength: 2 ** Math.floor(Math.log2(length)), concurrency: isFar ? 16 : nearConcurrency };
+}
+
+/** What a lane says of its cost: encryption, and a window that one connection does not fill, are worth a thread. */
+export function laneCost(client: NbdClient, shape: LinkShape): { demanding?: true } {
+  return client.tls || shape.concurrency > nearConcurrency ? { demanding: true } : {};
 }
 
 const mostLanes = 4;

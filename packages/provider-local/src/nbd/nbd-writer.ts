@@ -9,7 +9,7 @@ import {
   isProviderError,
 } from "@diskferry/core/provider";
 import { localError } from "../errors.ts";
-import { type NbdPlace, blockSizeOf, checkExportSize, endsSession, lanesAllowed, linkShape } from "./nbd-place.ts";
+import { type NbdPlace, blockSizeOf, checkExportSize, endsSession, laneCost, lanesAllowed, linkShape } from "./nbd-place.ts";
 
 /** What an NBD writer's lane is opened with. */
 export interface NbdWriterLaneData {
@@ -52,7 +52,7 @@ export async function openNbdWriter(place: NbdPlace, options: NbdWriterOptions):
     blockSize: blockSizeOf(client),
     ...shape,
     generation: options.generation,
-    ...(limit === 0 ? {} : { lane: { module: laneModule, limit, data } }),
+    ...(limit === 0 ? {} : { lane: { module: laneModule, limit, data, ...laneCost(client, shape) } }),
     write: (offset, bytes, wait) => session.write(offset, bytes, wait),
     ...(client.flags.canZero
       ? { zero: (offset: number, length: number, wait?: Wait) => session.zero(offset, length, wait) }

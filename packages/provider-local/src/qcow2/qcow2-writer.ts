@@ -196,6 +196,7 @@ class ImageWriter implements Qcow2Writer {
     };
     this.lane = {
       module: LANE_MODULE,
+      ...(compress === undefined ? {} : { demanding: true as const }),
       data,
       merge: (note) => {
         this.#merged.push(note as WriterLaneNote);
