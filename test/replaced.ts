@@ -1,6 +1,6 @@
 /**
- * The same object with some members replaced; the others stay bound to it. No Proxy, as `await using` of Node 24 finds
- * no `Symbol.asyncDispose` through one.
+ * The same object with some members replaced; the others go on working on it. Functions are not bound, as `await using`
+ * of Node 24 takes no bound function.
  */
 export function replaced<Type extends object>(object: Type, members: Partial<Type>): Type {
   const copy: object = {};
@@ -13,7 +13,8 @@ export function replaced<Type extends object>(object: Type, members: Partial<Typ
       if (name === "constructor" || Object.hasOwn(copy, name)) continue;
       const get = (): unknown => {
         const value: unknown = Reflect.get(object, name, object);
-        return typeof value === "function" ? (value.bind(object) as unknown) : value;
+        if (typeof value !== "function") return value;
+        return (...given: unknown[]): unknown => Reflect.apply(value, object, given);
       };
       Object.defineProperty(copy, name, { enumerable: true, configurable: true, get });
     }

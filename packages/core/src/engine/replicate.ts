@@ -3,6 +3,7 @@ import { collect, openManifest } from "../manifest/manifest.ts";
 import { preferredAlgorithm } from "../manifest/digest.ts";
 import { isProviderError, ProviderError } from "../provider/error.ts";
 import type { Consistency, Disk, Machine, Snapshot } from "../provider/source.ts";
+import type { BlockWriter } from "../provider/target.ts";
 import type { Wait } from "../provider/wait.ts";
 import { issueReceipt, type Receipt } from "../receipt/receipt.ts";
 import { sleep } from "../layers/clock.ts";
@@ -381,12 +382,18 @@ export class Replication implements AsyncDisposable {
   ): Promise<Pick<DiskRun, "leaf" | "digest" | "generation">> {
     const { digest, leaf } = this.#settings;
     const wait = { signal: this.#signal };
-    // Open while the target is opened: a provider sees then that both are the same disk, before it changes anything.
-    await using reader = await this.#job.source.open(snapshot, wait);
-    const readerBlock = reader.blockSize;
     const base = record === undefined || mode === "full" ? {} : { base: record.volume };
     const request = { run: this.#run.id, epoch: this.#lease.epoch, job: this.#job.id, ...base, ...wait };
-    const writer = await this.#job.target.open(volume, request);
+    // Open while the target is opened: a provider sees then that both are the same disk, before it changes anything.
+    // Closed by hand, since `await using` of Node 24 takes no bound function, which a provider may well give.
+    const reader = await this.#job.source.open(snapshot, wait);
+    const readerBlock = reader.blockSize;
+    let writer: BlockWriter;
+    try {
+      writer = await this.#job.target.open(volume, request);
+    } finally {
+      await reader[Symbol.asyncDispose]();
+    }
     const { blockSize, digest: demanded, generation } = writer;
     await writer[Symbol.asyncDispose]();
     if (record !== undefined && mode !== "full") {
