@@ -53,6 +53,8 @@ export interface CopyRequest {
   pause: AbortSignal | undefined;
   signal: AbortSignal;
   onProgress: (progress: { settled?: number; result?: BatchResult; bytes?: number; durable?: number }) => void;
+  /** Told while a pause or a closed window holds the copy, and once it goes on. */
+  onHeld: (phase: "paused" | "waiting" | undefined) => void;
   notice: (message: string) => void;
 }
 
@@ -304,11 +306,14 @@ class DiskCopy {
 
   /** Waits for what limits the copy. False: it is to stop at the next durable point instead. */
   async #mayPass(batch: Batch): Promise<boolean> {
-    const { limits, signal } = this.#request;
+    const { limits, signal, onHeld } = this.#request;
     if (this.#pausing()) return false;
     const read = batch.items.reduce((sum, item) => sum + (item.kind === "copy" ? item.length : 0), 0);
+    const held = limits?.held;
+    if (held !== undefined) onHeld(held);
     try {
       await limits?.pass(read, { signal: this.#held });
+      if (held !== undefined) onHeld(undefined);
       return true;
     } catch (error) {
       if (this.#pausing() && !signal.aborted) return false;

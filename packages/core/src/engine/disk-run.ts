@@ -272,6 +272,7 @@ export class DiskRunner {
         if (settled !== undefined) meter.advance(settled, 0);
         if (result !== undefined) meter.advance(bytes ?? 0, result.written + result.zeroed);
       },
+      onHeld: (phase) => meter.setPhase(phase ?? "copying"),
       notice: settings.notice,
     }).catch((error: unknown) => {
       this.#writer = undefined;

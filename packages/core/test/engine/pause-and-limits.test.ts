@@ -96,8 +96,10 @@ describe("limits", () => {
     const { place, job, expectEqual } = large();
     const limits = new Limits();
     limits.pause.pause();
-    const running = replicate(job({ limits }));
-    await new Promise((resolve) => setTimeout(resolve, 200));
+    const phases = new Set<string>();
+    const running = replicate(job({ limits }), { onProgress: ({ phase }) => phases.add(phase) });
+    await new Promise((resolve) => setTimeout(resolve, 400));
+    expect(phases).toContain("paused");
     expect(place.traffic("writer.write").calls).toBe(0);
     expect(limits.held).toBe("paused");
     limits.pause.resume();
