@@ -207,8 +207,11 @@ export class VirtualMachine {
         file: this.name,
       });
     }
-    for (let orphans = this.#orphans(); orphans.length > 0; orphans = this.#orphans()) {
-      const [disk, layer] = orphans[0] ?? [];
+    // Every round takes one layer away, so that there are never more rounds than layers.
+    let rounds = 0;
+    for (const disk of this.disks.values()) rounds += this.#layers(disk).length;
+    for (; rounds > 0; rounds--) {
+      const [disk, layer] = this.#orphans()[0] ?? [];
       if (disk === undefined || layer === undefined) return;
       const child = this.#layers(disk).find((each) => each.parent === layer);
       if (child === undefined) return;

@@ -260,6 +260,20 @@ describe("a question that has no answer is a fault", () => {
     }
   });
 
+  test("a new epoch knows nothing of the changes of the last one", async () => {
+    const { simulator, client, vm } = await start();
+    simulator.write(vm, disk, 0, randomBytes(grain, 1));
+    await record(client, vm);
+    simulator.write(vm, disk, 2 * grain, randomBytes(grain, 2));
+    await record(client, vm);
+    simulator.write(vm, disk, 4 * grain, randomBytes(grain, 3));
+    simulator.resetTracking(vm);
+    const since = await record(client, vm);
+    simulator.write(vm, disk, 6 * grain, randomBytes(grain, 4));
+    const snapshot = await client.snapshot(vm);
+    expect(await client.allAreas(vm, snapshot, disk, since)).toEqual([[6 * grain, grain]]);
+  });
+
   test("for a change id that is younger than the snapshot", async () => {
     const { client, vm } = await start();
     const older = await client.snapshot(vm);
