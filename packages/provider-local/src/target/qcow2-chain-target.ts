@@ -194,7 +194,8 @@ export function qcow2ChainTarget(
     if (file !== undefined) {
       const point = (await recoveryPoints(folder)).find((each) => each.file === file);
       if (point !== undefined) await removePoint(folder, point, compress, wait);
-      return;
+      const isLeft = listOf(folder).some((name) => name.startsWith("pending-") || name.endsWith(".qcow2"));
+      if (point === undefined || isLeft) return;
     }
     const points = await recoveryPoints(folder);
     // From the newest down nothing stands on anything that is removed.
@@ -224,14 +225,16 @@ export function qcow2ChainTarget(
         const folder = join(directory, name);
         const replica = await readReplica(folder);
         if (replica?.job !== job) continue;
+        // Point by point, the newest first: a record names points, and what it names must not go with the folder.
+        const points = await recoveryPoints(folder);
+        for (const point of points.toReversed()) {
+          const volume = volumeOf(folder, replica.key, point.size, point.file);
+          const description = `recovery point ${point.file} of replica ${replica.key} in ${folder}`;
+          yield { kind: "recovery point", id: volume.id, description, volume };
+        }
+        if (points.length > 0) continue;
         const volume = volumeOf(folder, replica.key, replica.size);
-        const count = (await recoveryPoints(folder)).length;
-        yield {
-          kind: "chain",
-          id: volume.id,
-          description: `replica ${replica.key}, ${count} recovery points in ${folder}`,
-          volume,
-        };
+        yield { kind: "chain", id: volume.id, description: `empty replica ${replica.key} in ${folder}`, volume };
       }
     },
     async [Symbol.asyncDispose](): Promise<void> {},

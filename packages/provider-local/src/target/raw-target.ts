@@ -76,16 +76,18 @@ export function rawTarget(options: RawTargetOptions): TargetProvider {
       throw localError("EXISTS", `${file.path} was not made by this job; move it away or choose another directory`);
     }
     let { size } = file;
+    // What was cut off by somebody else is not what an earlier run committed, whatever its length is made to be again.
+    const wasCut = known !== undefined && size < known.size;
     if (size < request.size) {
       if (known?.created !== true || known.key !== request.key) throw tooSmall(file.path, size, request.size);
       ftruncateSync(file.fd, request.size);
       ({ size } = request);
     }
     if (known?.key !== undefined && known.key !== request.key) await forgetEpochs(folder);
-    if (made || known?.key !== request.key || known.size !== size) {
+    if (made || wasCut || known?.key !== request.key || known.size !== size) {
       const created = made || (known?.created ?? false);
       const state: TargetState = {
-        ...(known?.key === request.key ? known : {}),
+        ...(known?.key === request.key && !wasCut ? known : {}),
         key: request.key,
         ...(request.job === undefined ? {} : { job: request.job }),
         size,
@@ -131,6 +133,13 @@ export function rawTarget(options: RawTargetOptions): TargetProvider {
     checkStillOurs(file.path, volume, found);
     const known = found ?? { size: file.size, created: false, identity: file.identity };
     if (file.size < volume.size) throw tooSmall(file.path, file.size, volume.size);
+    const isUnwritten = known.run === undefined && known.committed === undefined;
+    if (request.base !== undefined && known.key !== undefined && isUnwritten) {
+      throw localError(
+        "NOT_FOUND",
+        `${file.path} is not the file that the last run wrote: it was removed, replaced or cut; it takes a full copy`,
+      );
+    }
     // Only a file that nobody touched since it was made, or only this run, is proven to be blank elsewhere.
     const untouched =
       known.created && known.run === undefined && known.committed === undefined && known.stamp === file.stamp;

@@ -4,6 +4,7 @@ import {
   mkdirSync,
   readFileSync,
   readdirSync,
+  rmSync,
   statSync,
   symlinkSync,
   truncateSync,
@@ -292,6 +293,26 @@ describe("bad targets", () => {
       message: expect.stringContaining("512 too few"),
     });
   });
+
+  for (const [how, spoil] of [
+    ["removed", (path: string): void => rmSync(path)],
+    ["cut", (path: string): void => truncateSync(path, size / 2)],
+  ] as const) {
+    test(`a replica that was ${how} since its last run takes no increment`, async () => {
+      const path = join(freshFolder(), "disk.raw");
+      await using target = await targetOf({ path });
+      const first = await target.open(await target.create({ key: "disk", size }), { run: "first", epoch: 1 });
+      await first.write(0, randomBytes(block, seed));
+      const base = await commit(first);
+      await first[Symbol.asyncDispose]();
+      spoil(path);
+      const volume = await target.create({ key: "disk", size });
+      const opening = target.open(volume, { run: "second", base, epoch: 2 });
+      await expect(opening).rejects.toMatchObject({ code: "NOT_FOUND" });
+      await using full = await target.open(volume, { run: "second", epoch: 3 });
+      expect(full.size).toBe(size);
+    });
+  }
 
   test("a state file that is not ours is reported, not guessed at", async () => {
     const folder = freshFolder();

@@ -8,7 +8,7 @@ import { randomBytes, seedOf } from "../../../../test/seed.ts";
 import type { LocalOptions } from "../../src/index.ts";
 import { type RecoveryPoint, expired } from "../../src/target/recovery-points.ts";
 import { freshFolder } from "../folder.ts";
-import { commit, targetOf, textOf, volumeBytes } from "../shapes.ts";
+import { commit, listed, targetOf, textOf, volumeBytes } from "../shapes.ts";
 
 const seed = seedOf(31);
 const size = 8 * 1024 * 1024;
@@ -202,6 +202,18 @@ test("a base that is gone is named, and nothing is begun", async () => {
     message: expect.stringContaining(textOf(first, "file")),
   });
   expect(readdirSync(chain.images).some((name) => name.startsWith("pending-"))).toBe(false);
+});
+
+test("recovery points are listed one by one, so that a clean-up can keep those that a record names", async () => {
+  const chain = new Chain();
+  await using target = await chain.target();
+  const volume = await target.create({ key: "disk", size, job: "job" });
+  const points = [await chain.run(target), await chain.run(target)];
+  const owned = await listed(target.owned("job"));
+  expect(owned.map((each) => each.volume?.id)).toEqual(points.toReversed().map(({ id }) => id));
+  expect(owned.some(({ id }) => id === volume.id)).toBe(false);
+  for (const each of owned) await target.remove(each.volume!);
+  expect(existsSync(chain.images)).toBe(false);
 });
 
 test("a disk that grew gets a larger point over the smaller one", async () => {
