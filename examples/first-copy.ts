@@ -5,7 +5,18 @@
  *   npm start
  */
 import { execFileSync } from "node:child_process";
-import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { readdir } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -27,7 +38,10 @@ console.log(`Made ${disk}: ${DISK_SIZE / MIB} MiB, ${what}.\n`);
 await using backend = await fileBackend(disk);
 const tracking = trackChanges({ name: "replica", size: DISK_SIZE });
 const socket = join(folder, "server.sock");
-await using server = await serveNbd({ listen: { path: socket }, exports: { server: { backend, tracking: [tracking] } } });
+await using server = await serveNbd({
+  listen: { path: socket },
+  exports: { server: { backend, tracking: [tracking] } },
+});
 const uri = server.uri("server");
 
 const points = join(folder, "recovery-points");
@@ -58,7 +72,10 @@ See docs/guide/command.md, or README.md for the same in thirty lines of TypeScri
 async function copy(title: string, tracker: { bitmap?: string }): Promise<void> {
   await using source = await openSource(local, { uri, key: "root", machine: "server", frozen: true, ...tracker });
   const job: Job = { id: "first-copy", source, machine: "server", target, store };
-  const report = await replicate(job, { onProgress: ({ phase, doneBytes, totalBytes, mibPerSecond }) => bar(title, phase, doneBytes, totalBytes, mibPerSecond) });
+  const report = await replicate(job, {
+    onProgress: ({ phase, doneBytes, totalBytes, mibPerSecond }) =>
+      bar(title, phase, doneBytes, totalBytes, mibPerSecond),
+  });
   process.stderr.write("\n");
   rows.push(rowOf(title, report));
 }
@@ -102,7 +119,10 @@ async function makeDisk(path: string): Promise<string> {
     if (bytes > 256 * MIB) break;
   }
   try {
-    execFileSync("mke2fs", ["-q", "-t", "ext4", "-d", files, path], { stdio: "ignore", env: { ...process.env, PATH: `${process.env["PATH"]}:/usr/sbin:/sbin` } });
+    execFileSync("mke2fs", ["-q", "-t", "ext4", "-d", files, path], {
+      stdio: "ignore",
+      env: { ...process.env, PATH: `${process.env["PATH"]}:/usr/sbin:/sbin` },
+    });
     return `a bare ext4 file system with ${(bytes / MIB).toFixed(0)} MiB of files`;
   } catch {
     const disk = openSync(path, "r+");
@@ -117,7 +137,11 @@ async function makeDisk(path: string): Promise<string> {
 }
 
 function readdirOf(directory: string): string[] {
-  return execFileSync(process.execPath, ["-p", `require("fs").readdirSync(${JSON.stringify(directory)},{recursive:true}).join("\\n")`], { encoding: "utf8" })
+  return execFileSync(
+    process.execPath,
+    ["-p", `require("fs").readdirSync(${JSON.stringify(directory)},{recursive:true}).join("\\n")`],
+    { encoding: "utf8" },
+  )
     .split("\n")
     .map((name) => join(directory, name))
     .filter((path) => /\.(ts|js|md|json)$/.test(path) && statSync(path).isFile());
@@ -126,10 +150,16 @@ function readdirOf(directory: string): string[] {
 function bar(title: string, phase: string, done: number, total: number, speed: number): void {
   const share = total === 0 ? 0 : Math.min(1, done / total);
   const filled = "█".repeat(Math.round(share * 30)).padEnd(30, "░");
-  process.stderr.write(`\r${title.padEnd(12)}${filled} ${(share * 100).toFixed(0).padStart(3)} % ${speed.toFixed(0).padStart(5)} MiB/s ${phase.padEnd(10)}`);
+  process.stderr.write(
+    `\r${title.padEnd(12)}${filled} ${(share * 100).toFixed(0).padStart(3)} % ${speed.toFixed(0).padStart(5)} MiB/s ${phase.padEnd(10)}`,
+  );
 }
 
 function table(cells: readonly string[][]): string {
   const widths = cells[0]!.map((_, column) => Math.max(...cells.map((row) => row[column]!.length)));
-  return cells.map((row) => row.map((cell, column) => (column === 0 ? cell.padEnd(widths[0]!) : cell.padStart(widths[column]!))).join("   ")).join("\n");
+  return cells
+    .map((row) =>
+      row.map((cell, column) => (column === 0 ? cell.padEnd(widths[0]!) : cell.padStart(widths[column]!))).join("   "),
+    )
+    .join("\n");
 }

@@ -13,7 +13,12 @@ const run = promisify(execFile);
 const folder = mkdtempSync(join(root, ".docs-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-const pages = ["README.md", "CONTRIBUTING.md", ...globSync("docs/**/*.md", { cwd: root }), ...globSync("packages/*/README.md", { cwd: root })];
+const pages = [
+  "README.md",
+  "CONTRIBUTING.md",
+  ...globSync("docs/**/*.md", { cwd: root }),
+  ...globSync("packages/*/README.md", { cwd: root }),
+];
 
 function blocksOf(page: string): string[] {
   const text = readFileSync(join(root, page), "utf8");
@@ -34,7 +39,12 @@ describe("the documentation", () => {
     const config = join(folder, "tsconfig.json");
     writeFileSync(
       config,
-      JSON.stringify({ extends: "../tsconfig.json", compilerOptions: { isolatedDeclarations: false, declaration: false }, files, include: [] }),
+      JSON.stringify({
+        extends: "../tsconfig.json",
+        compilerOptions: { isolatedDeclarations: false, declaration: false },
+        files,
+        include: [],
+      }),
     );
     await run(process.execPath, [join(root, "node_modules/typescript/bin/tsc"), "-p", config]).catch(
       (error: { stdout?: string }) => expect.fail(error.stdout),

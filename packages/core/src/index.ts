@@ -11,7 +11,15 @@ export { replicate, type RunOptions, type RunReport } from "./engine/replicate.t
 export type * from "./engine/job.ts";
 export { blockStream, BlockStream, type BlockStreamOptions, type StreamBlock } from "./engine/block-stream.ts";
 export { Limits } from "./engine/limits.ts";
-export { beginRun, transfer, transferSlice, type RunTicket, type SliceOptions, type SliceReport, type TransferOptions } from "./engine/transfer.ts";
+export {
+  beginRun,
+  transfer,
+  transferSlice,
+  type RunTicket,
+  type SliceOptions,
+  type SliceReport,
+  type TransferOptions,
+} from "./engine/transfer.ts";
 export { verify, type DiskVerification, type VerificationReport, type VerifyOptions } from "./engine/verify.ts";
 export { audit, type AuditOptions, type AuditReport, type DiskAudit } from "./engine/audit.ts";
 export { launch, terminate, type LaunchOptions } from "./engine/launch.ts";
@@ -25,7 +33,14 @@ export type { CutoverState } from "./engine/job-state.ts";
 export { MemoryStateStore } from "./state/memory-state-store.ts";
 export { openDirectoryState, type DirectoryStateOptions } from "./state/directory-state-store.ts";
 export type { Lease, StateRecord, StateStore } from "./state/state-store.ts";
-export { issueReceipt, verifyReceipt, type Receipt, type ReceiptFacts, type ReceiptVerdict, type VerifyReceiptOptions } from "./receipt/receipt.ts";
+export {
+  issueReceipt,
+  verifyReceipt,
+  type Receipt,
+  type ReceiptFacts,
+  type ReceiptVerdict,
+  type VerifyReceiptOptions,
+} from "./receipt/receipt.ts";
 export type { DiskProgress, ProgressReport } from "./telemetry/progress.ts";
 export { Registry, openSource, openTarget, type ResolvedUri } from "./registry/registry.ts";
 export { loadProvider, type LoadOptions } from "./registry/load-provider.ts";

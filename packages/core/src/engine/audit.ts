@@ -56,9 +56,13 @@ export async function audit(job: Job, options: AuditOptions = {}): Promise<Audit
   const { record } = await recordOf(job, options);
   const { source } = job;
   if (source.tracker === undefined) {
-    throw new ProviderError("UNSUPPORTED", "This source tracks no changes: there is nothing to audit. Every run compares all.", {
-      operation: "audit",
-    });
+    throw new ProviderError(
+      "UNSUPPORTED",
+      "This source tracks no changes: there is nothing to audit. Every run compares all.",
+      {
+        operation: "audit",
+      },
+    );
   }
   const report: AuditReport = { job: job.id, run: record.run, sound: true, disks: [] };
   const machine = await source.machine(job.machine, options);

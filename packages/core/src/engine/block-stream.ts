@@ -61,7 +61,8 @@ export class BlockStream<Item extends WorkItem = WorkItem> implements AsyncItera
     if (next.done === true) return { done: true, value: undefined };
     const item = next.value;
     const { offset, length } = item;
-    if (item.kind === "zero") return { done: false, value: { offset, length, data: null, item, [Symbol.dispose]() {} } };
+    if (item.kind === "zero")
+      return { done: false, value: { offset, length, data: null, item, [Symbol.dispose]() {} } };
     const block = await this.#pool.take(length, this.#signal);
     try {
       for (const piece of item.pieces ?? [{ offset, length }]) await this.#read(item, piece, block);
@@ -69,7 +70,10 @@ export class BlockStream<Item extends WorkItem = WorkItem> implements AsyncItera
       block[Symbol.dispose]();
       throw error;
     }
-    return { done: false, value: { offset, length, data: block.data, item, [Symbol.dispose]: () => block[Symbol.dispose]() } };
+    return {
+      done: false,
+      value: { offset, length, data: block.data, item, [Symbol.dispose]: () => block[Symbol.dispose]() },
+    };
   }
 
   /** Reads one piece into the block. A read that does not let go of the block takes it out of use. */
@@ -78,10 +82,21 @@ export class BlockStream<Item extends WorkItem = WorkItem> implements AsyncItera
     const { blockSize, size } = this.#reader;
     // Where the item ends inside one of the reader's blocks and its disk goes on, the rest of the block is read along:
     // the buffer has room for it, as an item never crosses a multiple of its pool's length.
-    const end = Math.min(Math.ceil((offset + piece.length) / blockSize) * blockSize, Math.max(size, offset + piece.length));
+    const end = Math.min(
+      Math.ceil((offset + piece.length) / blockSize) * blockSize,
+      Math.max(size, offset + piece.length),
+    );
     const length = end - offset;
     const into = new Uint8Array(block.data.buffer, block.data.byteOffset + offset - item.offset, length);
-    const call: Call = { method: "read", side: "source", offset, length, data: into, attempt: 1, signal: this.#signal ?? NEVER };
+    const call: Call = {
+      method: "read",
+      side: "source",
+      offset,
+      length,
+      data: into,
+      attempt: 1,
+      signal: this.#signal ?? NEVER,
+    };
     try {
       await this.#layer(call, ({ signal }) =>
         this.#reader.read(offset, into, piece.hint === undefined ? { signal } : { signal, hint: piece.hint }),
@@ -114,7 +129,10 @@ export function blockStream(
 ): BlockStream {
   const itemLength = options.blockLength ?? 1 << 20;
   if (itemLength % reader.blockSize !== 0) {
-    throw new ProviderError("CONFIG_INVALID", `blockLength ${itemLength} is no multiple of the block size ${reader.blockSize}`);
+    throw new ProviderError(
+      "CONFIG_INVALID",
+      `blockLength ${itemLength} is no multiple of the block size ${reader.blockSize}`,
+    );
   }
   const items = workOf(tiles, { leaf: reader.blockSize, size: reader.size, itemLength, zeroLength: itemLength });
   return new BlockStream(reader, items, {

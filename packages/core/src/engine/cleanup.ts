@@ -48,7 +48,10 @@ export async function cleanup(job: Job, options: CleanupOptions = {}): Promise<C
   }
   const volumes: OwnedVolume[] = [];
   for await (const owned of job.target.owned(job.id, options)) {
-    const reason = owned.volume === undefined ? "only its provider knows how to remove it" : reasonToKeep(owned.volume, state, options);
+    const reason =
+      owned.volume === undefined
+        ? "only its provider knows how to remove it"
+        : reasonToKeep(owned.volume, state, options);
     if (owned.volume === undefined || reason !== undefined) report.kept.push({ ...owned, reason: reason ?? "" });
     else volumes.push({ ...owned, volume: owned.volume });
   }

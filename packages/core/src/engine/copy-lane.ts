@@ -69,7 +69,10 @@ export class WorkerLane implements CopyLane {
   #closed: (() => void) | undefined;
 
   constructor(setup: WorkerSetup, signal?: AbortSignal) {
-    const worker = new Worker(WORKER, { workerData: setup, resourceLimits: { maxYoungGenerationSizeMb: YOUNG_HEAP_MIB } });
+    const worker = new Worker(WORKER, {
+      workerData: setup,
+      resourceLimits: { maxYoungGenerationSizeMb: YOUNG_HEAP_MIB },
+    });
     this.#worker = worker;
     worker.on("message", (message: FromWorker) => this.#receive(message));
     worker.on("error", (error) => this.#fail(error));

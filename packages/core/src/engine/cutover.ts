@@ -55,7 +55,10 @@ class Cutover {
     const before = this.#document.state.cutover;
     if (before?.step === "launched" || before?.step === "finalized") return { machine: before.machine! };
     if (before?.step === "reverting") {
-      throw new ProviderError("IN_USE", `The cutover of job ${this.#job.id} is being taken back: revert it to the end first.`);
+      throw new ProviderError(
+        "IN_USE",
+        `The cutover of job ${this.#job.id} is being taken back: revert it to the end first.`,
+      );
     }
     const machine = await source.machine(this.#job.machine, this.#options);
     const runs = await this.#runs(machine);
@@ -156,13 +159,18 @@ class Cutover {
         await this.#goBack(machine);
         throw error;
       }
-      this.#settings.notice(`Machine ${machine.name} did not shut down (${(error as Error).message}); it is powered off.`);
+      this.#settings.notice(
+        `Machine ${machine.name} did not shut down (${(error as Error).message}); it is powered off.`,
+      );
       await source.power.powerOff(machine, this.#options);
     }
     const state = await source.power.state(machine, this.#options);
     if (state === "off") return nothing;
     await this.#goBack(machine);
-    throw new ProviderError("UNAVAILABLE", `Machine ${machine.name} is ${state} after its shutdown; the cutover was taken back.`);
+    throw new ProviderError(
+      "UNAVAILABLE",
+      `Machine ${machine.name} is ${state} after its shutdown; the cutover was taken back.`,
+    );
   }
 
   /** One run, to its end. */
@@ -171,9 +179,13 @@ class Cutover {
     const report = await run.go();
     await this.#read();
     if (report.status === "done") return report;
-    throw new ProviderError("UNAVAILABLE", `The cutover of job ${job.id} was paused; call it again to go on, or revert it.`, {
-      retryable: true,
-    });
+    throw new ProviderError(
+      "UNAVAILABLE",
+      `The cutover of job ${job.id} was paused; call it again to go on, or revert it.`,
+      {
+        retryable: true,
+      },
+    );
   }
 
   async #lastIncrement(machine: Machine): Promise<RunReport> {
@@ -205,7 +217,10 @@ export async function finalizeCutover(job: Job, wait: Wait = {}): Promise<void> 
   const step = document.state.cutover?.step;
   if (step === "finalized") return;
   if (step !== "launched") {
-    throw new ProviderError("NOT_FOUND", `Job ${job.id} has no launched cutover to finalize; its step is ${step ?? "none"}.`);
+    throw new ProviderError(
+      "NOT_FOUND",
+      `Job ${job.id} has no launched cutover to finalize; its step is ${step ?? "none"}.`,
+    );
   }
   await document.update((state) => (state.cutover = { ...state.cutover!, step: "finalized" }));
 }
@@ -221,7 +236,9 @@ export async function revertCutover(job: Job, wait: Wait = {}): Promise<void> {
   const { cutover: made } = document.state;
   if (made === undefined || made.step === "reverted") return;
   if (made.step === "finalized") {
-    throw new ProviderError("DENIED", `The cutover of job ${job.id} is final and cannot be taken back.`, { operation: "revert" });
+    throw new ProviderError("DENIED", `The cutover of job ${job.id} is final and cannot be taken back.`, {
+      operation: "revert",
+    });
   }
   await document.update((state) => (state.cutover = { ...made, step: "reverting" }));
   // A launch that was never answered is asked for by its key once more, to learn what there is to end.

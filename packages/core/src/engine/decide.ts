@@ -40,7 +40,12 @@ export function decide(
   if (wanted === "rescan") return { mode: "rescan", reason: "a rescan was asked for", fallbacks };
   const obstacle = obstacleToIncremental(disk, record, tracker, options);
   if (obstacle === undefined) {
-    return { mode: "incremental", since: record.checkpoint!, reason: "the tracker knows the last checkpoint", fallbacks };
+    return {
+      mode: "incremental",
+      since: record.checkpoint!,
+      reason: "the tracker knows the last checkpoint",
+      fallbacks,
+    };
   }
   // Where nothing was ever tracked nothing was lost: the policy is about trackers.
   const sendAll = record.manifest === undefined || (tracker !== undefined && options.onTrackingLost === "full");

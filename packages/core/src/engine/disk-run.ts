@@ -359,7 +359,8 @@ export class DiskRunner {
         ? [{ offset: 0, length: state.size }]
         : knowledge.unproven().extents(state.leaf, state.size);
     const comparison = await compareDisk({
-      openReader: (wait) => (through === undefined ? read!.call(job.target, state.committed!, wait) : Promise.resolve(through)),
+      openReader: (wait) =>
+        through === undefined ? read!.call(job.target, state.committed!, wait) : Promise.resolve(through),
       manifest,
       ranges,
       workers: settings.workers,
@@ -501,7 +502,9 @@ async function clearGap(writer: BlockWriter, gap: Extent, layer: Layer, signal: 
     const method = zeroes === undefined ? "zero" : "write";
     await layer({ method, side: "target", offset, length, attempt: 1, signal }, (call) => {
       if (zeroes === undefined) return writer.zero!(offset, length, { signal: call.signal });
-      const digest = writer.digest && zeroDigests(writer.digest, { leaf: writer.blockSize, size: length }, 0, Math.ceil(length / writer.blockSize));
+      const digest =
+        writer.digest &&
+        zeroDigests(writer.digest, { leaf: writer.blockSize, size: length }, 0, Math.ceil(length / writer.blockSize));
       return writer.write(offset, zeroes.subarray(0, length), { digest, signal: call.signal });
     });
   }
@@ -512,7 +515,8 @@ function* writtenZeroes(gap: Extent, { leaf, digest }: Pick<DiskRun, "leaf" | "d
   const step = WRITTEN_LEAVES * leaf;
   for (let done = 0; done < gap.length; done += step) {
     const extent: WrittenExtent = { offset: gap.offset + done, length: Math.min(step, gap.length - done) };
-    if (digest !== "none") extent.digests = zeroDigests(digest, { leaf, size: extent.length }, 0, Math.ceil(extent.length / leaf));
+    if (digest !== "none")
+      extent.digests = zeroDigests(digest, { leaf, size: extent.length }, 0, Math.ceil(extent.length / leaf));
     yield extent;
   }
 }

@@ -136,7 +136,15 @@ export class JobDocument {
   static async read(store: StateStore, job: string, lease?: Lease, wait?: Wait): Promise<JobDocument> {
     const found = await store.get(keyOf.state(job), wait);
     if (found === undefined) {
-      const fresh: JobState = { version: 1, job, epoch: lease?.epoch ?? 0, torn: [], toRelease: [], launches: [], runs: 0 };
+      const fresh: JobState = {
+        version: 1,
+        job,
+        epoch: lease?.epoch ?? 0,
+        torn: [],
+        toRelease: [],
+        launches: [],
+        runs: 0,
+      };
       return new JobDocument(store, fresh, null, lease);
     }
     const state = found.value as unknown as JobState;

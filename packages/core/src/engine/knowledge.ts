@@ -74,7 +74,8 @@ export class Knowledge {
     let unsent: [first: number, count: number][] = [];
     for await (const entry of replayJournals(store, keyOf.journals(job, run, disk), request)) {
       if (entry.kind === "open") {
-        belongs = entry.generation === generation && entry.leaf === leaf && entry.algorithm === request.journalAlgorithm;
+        belongs =
+          entry.generation === generation && entry.leaf === leaf && entry.algorithm === request.journalAlgorithm;
         unsent = [];
       } else if (entry.kind === "intent" && (belongs || !own)) {
         // Whatever a run that never ended wrote in place is there still, though its generation is over.
@@ -141,7 +142,8 @@ export class Knowledge {
   /** What stands at the target because of this run, or of runs that ended without a record: to be read back. */
   unproven(): LeafBitmap {
     const unproven = new LeafBitmap(this.done.leaves);
-    for (const runs of [this.written.runs(), this.#inherited.runs()]) for (const run of runs) unproven.set(run.leaf, run.count);
+    for (const runs of [this.written.runs(), this.#inherited.runs()])
+      for (const run of runs) unproven.set(run.leaf, run.count);
     return unproven;
   }
 

@@ -34,7 +34,9 @@ export async function launchRecord(
   const { target } = job;
   const record = launchable(job, document.state, options);
   if (target.launch === undefined) {
-    throw new ProviderError("UNSUPPORTED", "This target keeps disks and launches no machines.", { operation: "launch" });
+    throw new ProviderError("UNSUPPORTED", "This target keeps disks and launches no machines.", {
+      operation: "launch",
+    });
   }
   const disks = record.disks.map(({ disk, volume }) => {
     const boot = record.machine.disks.find((found) => found.key === disk)?.boot;
@@ -79,7 +81,10 @@ export async function terminate(job: Job, machineId: string, wait: Wait = {}): P
   const machine = document.state.launches.find(({ id }) => id === machineId);
   if (machine === undefined) return;
   if (machine.purpose === "cutover") {
-    throw new ProviderError("IN_USE", `Machine ${machineId} is what job ${job.id} was cut over to: revert the cutover instead.`);
+    throw new ProviderError(
+      "IN_USE",
+      `Machine ${machineId} is what job ${job.id} was cut over to: revert the cutover instead.`,
+    );
   }
   await terminateLaunched(job, document, machine, wait);
 }

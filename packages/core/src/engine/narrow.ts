@@ -46,7 +46,9 @@ async function* compared(
   const count = Math.ceil((to - from) / leaf);
   const known = await knowledge.builder!.digests(from / leaf, count);
   // Where nothing is known there is nothing to compare with, and asking would only cost the far side its time.
-  const anyKnown = Array.from({ length: count }, (_, index) => slice(known, index)).some((digest) => !isUnknownDigest(digest));
+  const anyKnown = Array.from({ length: count }, (_, index) => slice(known, index)).some(
+    (digest) => !isUnknownDigest(digest),
+  );
   const far = anyKnown ? await farDigests(from, to - from) : undefined;
   let tile: Tile | undefined;
   for (let index = 0; index < count; index++) {

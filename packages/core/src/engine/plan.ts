@@ -58,7 +58,9 @@ export async function plan(job: Job, wait: Wait = {}): Promise<Plan> {
     planned.findings.push("This source tracks no changes: every run after the first reads all and sends what differs.");
   }
   if (job.target.read === undefined && settings.verify !== "none") {
-    planned.findings.push("This target cannot be read back: replicas are not verified beyond the digests of what was sent.");
+    planned.findings.push(
+      "This target cannot be read back: replicas are not verified beyond the digests of what was sent.",
+    );
   }
   if (job.target.fences === undefined) {
     planned.findings.push(

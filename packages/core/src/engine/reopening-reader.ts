@@ -61,7 +61,11 @@ export class ReopeningReader implements BlockReader {
       if (!timedOut && !died && !shared) throw error;
       this.#retire(reader);
       if (timedOut || (died && error.retryable)) throw error;
-      throw new ProviderError("UNAVAILABLE", (error as Error).message, { operation: "read", retryable: true, cause: error });
+      throw new ProviderError("UNAVAILABLE", (error as Error).message, {
+        operation: "read",
+        retryable: true,
+        cause: error,
+      });
     }
   }
 

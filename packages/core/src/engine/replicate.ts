@@ -70,7 +70,8 @@ export async function toldAsFenced(error: unknown, check: () => Promise<void>): 
 export async function acquire(job: Job, settings: Settings, wait: Wait): Promise<Lease> {
   const lease = await job.store.acquire(job.id, wait);
   const { previous } = lease;
-  if (previous === undefined || previous.released || previous.alive === false || job.target.fences === true) return lease;
+  if (previous === undefined || previous.released || previous.alive === false || job.target.fences === true)
+    return lease;
   const waitMs = settings.attempts.perAttemptMs;
   settings.notice(
     `Another worker (epoch ${previous.epoch}) may still write for job ${job.id}; waiting ${waitMs / 1000} s, its longest ` +
@@ -190,7 +191,8 @@ export class Replication implements AsyncDisposable {
       setPhase: (phase: Parameters<ReturnType<ProgressMeter["disk"]>["setPhase"]>[0]) =>
         this.#meter.disk(snapshot.disk, { totalBytes: size }).setPhase(phase),
       setTotal: (bytes: number) => this.#meter.disk(snapshot.disk, { totalBytes: size }).setTotal(bytes),
-      advance: (done: number, moved?: number) => this.#meter.disk(snapshot.disk, { totalBytes: size }).advance(done, moved),
+      advance: (done: number, moved?: number) =>
+        this.#meter.disk(snapshot.disk, { totalBytes: size }).advance(done, moved),
     };
     return new DiskRunner({
       job: this.#given,
@@ -338,7 +340,11 @@ export class Replication implements AsyncDisposable {
       for (const fallback of decision.fallbacks) {
         this.#settings.notice(`Disk ${disk.key}: ${fallback.from} → ${fallback.to}: ${fallback.reason}`);
       }
-      if (decision.fallbacks.length > 0 && this.#settings.onTrackingLost === "fail" && decision.mode !== "incremental") {
+      if (
+        decision.fallbacks.length > 0 &&
+        this.#settings.onTrackingLost === "fail" &&
+        decision.mode !== "incremental"
+      ) {
         const lost = decision.fallbacks[0]!;
         if (source.tracker !== undefined && lost.from === "incremental") {
           throw new ProviderError("TRACKING_LOST", `Disk ${disk.key}: ${lost.reason}; this job is told to stop then.`);
@@ -422,16 +428,18 @@ export class Replication implements AsyncDisposable {
     const slots = new Slots(this.#settings.parallelDisks);
     const outcomes = await Promise.allSettled(
       this.#runners.map((runner) =>
-        slots.use(async () => {
-          this.#signal.throwIfAborted();
-          if (!(await runner.copy())) return false;
-          await runner.verify("before-commit");
-          return true;
-        }).catch((error: unknown) => {
-          // The other disks stop at once: without this one there will be no record.
-          this.#stop.abort(error);
-          throw error;
-        }),
+        slots
+          .use(async () => {
+            this.#signal.throwIfAborted();
+            if (!(await runner.copy())) return false;
+            await runner.verify("before-commit");
+            return true;
+          })
+          .catch((error: unknown) => {
+            // The other disks stop at once: without this one there will be no record.
+            this.#stop.abort(error);
+            throw error;
+          }),
       ),
     );
     const { signal } = this.#options;
@@ -485,7 +493,10 @@ export class Replication implements AsyncDisposable {
       const diskSnapshot = snapshot.disks.find((found) => found.disk === runner.disk)!;
       const checkpoint = await source.tracker?.checkpoint(diskSnapshot, { signal: this.#signal });
       if (checkpoint !== undefined && checkpoint.length > MOST_CHECKPOINT) {
-        throw new ProviderError("UNEXPECTED", `the checkpoint of disk ${runner.disk} is longer than ${MOST_CHECKPOINT} characters`);
+        throw new ProviderError(
+          "UNEXPECTED",
+          `the checkpoint of disk ${runner.disk} is longer than ${MOST_CHECKPOINT} characters`,
+        );
       }
       runner.report.checkpoint = checkpoint !== undefined;
       const record: DiskRecord = {
@@ -521,7 +532,8 @@ export class Replication implements AsyncDisposable {
   /** Removes journals and pages that nothing refers to any more. What is missed now goes the next time. */
   async #sweep(store: Job["store"], disks: readonly DiskRecord[]): Promise<void> {
     const wait = { signal: this.#signal };
-    for await (const key of store.list(`${stateKey("jobs", this.#job.id, "journals")}/`, wait)) await store.delete(key, wait);
+    for await (const key of store.list(`${stateKey("jobs", this.#job.id, "journals")}/`, wait))
+      await store.delete(key, wait);
     for (const disk of disks) {
       if (disk.manifest === undefined) continue;
       const pages = keyOf.pages(this.#job.id, disk.disk);

@@ -168,7 +168,12 @@ function plainLane({ module, data }: Lane): Lane {
   return { module, data };
 }
 
-function mainCopier(options: SessionOptions, reader: BlockReader, pool: HashPool | undefined, signal: AbortSignal): Copier {
+function mainCopier(
+  options: SessionOptions,
+  reader: BlockReader,
+  pool: HashPool | undefined,
+  signal: AbortSignal,
+): Copier {
   const { writer, leaf, itemLength } = options;
   return new Copier(
     {
@@ -191,7 +196,10 @@ export function depthOf(
   writer: { readonly concurrency?: number } | undefined,
   most: number,
 ): number {
-  return Math.max(1, Math.min(most, (reader.concurrency ?? 1) + (writer === undefined ? 0 : (writer.concurrency ?? 1))));
+  return Math.max(
+    1,
+    Math.min(most, (reader.concurrency ?? 1) + (writer === undefined ? 0 : (writer.concurrency ?? 1))),
+  );
 }
 
 /** Attempts around every call, and never more calls at once than either side allows. */

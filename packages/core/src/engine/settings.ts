@@ -37,7 +37,8 @@ export function settingsOf(options: JobOptions = {}): Settings {
   }
   for (const name of ["parallelDisks", "memory"] as const) {
     const value = options[name];
-    if (value !== undefined && !(Number.isInteger(value) && value > 0)) throw invalid(name, value, "a whole number above 0");
+    if (value !== undefined && !(Number.isInteger(value) && value > 0))
+      throw invalid(name, value, "a whole number above 0");
   }
   if (options.workers !== undefined && !(Number.isInteger(options.workers) && options.workers >= 0)) {
     throw invalid("workers", options.workers, "a whole number, 0 for none");

@@ -82,7 +82,9 @@ export async function transferSlice(job: Job, ticket: RunTicket, options: SliceO
   if (known === undefined) throw new ProviderError("NOT_FOUND", `Run ${ticket.run} has no disk ${disk}.`);
   const to = range.offset + range.length;
   if (range.offset % known.leaf !== 0 || (to % known.leaf !== 0 && to !== known.size) || to > known.size) {
-    throw new RangeError(`slice ${range.offset}+${range.length} is not on leaves of ${known.leaf} within ${known.size} bytes`);
+    throw new RangeError(
+      `slice ${range.offset}+${range.length} is not on leaves of ${known.leaf} within ${known.size} bytes`,
+    );
   }
   const document = await JobDocument.read(job.store, job.id, undefined, options);
   await checkTicket(job, ticket, options);
@@ -109,13 +111,20 @@ export async function transferSlice(job: Job, ticket: RunTicket, options: SliceO
 async function checkTicket(job: Job, ticket: RunTicket, wait: Wait): Promise<void> {
   const { state } = await JobDocument.read(job.store, job.id, undefined, wait);
   if (state.run?.id === ticket.run && state.epoch === ticket.epoch) return;
-  throw new ProviderError("FENCED", `Run ${ticket.run} of job ${job.id} has ended or was taken over; this slice stops.`, {
-    operation: "transfer",
-  });
+  throw new ProviderError(
+    "FENCED",
+    `Run ${ticket.run} of job ${job.id} has ended or was taken over; this slice stops.`,
+    {
+      operation: "transfer",
+    },
+  );
 }
 
 /** A signal that aborts after a time, or with another one. */
-function pauseAfter(ms: number | undefined, other: AbortSignal | undefined): { signal: AbortSignal | undefined } & Disposable {
+function pauseAfter(
+  ms: number | undefined,
+  other: AbortSignal | undefined,
+): { signal: AbortSignal | undefined } & Disposable {
   if (ms === undefined) return { signal: other, [Symbol.dispose]() {} };
   const controller = new AbortController();
   const timer = setTimeout(() => controller.abort(), ms);

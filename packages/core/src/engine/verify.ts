@@ -40,7 +40,8 @@ export async function verify(job: Job, options: VerifyOptions = {}): Promise<Ver
   const { state, record } = await recordOf(job, options);
   refuseTorn(state, "verify it");
   const { read } = job.target;
-  if (read === undefined) throw new ProviderError("UNSUPPORTED", "This target cannot be read back.", { operation: "verify" });
+  if (read === undefined)
+    throw new ProviderError("UNSUPPORTED", "This target cannot be read back.", { operation: "verify" });
   using meter = new ProgressMeter({ onProgress: options.onProgress, job: job.id, run: record.run });
   const report: VerificationReport = { job: job.id, run: record.run, equal: true, disks: [] };
   for (const disk of record.disks) {

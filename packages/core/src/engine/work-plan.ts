@@ -110,7 +110,11 @@ export async function* planWork(tiles: AsyncIterable<Tile>, options: WorkPlanOpt
 }
 
 /** The pieces of an item whose leaves are not done yet. */
-function* undone(item: CopyItemShape, knowledge: Knowledge, settled: (bytes: number) => void): Generator<CopyItemShape> {
+function* undone(
+  item: CopyItemShape,
+  knowledge: Knowledge,
+  settled: (bytes: number) => void,
+): Generator<CopyItemShape> {
   const [first, count] = knowledge.leavesOf(item);
   const end = item.offset + item.length;
   let position = item.offset;
@@ -165,7 +169,12 @@ async function decideItem(item: CopyItemShape, options: WorkPlanOptions): Promis
 }
 
 /** The digests of leaves that hold zeroes; the disk's last leaf may be short. */
-export function zeroDigests(algorithm: DigestAlgorithm, shape: { leaf: number; size: number }, first: number, count: number): Uint8Array {
+export function zeroDigests(
+  algorithm: DigestAlgorithm,
+  shape: { leaf: number; size: number },
+  first: number,
+  count: number,
+): Uint8Array {
   const digests = new Uint8Array(count * digestLength);
   const full = zeroDigest(algorithm, shape.leaf);
   for (let index = 0; index < count; index++) {

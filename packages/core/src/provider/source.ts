@@ -134,4 +134,3 @@ export interface SourceConnector {
   /** Closes connections. Releases nothing. */
   [Symbol.asyncDispose](): Promise<void>;
 }
-

@@ -23,7 +23,9 @@ describe("audit", () => {
     const report = await audit(job());
     expect(report).toMatchObject({
       sound: false,
-      disks: [{ unchanged: LEAVES, sampled: LEAVES, missed: 1, missedAt: [{ offset: 77 * 64 * KIB, length: 64 * KIB }] }],
+      disks: [
+        { unchanged: LEAVES, sampled: LEAVES, missed: 1, missedAt: [{ offset: 77 * 64 * KIB, length: 64 * KIB }] },
+      ],
     });
     expect(report.disks[0]!.bound).toBeUndefined();
     expect(Buffer.compare(before, place.volumeBytes("volume-1"))).toBe(0);
@@ -76,7 +78,8 @@ describe("audit", () => {
     await audit(job(), { samples: 4, random: (limit) => limits.push(limit) - 1 });
     expect(limits).toEqual([13, 14, 15, 16]);
     hits.fill(0);
-    for (let round = 0; round < rounds; round++) await audit(job(), { samples: 4, random: (limit) => Math.floor(random() * limit) });
+    for (let round = 0; round < rounds; round++)
+      await audit(job(), { samples: 4, random: (limit) => Math.floor(random() * limit) });
     expect(hits.reduce((sum, count) => sum + count, 0)).toBe(4 * rounds);
     // Chi-squared with 15 degrees of freedom: above 44 has a chance of 0.0001.
     const expected = (4 * rounds) / 16;
@@ -92,7 +95,11 @@ describe("audit", () => {
     const { bound, sampled } = (await audit(job(), { samples: 100, confidence: 0.95 })).disks[0]!;
     expect(bound).toBeCloseTo(1 - 0.05 ** (1 / sampled), 10);
     // Without replacement: the chance to miss every one of K changed leaves in n of N is the product below.
-    for (const [population, drawn, confidence] of [[256, 64, 0.99], [1000, 10, 0.9], [50, 49, 0.999]] as const) {
+    for (const [population, drawn, confidence] of [
+      [256, 64, 0.99],
+      [1000, 10, 0.9],
+      [50, 49, 0.999],
+    ] as const) {
       const changed = Math.ceil(boundOf(population, drawn, confidence) * population);
       let chance = 1;
       for (let n = 0; n < drawn; n++) chance *= Math.max(0, population - changed - n) / (population - n);

@@ -115,7 +115,9 @@ describe("cutover", () => {
   it("never escalates a shutdown that fails to a power-off unless allowed", async () => {
     const it = await replicated();
     const refusing = (): { struck: number } =>
-      failing(it.place, "power.shutdown", () => new ProviderError("UNSUPPORTED", "no guest tools"), { count: Infinity });
+      failing(it.place, "power.shutdown", () => new ProviderError("UNSUPPORTED", "no guest tools"), {
+        count: Infinity,
+      });
     refusing();
     await expect(cutover(it.job())).rejects.toThrow("no guest tools");
     expect(it.place.traffic("power.powerOff").calls).toBe(0);
@@ -127,12 +129,14 @@ describe("cutover", () => {
   });
 
   it("ends with the source running again, or goes on when called again, wherever a call fails", async () => {
-    const count = (await (async () => {
-      const it = await replicated();
-      const calls = it.record();
-      await cutover(it.job());
-      return calls;
-    })()).length;
+    const count = (
+      await (async () => {
+        const it = await replicated();
+        const calls = it.record();
+        await cutover(it.job());
+        return calls;
+      })()
+    ).length;
     expect(count).toBeGreaterThan(15);
     let goneBack = 0;
     let resumed = 0;
@@ -143,7 +147,10 @@ describe("cutover", () => {
         it.place[on] = () => {
           if (calls++ === n) throw new ProviderError("DENIED", "no right to do this");
         };
-        const failed = await cutover(it.job()).then(() => undefined, (error: Error) => error);
+        const failed = await cutover(it.job()).then(
+          () => undefined,
+          (error: Error) => error,
+        );
         calm(it.place);
         const { cutover: state } = await status(it.store, "job");
         const step = state?.step;
@@ -167,7 +174,10 @@ describe("cutover", () => {
 
 describe("taking a cutover back", () => {
   it("ends the machine, starts the source, and the next run is full where the replica was consumed", async () => {
-    for (const [how, mode] of [["consume", "full"], ["clone", "incremental"]] as const) {
+    for (const [how, mode] of [
+      ["consume", "full"],
+      ["clone", "incremental"],
+    ] as const) {
       const it = await replicated({ target: { cutover: how } });
       const { machine } = await cutover(it.job());
       it.place.writeLaunched(machine.id, "root", 0, randomBytes(64 * KIB, 9));

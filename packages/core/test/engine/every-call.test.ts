@@ -122,7 +122,11 @@ describe("a failure at every call in turn", () => {
 });
 
 /** A store whose `n`th call fails, before or after it took effect. */
-function failingStore(store: StateStore, n: number, moment: "before" | "after"): { store: StateStore; struck: () => boolean } {
+function failingStore(
+  store: StateStore,
+  n: number,
+  moment: "before" | "after",
+): { store: StateStore; struck: () => boolean } {
   let left = n;
   let struck = false;
   const strike = (): boolean => {

@@ -10,7 +10,10 @@ const hashing = (algorithm: "blake3" | "sha256", data: Uint8Array): Uint8Array =
 describe("a source that hashes", () => {
   for (const concurrency of [false, 4] as const) {
     it(`is read only where the replica differs, with ${concurrency === false ? 1 : concurrency} calls at once`, async () => {
-      const { place, job, expectEqual } = scene({ source: { tracker: false, digests: hashing, concurrency } }, { root: 8 * MIB });
+      const { place, job, expectEqual } = scene(
+        { source: { tracker: false, digests: hashing, concurrency } },
+        { root: 8 * MIB },
+      );
       place.write("vm", "root", 0, randomBytes(8 * MIB, 1));
       await replicate(job());
       place.write("vm", "root", 5 * MIB, randomBytes(512, 2));

@@ -55,7 +55,10 @@ describe("two workers on one job", () => {
         Object.assign(leased, { [method]: (store[method] as () => unknown).bind(store) });
       }
       const controller = new AbortController();
-      const run = replicate({ ...job({ attempts: { ...QUICK, perAttemptMs: 60_000 } }), store: leased }, { signal: controller.signal });
+      const run = replicate(
+        { ...job({ attempts: { ...QUICK, perAttemptMs: 60_000 } }), store: leased },
+        { signal: controller.signal },
+      );
       setTimeout(() => controller.abort(new Error("long enough")), waits ? 100 : 30_000).unref();
       if (waits) await expect(run).rejects.toThrow("long enough");
       else await run;
@@ -80,7 +83,8 @@ describe("slices in several workers", () => {
       const abandoned = new AbortController();
       let writes = 0;
       place.fault = ({ method, offset }) => {
-        if (method === "writer.write" && offset! >= half && offset! < 6 * MIB && ++writes === 2) abandoned.abort(new Error("gone"));
+        if (method === "writer.write" && offset! >= half && offset! < 6 * MIB && ++writes === 2)
+          abandoned.abort(new Error("gone"));
       };
       const [first, gone, last] = await Promise.allSettled([
         report(0, half),
@@ -110,7 +114,9 @@ describe("slices in several workers", () => {
       taken = true;
       await beginRun(job());
     };
-    await expect(transferSlice(job(), ticket, { disk: "root", range: { offset: 0, length: 4 * MIB } })).rejects.toMatchObject({
+    await expect(
+      transferSlice(job(), ticket, { disk: "root", range: { offset: 0, length: 4 * MIB } }),
+    ).rejects.toMatchObject({
       code: "FENCED",
     });
     calm(place);
@@ -120,7 +126,11 @@ describe("slices in several workers", () => {
   it("refuse ranges that are not on leaves or beyond the disk, and disks that are not in the run", async () => {
     const { place, job } = scene({}, { root: 4 * MIB });
     const ticket = await beginRun(job());
-    for (const range of [{ offset: 512, length: 64 * KIB }, { offset: 0, length: 512 }, { offset: 0, length: 8 * MIB }]) {
+    for (const range of [
+      { offset: 512, length: 64 * KIB },
+      { offset: 0, length: 512 },
+      { offset: 0, length: 8 * MIB },
+    ]) {
       await expect(transferSlice(job(), ticket, { disk: "root", range })).rejects.toThrow(RangeError);
     }
     const range = { offset: 0, length: 64 * KIB };

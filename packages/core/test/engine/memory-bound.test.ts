@@ -27,7 +27,10 @@ describe("memory", () => {
   // Invariant 11.
   it("does not grow with the disk: 1 TiB with a few changes costs about what 1 GiB does", async () => {
     const peaks: Record<string, number> = {};
-    for (const [name, size] of [["1 GiB", 2 ** 30], ["1 TiB", TIB]] as const) {
+    for (const [name, size] of [
+      ["1 GiB", 2 ** 30],
+      ["1 TiB", TIB],
+    ] as const) {
       const { place, job } = scene({ source: { tracker: { granularity: 64 * KIB } } }, { root: size });
       for (let at = 0; at < 8; at++) place.write("vm", "root", at * (size / 8) + MIB, randomBytes(MIB, at));
       peaks[`${name}, full`] = await peakOf(() => replicate(job({ leaf: MIB })));

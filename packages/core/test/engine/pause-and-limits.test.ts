@@ -79,7 +79,9 @@ describe("a run that is paused", () => {
       place.fault = ({ method }) => {
         if (method === "writer.write" && ++writes === 3) controller.abort();
       };
-      const report = await replicate(job({ journal: { bytes: 2 * MIB }, memory: 2 * MIB }), { pause: controller.signal });
+      const report = await replicate(job({ journal: { bytes: 2 * MIB }, memory: 2 * MIB }), {
+        pause: controller.signal,
+      });
       moved += report.disks[0]!.moved;
       status = report.status;
       calm(place);

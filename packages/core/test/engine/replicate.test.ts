@@ -16,7 +16,10 @@ interface Scene {
   volume(report: Awaited<ReturnType<typeof replicate>>, disk: string): Uint8Array;
 }
 
-function scene(options: MemoryPlaceOptions = {}, disks: Record<string, number> = { root: 8 * MIB, data: 5 * MIB + 512 }): Scene {
+function scene(
+  options: MemoryPlaceOptions = {},
+  disks: Record<string, number> = { root: 8 * MIB, data: 5 * MIB + 512 },
+): Scene {
   const place = memoryPlace(options);
   const store = new MemoryStateStore();
   place.addMachine({ id: "vm", name: "vm", disks: Object.entries(disks).map(([key, size]) => ({ key, size })) });

@@ -27,7 +27,11 @@ describe("receipts", () => {
     for (const receipt of report.receipts) {
       const { volume, root } = report.disks.find(({ disk }) => disk === receipt.disk)!;
       await using reader = await place.target.read!(volume!);
-      const verdict = await verifyReceipt(JSON.parse(JSON.stringify(receipt)), { publicKey: keys.publicKey, reader, root });
+      const verdict = await verifyReceipt(JSON.parse(JSON.stringify(receipt)), {
+        publicKey: keys.publicKey,
+        reader,
+        root,
+      });
       expect(verdict).toMatchObject({ signature: "valid", root: "equal", content: "equal" });
       expect(receipt.verified).toEqual({ mode: "written", bytes: MIB });
     }
@@ -79,7 +83,10 @@ describe("digests by SHA-256", () => {
     place.write("vm", "root", 0, randomBytes(512, 2));
     expect((await replicate(job({ digest: "sha256" }))).disks[0]!.mode).toBe("incremental");
     const other = await replicate(job({ digest: "blake3" }));
-    expect(other).toMatchObject({ fallbacks: [{ from: "incremental", to: "full" }], disks: [{ mode: "full", digest: "blake3" }] });
+    expect(other).toMatchObject({
+      fallbacks: [{ from: "incremental", to: "full" }],
+      disks: [{ mode: "full", digest: "blake3" }],
+    });
     expectEqual(other);
     // Nobody asked: the record's go on.
     const next = await replicate(job());
@@ -95,7 +102,10 @@ describe("plan", () => {
     place.fault = ({ method }) => void calls.push(method);
     const limits = new Limits({ bytesPerSecond: MIB / 60 });
     const first = await plan(job({ limits }));
-    expect(first.disks.map(({ disk, mode }) => [disk, mode])).toEqual([["root", "full"], ["data", "full"]]);
+    expect(first.disks.map(({ disk, mode }) => [disk, mode])).toEqual([
+      ["root", "full"],
+      ["data", "full"],
+    ]);
     expect(first.minutes).toEqual({ value: 3, kind: "bound" });
     expect(first.findings.join(" ")).toMatch(/cannot be read back.*waits/s);
     expect(calls).toEqual(["machine"]);
@@ -117,7 +127,10 @@ describe("status", () => {
     expect(await status(store, "job")).toEqual({ job: "job", torn: [], launches: [] });
     place.write("vm", "root", 0, randomBytes(MIB, 1));
     const ticket = await beginRun(job());
-    expect(await status(store, "job")).toMatchObject({ run: { id: ticket.run, phase: "copying", disks: ["root"] }, torn: ["root"] });
+    expect(await status(store, "job")).toMatchObject({
+      run: { id: ticket.run, phase: "copying", disks: ["root"] },
+      torn: ["root"],
+    });
     const report = await replicate(job());
     const found = await status(store, "job");
     expect(found.run).toBeUndefined();
@@ -143,7 +156,9 @@ describe("progress", () => {
       place.write("vm", "root", 0, randomBytes(6 * MIB, 1));
       place.write("vm", "data", MIB, randomBytes(MIB, 2));
       if (losing) {
-        failing(place, "writer.flush", () => new ProviderError("UNAVAILABLE", "gone", { retryable: false }), { after: 1 });
+        failing(place, "writer.flush", () => new ProviderError("UNAVAILABLE", "gone", { retryable: false }), {
+          after: 1,
+        });
       }
       const reports: ProgressReport[] = [];
       const onProgress = (report: ProgressReport): void => void reports.push(report);
@@ -153,7 +168,13 @@ describe("progress", () => {
         expect(reports[at]!.doneBytes).toBeGreaterThanOrEqual(reports[at - 1]!.doneBytes);
       }
       const last = reports.at(-1)!;
-      expect(last).toMatchObject({ final: true, job: "job", run: report.run, machine: "vm", totalBytes: 11 * MIB + 512 });
+      expect(last).toMatchObject({
+        final: true,
+        job: "job",
+        run: report.run,
+        machine: "vm",
+        totalBytes: 11 * MIB + 512,
+      });
       expect(last.disks.map(({ doneBytes }) => doneBytes)).toEqual([8 * MIB, 3 * MIB + 512]);
       expect(last.phase).toBe("committing");
       expect(last.movedBytes).toBeGreaterThanOrEqual(7 * MIB);

@@ -53,7 +53,10 @@ describe("several disks", () => {
       },
     };
     const report = await replicate({ ...job(), source: turned });
-    expect(report.disks.map(({ mode, moved }) => [mode, moved])).toEqual([["incremental", 0], ["incremental", 0]]);
+    expect(report.disks.map(({ mode, moved }) => [mode, moved])).toEqual([
+      ["incremental", 0],
+      ["incremental", 0],
+    ]);
     expectEqual(report);
   });
 });
@@ -63,7 +66,10 @@ describe("a target larger than the disk", () => {
   it("holds zeroes behind the disk, whatever was there before, and again after the disk shrank", async () => {
     for (const target of [{}, { zero: false }, { blockSize: 64 * KIB }] as const) {
       const size = 3 * MIB + 512;
-      const { place, job, expectEqual } = scene({ target: { blank: false, ...target, sizeUnit: 4 * MIB } }, { root: size });
+      const { place, job, expectEqual } = scene(
+        { target: { blank: false, ...target, sizeUnit: 4 * MIB } },
+        { root: size },
+      );
       place.addDisk("old", 4 * MIB, randomBytes(4 * MIB, 9));
       const onOld: Job["target"] = { ...place.target, create: () => place.target.adopt!("old") };
       place.write("vm", "root", 0, randomBytes(MIB, 1));
@@ -143,14 +149,18 @@ describe("a target that wants digests", () => {
     );
     for (let at = 0; at < 10_000; at += 2) place.write("vm", "root", at * leaf, new Uint8Array(512).fill(1));
     await replicate(job({ verify: "none" }));
-    for (let at = 0; at < 10_000; at += 2) place.write("vm", "root", at * leaf, new Uint8Array(512).fill(at % 4 === 0 ? 1 : 2));
+    for (let at = 0; at < 10_000; at += 2)
+      place.write("vm", "root", at * leaf, new Uint8Array(512).fill(at % 4 === 0 ? 1 : 2));
     failing(place, "writer.commit", () => new Error("killed"));
     await expect(replicate(job({ verify: "none" }))).rejects.toThrow("killed");
     calm(place);
     const report = await replicate(job({ verify: "none" }));
     expect(report.disks[0]!.moved).toBe(0);
     for (let at = 0; at < 10_000; at += 498) {
-      expectBytes(place.volumeBytes(report.disks[0]!.volume!.id, at * leaf, 512), place.read("vm", "root", at * leaf, 512));
+      expectBytes(
+        place.volumeBytes(report.disks[0]!.volume!.id, at * leaf, 512),
+        place.read("vm", "root", at * leaf, 512),
+      );
     }
   });
 });
@@ -158,7 +168,12 @@ describe("a target that wants digests", () => {
 describe("odd sizes", () => {
   it("are copied whole through any blocks on either side", async () => {
     for (const size of [512, 64 * KIB + 512, MIB - 512, MIB + 4096 + 512]) {
-      for (const [readBlock, writeBlock] of [[512, 512 * KIB], [4096, 512], [512 * KIB, 4096], [64 * KIB, 64 * KIB]] as const) {
+      for (const [readBlock, writeBlock] of [
+        [512, 512 * KIB],
+        [4096, 512],
+        [512 * KIB, 4096],
+        [64 * KIB, 64 * KIB],
+      ] as const) {
         for (const style of ["in-place", "versioned"] as const) {
           const { place, job, expectEqual } = scene(
             { source: { blockSize: readBlock }, target: { blockSize: writeBlock, style, sizeUnit: 512 } },
@@ -187,7 +202,9 @@ describe("odd sizes", () => {
           return { ...snapshot, disks: snapshot.disks.map((disk) => ({ ...disk, size })) };
         },
       };
-      await expect(replicate({ ...job(), source, id: `job-${size}` })).rejects.toThrow(new RegExp(`root.*${size} bytes`));
+      await expect(replicate({ ...job(), source, id: `job-${size}` })).rejects.toThrow(
+        new RegExp(`root.*${size} bytes`),
+      );
     }
     expect(place.traffic("create").calls).toBe(0);
   });
@@ -207,7 +224,9 @@ describe("snapshots", () => {
     expect(place.traffic("snapshot").calls).toBe(1);
     const calls = it.record();
     expectEqual(await replicate(job()));
-    const order = calls.filter((method) => ["snapshot", "release", "tracker.checkpoint", "writer.commit"].includes(method));
+    const order = calls.filter((method) =>
+      ["snapshot", "release", "tracker.checkpoint", "writer.commit"].includes(method),
+    );
     expect(order).toEqual(["release", "snapshot", "writer.commit", "tracker.checkpoint", "release"]);
   });
 
@@ -251,7 +270,14 @@ describe("the order of a run", () => {
     });
     await replicate({ ...it.job(), store });
     const last = (method: string): number => calls.lastIndexOf(method);
-    const order = [last("writer.write"), last("writer.flush"), last("writer.read"), last("writer.commit"), calls.indexOf("record"), last("release")];
+    const order = [
+      last("writer.write"),
+      last("writer.flush"),
+      last("writer.read"),
+      last("writer.commit"),
+      calls.indexOf("record"),
+      last("release"),
+    ];
     expect(order).toEqual([...order].sort((a, b) => a - b));
     expect(Math.min(...order)).toBeGreaterThan(-1);
     expect(calls.indexOf("set")).toBeLessThan(calls.indexOf("writer.write"));
@@ -283,11 +309,15 @@ describe("ends with blocks of their own", () => {
     write(0, 3);
     const report = await replicate(job({ verify: "none" }));
     expect(report.disks[0]).toMatchObject({ mode: "incremental", moved: 512 * KIB });
-    for (const at of [0, 299 * GIB]) expectBytes(place.volumeBytes("volume-1", at, MIB), place.read("vm", "root", at, MIB));
+    for (const at of [0, 299 * GIB])
+      expectBytes(place.volumeBytes("volume-1", at, MIB), place.read("vm", "root", at, MIB));
   });
 
   it("are given the digests of zeroes too, and blocks larger than any buffer of zeroes", async () => {
-    for (const [blockSize, digest] of [[512 * KIB, "sha256"], [4 * MIB, undefined]] as const) {
+    for (const [blockSize, digest] of [
+      [512 * KIB, "sha256"],
+      [4 * MIB, undefined],
+    ] as const) {
       const { place, job, expectEqual } = scene(
         { target: { blockSize, digest, zero: false, blank: false, sizeUnit: 16 * MIB } },
         { root: 10 * MIB + 512 },
@@ -323,7 +353,10 @@ describe("a base that is gone from the target", () => {
     await place.target.remove(first.disks[0]!.volume!);
     place.write("vm", "root", 0, randomBytes(512, 2));
     const report = await replicate(job());
-    expect(report).toMatchObject({ fallbacks: [{ from: "incremental", to: "full" }], disks: [{ mode: "full", moved: MIB }] });
+    expect(report).toMatchObject({
+      fallbacks: [{ from: "incremental", to: "full" }],
+      disks: [{ mode: "full", moved: MIB }],
+    });
     expectEqual(report);
   });
 });

@@ -27,12 +27,15 @@ class Life {
     const maybe = <T>(value: T): T | undefined => (this.random() < 0.3 ? value : undefined);
     this.shape = {
       source: {
-        tracker: this.random() < 0.25 ? false : {
-          granularity: this.pick([512, 4096, 65536, 262144]),
-          tileLength: this.pick([65536, MIB, 64 * MIB]),
-          hints: maybe(true),
-          keepsBase: this.random() < 0.3,
-        },
+        tracker:
+          this.random() < 0.25
+            ? false
+            : {
+                granularity: this.pick([512, 4096, 65536, 262144]),
+                tileLength: this.pick([65536, MIB, 64 * MIB]),
+                hints: maybe(true),
+                keepsBase: this.random() < 0.3,
+              },
         blockSize: this.pick([512, 512, 4096]),
         concurrency: this.pick([1, 4, 8]),
         order: this.pick(["any", "any", "ascending"] as const),
@@ -82,7 +85,14 @@ class Life {
   }
 
   job(): Job {
-    return { id: "job", source: this.place.source, machine: "vm", target: this.place.target, store: this.store, options: this.options };
+    return {
+      id: "job",
+      source: this.place.source,
+      machine: "vm",
+      target: this.place.target,
+      store: this.store,
+      options: this.options,
+    };
   }
 
   /** The guest writes and trims here and there. */
@@ -120,7 +130,11 @@ class Life {
         return report;
       } catch (error) {
         this.place.fault = this.place.answer = undefined;
-        if (!dead && !(error instanceof Error && /passing failure|lost with|write of run|connection/.test(error.message))) throw error;
+        if (
+          !dead &&
+          !(error instanceof Error && /passing failure|lost with|write of run|connection/.test(error.message))
+        )
+          throw error;
         this.kills++;
         if (this.random() < 0.6) {
           this.crashes++;
@@ -172,13 +186,17 @@ describe("a job that is killed again and again", () => {
           life.check(again);
           life.remember();
           totals.runs += 2;
-          for (const disk of [...report.disks, ...again.disks]) totals.modes[disk.mode] = (totals.modes[disk.mode] ?? 0) + 1;
+          for (const disk of [...report.disks, ...again.disks])
+            totals.modes[disk.mode] = (totals.modes[disk.mode] ?? 0) + 1;
           life.write(12);
         }
       } catch (error) {
-        throw new Error(`seed ${seed}: ${(error as Error).message}\n${JSON.stringify(life.shape)} ${JSON.stringify(life.options)}`, {
-          cause: error,
-        });
+        throw new Error(
+          `seed ${seed}: ${(error as Error).message}\n${JSON.stringify(life.shape)} ${JSON.stringify(life.options)}`,
+          {
+            cause: error,
+          },
+        );
       }
       for (const key of ["kills", "crashes", "resumed", "vanished"] as const) totals[key] += life[key];
     }

@@ -109,11 +109,17 @@ describe("verify", () => {
     const good = await verify(job());
     expect(good).toMatchObject({ equal: true, disks: [{ bytes: 2 * MIB, different: 0, root: report.disks[0]!.root }] });
     const writer = await place.target.open({ id: "volume-1", size: 2 * MIB }, { run: "behind", epoch: 50 });
-    await writer.write(1536 * KIB, Uint8Array.from({ length: 512 }, () => 1));
+    await writer.write(
+      1536 * KIB,
+      Uint8Array.from({ length: 512 }, () => 1),
+    );
     await writer.flush();
     await writer[Symbol.asyncDispose]();
     const bad = await verify(job());
-    expect(bad).toMatchObject({ equal: false, disks: [{ different: 64 * KIB, differences: [{ offset: 1536 * KIB, length: 64 * KIB }] }] });
+    expect(bad).toMatchObject({
+      equal: false,
+      disks: [{ different: 64 * KIB, differences: [{ offset: 1536 * KIB, length: 64 * KIB }] }],
+    });
   });
 
   it("touches no source, and is refused while the replica is torn and where nothing can be read back", async () => {

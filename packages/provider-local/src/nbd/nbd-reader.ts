@@ -1,7 +1,15 @@
 import { type NbdAddress, type NbdClient, connectNbd } from "@diskferry/nbd";
 import type { BlockReader, Wait } from "@diskferry/core/provider";
 import { localError } from "../errors.ts";
-import { type NbdPlace, blockSizeOf, checkExportSize, endsSession, laneCost, lanesAllowed, linkShape } from "./nbd-place.ts";
+import {
+  type NbdPlace,
+  blockSizeOf,
+  checkExportSize,
+  endsSession,
+  laneCost,
+  lanesAllowed,
+  linkShape,
+} from "./nbd-place.ts";
 
 /** What an NBD reader's lane is opened with. */
 export interface NbdReaderLaneData {
@@ -23,7 +31,11 @@ export async function openNbdReader(place: NbdPlace, size: number | undefined, w
   const shape = await linkShape(client, wait);
   const limit = await lanesAllowed(place, client, wait);
   const data: NbdReaderLaneData = { address: place.address, size: reader.size };
-  return Object.assign(reader, shape, limit === 0 ? {} : { lane: { module: laneModule, limit, data, ...laneCost(client, shape) } });
+  return Object.assign(
+    reader,
+    shape,
+    limit === 0 ? {} : { lane: { module: laneModule, limit, data, ...laneCost(client, shape) } },
+  );
 }
 
 /** The same over a connection of its own, for a worker thread. */

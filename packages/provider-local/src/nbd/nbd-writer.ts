@@ -9,7 +9,15 @@ import {
   isProviderError,
 } from "@diskferry/core/provider";
 import { localError } from "../errors.ts";
-import { type NbdPlace, blockSizeOf, checkExportSize, endsSession, laneCost, lanesAllowed, linkShape } from "./nbd-place.ts";
+import {
+  type NbdPlace,
+  blockSizeOf,
+  checkExportSize,
+  endsSession,
+  laneCost,
+  lanesAllowed,
+  linkShape,
+} from "./nbd-place.ts";
 
 /** What an NBD writer's lane is opened with. */
 export interface NbdWriterLaneData {

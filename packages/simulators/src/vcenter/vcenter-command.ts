@@ -13,7 +13,7 @@ export const vcenterUsage: string = `diskferry-simulators vcenter [--port 0] [--
   --plain     HTTP without TLS`;
 
 /**
- * Runs a simulated vCenter until the signal fires; `print` gets where it listens, and the authority of its certificate.
+ * Runs a simulated vCenter until the signal fires; `print` gets one line of JSON: where it listens and how to log in.
  *
  * @throws RangeError for arguments that it does not understand
  */
@@ -42,7 +42,7 @@ export async function runVcenter(
     tls: !values.plain,
     machines: generateMachines(machines),
   });
-  print(`vcenter ${version} on ${simulator.url} user ${simulator.userName} password ${simulator.password}`);
-  if (simulator.tls !== undefined) print(simulator.tls.authority.trimEnd());
+  const { url, userName, password, tls } = simulator;
+  print(JSON.stringify({ version, url, userName, password, authority: tls?.authority, thumbprint: tls?.sha1 }));
   if (!options.signal.aborted) await once(options.signal, "abort");
 }
