@@ -1,0 +1,14 @@
+/** Clouds and hypervisors as local servers with real bytes and faults, for tests. */
+export { startAwsSimulator } from "./aws/aws-simulator.ts";
+export type { AwsSimulator, AwsSimulatorOptions } from "./aws/aws-simulator.ts";
+export { FaultPlan } from "./aws/fault-plan.ts";
+export type { AwsFault, AwsFaultRule } from "./aws/fault-plan.ts";
+export type { AwsCredentials } from "./aws/signature.ts";
+export type { AwsDelays } from "./aws/world.ts";
+export { generateMachines } from "./vcenter/inventory.ts";
+export { startVcenterSimulator } from "./vcenter/vcenter-simulator.ts";
+export type { FaultAction as VcenterFaultAction, FaultRule as VcenterFaultRule } from "./vcenter/fault-plan.ts";
+export type { ReleaseName as VcenterReleaseName } from "./vcenter/releases.ts";
+export type { ReadOptions, VcenterSimulator, VcenterSimulatorOptions } from "./vcenter/vcenter-simulator.ts";
+export type { DiskSpec, TrackingBug } from "./vcenter/virtual-disk.ts";
+export type { MachineSpec, PowerState, QuiesceOutcome, ToolsState, VirtualMachine } from "./vcenter/virtual-machine.ts";
