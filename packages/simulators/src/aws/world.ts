@@ -1,6 +1,6 @@
 import { createCipheriv, createHash, randomBytes } from "node:crypto";
 import { AwsError } from "./aws-error.ts";
-import { BlockPool, blockSize, digestOf, type StoredBlock } from "./block-pool.ts";
+import { blockSize, digestOf, type BlockPool, type StoredBlock } from "./block-pool.ts";
 
 /** Blocks in one GiB. */
 export const blocksPerGib: number = 2 ** 30 / blockSize;

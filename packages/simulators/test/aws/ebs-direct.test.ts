@@ -15,6 +15,7 @@ import {
   CreateSnapshotsCommand,
   CreateVolumeCommand,
   DescribeInstancesCommand,
+  DescribeRegionsCommand,
   DescribeSnapshotsCommand,
   EC2Client,
   ModifySnapshotAttributeCommand,
@@ -98,7 +99,7 @@ const list = (ebs: EBSClient, SnapshotId: string, more: object = {}) =>
   ebs.send(new ListSnapshotBlocksCommand({ SnapshotId, ...more }));
 const changed = (ebs: EBSClient, FirstSnapshotId: string, SecondSnapshotId: string) =>
   ebs.send(new ListChangedBlocksCommand({ FirstSnapshotId, SecondSnapshotId }));
-const refusal = (Reason: string) => expect.objectContaining({ name: "ValidationException", Reason });
+const refusal = (Reason: string): unknown => expect.objectContaining({ name: "ValidationException", Reason });
 
 test("number BlockIndex, ascending; BlockSize 524288: blocks put in disorder are listed in order with their data", async () => {
   const { ebs } = await setup();
@@ -197,7 +198,7 @@ test("count + LINEAR validation: CompleteSnapshot wants the number written and t
 });
 
 test("state machine and Timeout: a snapshot nobody writes goes to error, a completed one passes through pending", async () => {
-  const { ebs, ec2, simulator } = await setup({ delays: { ...noWaits, completeMs: 3_600_000, listableMs: 3_600_000 } });
+  const { ebs, ec2 } = await setup({ delays: { ...noWaits, completeMs: 3_600_000, listableMs: 3_600_000 } });
   const left = await ebs.send(new StartSnapshotCommand({ VolumeSize: 1, Timeout: 600 }));
   const id = await upload(ebs, { 0: block(1) });
   const state = async (each: string | undefined) =>
@@ -346,8 +347,9 @@ test("EC2: an instance-wide snapshot leaves out what is excluded, tags and descr
   expect(boots).toEqual(["legacy-bios", "uefi"]);
 });
 
-test("EC2: unknown snapshots are refused, and two snapshots copied to another account and region stay comparable", async () => {
+test("EC2: unknown actions and snapshots are refused, and two snapshots copied to another account and region stay comparable", async () => {
   const { ebs, ec2, client } = await setup();
+  await expect(ec2.send(new DescribeRegionsCommand({}))).rejects.toMatchObject({ name: "InvalidAction" });
   const unknown = ec2.send(new CopySnapshotCommand({ SourceRegion: "us-east-1", SourceSnapshotId: "snap-00" }));
   await expect(unknown).rejects.toMatchObject({ name: "InvalidSnapshot.NotFound" });
   const [one, other] = [await upload(ebs, { 0: block(1) }), client(1, "eu-west-1")];
