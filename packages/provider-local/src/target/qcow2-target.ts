@@ -85,8 +85,8 @@ export function qcow2Target(options: LocalOptions): TargetProvider {
           `provider; do it with qemu-img resize ${path} ${request.size}, or copy to a chain of recovery points`,
       );
     }
-    if (known?.key !== request.key) {
-      if (known !== undefined) await forgetEpochs(folder);
+    if (made || known?.key !== request.key) {
+      if (known !== undefined && known.key !== request.key) await forgetEpochs(folder);
       const job = request.job === undefined ? {} : { job: request.job };
       const created = made || (known?.created ?? false);
       await writeTargetState(folder, { key: request.key, ...job, size, created, identity: file.identity });
@@ -105,12 +105,21 @@ export function qcow2Target(options: LocalOptions): TargetProvider {
         const folder = stateFolderOf(file);
         const known = await readTargetState(folder, file.identity);
         checkStillOurs(path, volume, known);
+        if (request.base !== undefined && known?.key !== undefined && known.committed === undefined) {
+          throw localError(
+            "NOT_FOUND",
+            `${path} is not the image that the last run wrote: it was removed or replaced; it takes a full copy`,
+          );
+        }
         const { abandoned = 0 } = known ?? {};
         const run = abandoned === 0 ? request.run : `${request.run} after ${abandoned}`;
         const writer = await openQcow2Writer(path, { run, compress, signal: request.signal });
         const forget = writer.abandon.bind(writer);
         const named = Object.assign(writer, {
-          commit: commitAs(writer, volume),
+          commit: commitAs(writer, volume, async () => {
+            const state = await readTargetState(folder, file.identity);
+            if (state?.key !== undefined) await writeTargetState(folder, { ...state, committed: request.run });
+          }),
           abandon: async (): Promise<void> => {
             await forget();
             // What was flushed stays in the image, so nobody may resume on it or take it for blank.
@@ -159,11 +168,12 @@ export function qcow2Target(options: LocalOptions): TargetProvider {
   };
 }
 
-/** The writer's own commit, whose volume is the one of this target. */
-export function commitAs(writer: BlockWriter, volume: Volume): BlockWriter["commit"] {
+/** The writer's own commit, whose volume is the one of this target; `committed` is awaited before anybody hears of it. */
+export function commitAs(writer: BlockWriter, volume: Volume, committed?: () => Promise<void>): BlockWriter["commit"] {
   const commit = writer.commit.bind(writer);
   return async (request) => {
     const { size } = await commit(request);
+    await committed?.();
     return { ...volume, size };
   };
 }

@@ -294,22 +294,25 @@ describe("bad targets", () => {
     });
   });
 
-  for (const [how, spoil] of [
-    ["removed", (path: string): void => rmSync(path)],
-    ["cut", (path: string): void => truncateSync(path, size / 2)],
+  for (const [how, format, spoil] of [
+    ["removed", "raw", (path: string): void => rmSync(path)],
+    ["cut", "raw", (path: string): void => truncateSync(path, size / 2)],
+    ["removed", "qcow2", (path: string): void => rmSync(path)],
   ] as const) {
-    test(`a replica that was ${how} since its last run takes no increment`, async () => {
-      const path = join(freshFolder(), "disk.raw");
-      await using target = await targetOf({ path });
+    test(`a ${format} replica that was ${how} since its last run takes no increment`, async () => {
+      const path = join(freshFolder(), `disk.${format}`);
+      await using target = await targetOf({ path, format });
       const first = await target.open(await target.create({ key: "disk", size }), { run: "first", epoch: 1 });
       await first.write(0, randomBytes(block, seed));
       const base = await commit(first);
       await first[Symbol.asyncDispose]();
+      const untouched = await target.open(await target.create({ key: "disk", size }), { run: "next", base, epoch: 2 });
+      await untouched[Symbol.asyncDispose]();
       spoil(path);
       const volume = await target.create({ key: "disk", size });
-      const opening = target.open(volume, { run: "second", base, epoch: 2 });
+      const opening = target.open(volume, { run: "second", base, epoch: 3 });
       await expect(opening).rejects.toMatchObject({ code: "NOT_FOUND" });
-      await using full = await target.open(volume, { run: "second", epoch: 3 });
+      await using full = await target.open(volume, { run: "second", epoch: 4 });
       expect(full.size).toBe(size);
     });
   }
