@@ -48,6 +48,8 @@ class Life {
   readonly #source: MemoryPlace = memoryPlace({ source: { concurrency: 4 } });
   readonly #about: string;
   #files: LosingFiles;
+  /** What the disk held at the last record. */
+  #recorded: Uint8Array | undefined;
 
   constructor(name: string, target: LosingTarget, seed: number) {
     this.#random = randomFrom(seed);
@@ -95,6 +97,7 @@ class Life {
         const at = actual.findIndex((byte, index) => byte !== expected[index]);
         throw new Error(`${report.disks[0]!.mode} differs from its snapshot, first at ${at}; ${this.#about}`);
       }
+      this.#recorded = Uint8Array.from(expected);
       this.#guestWrites();
       return;
     }
@@ -107,7 +110,9 @@ class Life {
     const { run } = (state?.value ?? {}) as { run?: { snapshot?: Snapshot } };
     if (run?.snapshot === undefined) return;
     await this.#source.source.release(run.snapshot);
-    this.#guestWrites();
+    // Half of the time the guest takes back all since the last record, which the lost run may have copied already.
+    if (this.#random() < 0.5 && this.#recorded !== undefined) this.#source.write("vm", "disk", 0, this.#recorded);
+    else this.#guestWrites();
     this.#count.vanished++;
   }
 
