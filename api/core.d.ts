@@ -84,9 +84,11 @@ interface MemoryWriterOptions {
   digest?: "sha256" | undefined;
   /**
    * How strictly a commit compares `written`: `exact` demands all that was written and nothing more (zeroed ranges may
-   * be named or not), `within` only nothing more. Default `exact`.
+   * be named or not), `within` only nothing more, `covers` only all of it; each demands that all was flushed.
+   * `unchecked` commits whatever is there, as a platform would that looks at nothing. Default: what the contract says, `exact`
+   * with `digest` and `covers` without, as leaves may be wider than what was written in them.
    */
-  written?: "exact" | "within" | undefined;
+  written?: "exact" | "within" | "covers" | "unchecked" | undefined;
 }
 /** Shapes the target of a memory place; `false` leaves the member off. */
 interface MemoryTargetOptions extends MemoryWriterOptions {
@@ -96,6 +98,7 @@ interface MemoryTargetOptions extends MemoryWriterOptions {
    * `in-place`.
    */
   style?: "in-place" | "versioned" | undefined;
+  /** Only in place: a disk that exists cannot become a root of versions. */
   adopt?: false | undefined;
   /** Whether the target opens committed volumes for reading. */
   read?: false | undefined;
@@ -106,6 +109,8 @@ interface MemoryTargetOptions extends MemoryWriterOptions {
   sizeUnit?: number | undefined;
   /** What `remove` does with a version that others stand on. Default `refuse`. */
   removal?: "refuse" | "merge" | undefined;
+  /** Whether writers of an older epoch are cut off, and the target says so. */
+  fences?: false | undefined;
   /** Whether a cutover takes the replica itself. Default `consume`. */
   cutover?: "consume" | "clone" | undefined;
 }
@@ -147,6 +152,10 @@ interface MemoryPlace {
   readonly source: SourceConnector;
   /** A connection to the place; opened anew when it was disposed. */
   readonly target: TargetProvider;
+  /** Makes another connection, as after a restart. */
+  openSource(): SourceConnector;
+  /** Makes another connection, as after a restart. */
+  openTarget(): TargetProvider;
   readonly provider: ProviderDefinition<MemoryConfig>;
   /** Called before each operation takes effect. */
   fault: MemoryHook | undefined;
@@ -234,6 +243,40 @@ interface ReceiptSignature extends JsonObject {
   /** Base64. */
   value: string;
 }
+interface IssueOptions {
+  /** An Ed25519 private key, PKCS #8 in PEM. Absent: the receipt is not signed. */
+  privateKey?: string | undefined;
+}
+/** What a receipt is held against. Whatever is absent is not checked, and the verdict says so. */
+interface VerifyReceiptOptions extends Wait {
+  /** An Ed25519 public key in PEM; then a receipt without a signature is refused. */
+  publicKey?: string | undefined;
+  /** The root it should name, such as that of a manifest at hand. */
+  root?: string | undefined;
+  /** The machine and disk it should be of. */
+  machine?: string | undefined;
+  disk?: string | undefined;
+  /** A volume to hash anew, all of it, whose root should be the receipt's. The caller disposes it. */
+  reader?: BlockReader | undefined;
+  /** Bytes hashed so far. */
+  progress?: ((bytes: number) => void) | undefined;
+}
+/** What was checked; whatever was checked and wrong is an error instead. */
+interface ReceiptVerdict {
+  receipt: Receipt;
+  /** `unchecked`: there is a signature and no key was given. `absent`: it was never signed. */
+  signature: "valid" | "unchecked" | "absent";
+  root: "equal" | "unchecked";
+  content: "equal" | "unchecked";
+}
+/** Makes a receipt. @throws ProviderError CONFIG_INVALID for a key that is no Ed25519 private key. */
+declare function issueReceipt(facts: ReceiptFacts, options?: IssueOptions): Receipt;
+/**
+ * Checks a receipt offline.
+ * @throws ProviderError CORRUPT when it is malformed, was altered, or does not match the content; NOT_FOUND when it is of
+ * another disk; DENIED when it is not signed by the key given; UNSUPPORTED for a version or digest not known here.
+ */
+declare function verifyReceipt(given: unknown, options?: VerifyReceiptOptions): Promise<ReceiptVerdict>;
 /** A record as it was read: its value and the revision to give back to `set`. */
 interface StateRecord {
   value: Json;
@@ -413,6 +456,12 @@ type Run = (call: Call) => Promise<void>;
  * composed once serves any number of calls at once.
  */
 type Layer = (call: Call, run: Run) => Promise<void>;
+/**
+ * One layer out of many, the first outermost. The order in which core's own belong: watchdog, retry, gate, throttle,
+ * metrics, tracing, timeout, verify, faults. So a call that waits for a gate or limit is never taken for one that
+ * hangs, every attempt is charged and measured, and a timed-out attempt is repeated.
+ */
+declare function compose(layers: readonly Layer[]): Layer;
 /** How often and how patiently every request is tried. Plain data: it crosses to worker threads. */
 interface AttemptPolicy {
   /** Tries of one request, the first included. Default 8. */
@@ -532,12 +581,21 @@ interface JobOptions {
   leaf?: number;
   /** Disks at once. Default 4. */
   parallelDisks?: number;
-  /** Worker threads for each disk whose reader and writer have lanes. Default: 2; 0 keeps all on this thread. */
+  /**
+   * Worker threads for each disk whose reader and writer have lanes; 0 keeps all on this thread. Default: 2; but 0 on
+   * machines of two cores or fewer where nothing is computed (no digest, no compression, no encryption), since a thread
+   * then takes time from what serves the disks.
+   */
   workers?: number;
   /** The most bytes that one disk's blocks take, per thread. Default 32 MiB. */
   memory?: number;
   /** Retries and deadlines of every request. */
   attempts?: Partial<AttemptPolicy>;
+  /**
+   * Your own layers around every read, write and zero, innermost: metrics, faults, a verification after each write. They
+   * run on the calling thread, so with any of them no worker copies.
+   */
+  layers?: readonly Layer[];
   /** Bandwidth, calls and the backup window; may be changed while a run goes on. */
   limits?: Limits;
   /** How much is written between two durable points of the journal. Default 256 MiB or 5 s. */
@@ -559,11 +617,17 @@ interface Fallback {
   to: string;
   reason: string;
 }
+/** The algorithm new manifests use: BLAKE3 where its native module loads, else SHA-256. */
+declare function preferredAlgorithm(): DigestAlgorithm;
 interface CutoverState {
   id: string;
   step: "begun" | "stopped" | "replicated" | "launched" | "finalized" | "reverting" | "reverted";
   /** Whether the source ran when the cutover began, so that going back starts it again. */
   wasRunning: boolean;
+  /** A run that had begun before the source stopped: its point in time is too old to be the last one. */
+  stale?: string;
+  /** The target was told to launch, and whether it did is not known yet. */
+  launching?: true;
   machine?: LaunchedMachine;
 }
 /** What one disk's part of a run came to. Plain JSON. */
@@ -770,6 +834,7 @@ interface DiskAudit {
   sampled: number;
   /** How many of those had changed: the tracker missed a write. */
   missed: number;
+  /** Where, as far as the first thousand go. */
   missedAt: Extent[];
   /**
    * With the stated confidence, less than this share of the leaves called unchanged has changed. 0 when all were read;
@@ -906,7 +971,463 @@ interface CleanupReport {
 }
 /**
  * Removes what this job made on both platforms and no longer needs: by its tags and keys, never by a name's beginning.
- * A volume that a record names, or that a run is half-way through, stays unless `includeReplicas` says otherwise.
+ * A volume that a record names or named, or that a run is half-way through, stays unless `includeReplicas` says otherwise;
+ * so does, always, what something stands on.
  */
 declare function cleanup(job: Job, options?: CleanupOptions): Promise<CleanupReport>;
-export { type AttemptPolicy, type AuditOptions, type AuditReport, BlockReader, BlockStream, type BlockStreamOptions, type BlockWriter, type ChangeTracker, type ChangesOptions, type Checkpoint, type CleanupOptions, type CleanupReport, type Consistency, CrashOptions, type CreateRequest, type CutoverOptions, type CutoverReport, type CutoverState, DigestAlgorithm, type Disk, type DiskAudit, type DiskPlan, type DiskReport, type DiskSnapshot, type DiskVerification, Extent, type Fallback, type Figure, Geometry, type Job, type JobOptions, type JobStatus, Json, JsonObject, Lane, LaneWriter, type LaunchDisk, type LaunchOptions, type LaunchRequest, type LaunchedMachine, Limits, type Machine, type MachineSpec, type MemoryCall, MemoryConfig, type MemoryHook, type MemoryMachine, MemoryPlace, MemoryPlaceOptions, type MemoryReaderOptions, type MemorySourceOptions, type MemoryTargetOptions, type MemoryTrackerOptions, type MemoryTraffic, type MemoryWriterOptions, type NetworkCard, type OpenRequest, type OwnedResource, type Plan, type PowerState, ProviderContext, ProviderDefinition, ProviderError, ProviderErrorCode, ProviderErrorOptions, ReadOptions, ReaderLaneModule, type RunMode, type RunOptions, type RunReport, type RunTicket, type SliceOptions, type SliceReport, type Snapshot, type SnapshotRequest, type SourceConnector, type StreamBlock, type TargetProvider, Tile, TileKind, type TrackerStatus, type TrackingFault, TrackingFaultScope, type TrackingLostPolicy, type TransferOptions, type VerificationReport, type VerifyMode, type VerifyOptions, type Volume, type Wait, type WriteOptions, WriterLane, WriterLaneModule, type WrittenExtent, audit, beginRun, blockStream, cleanup, cutover, defineProvider, finalizeCutover, isAbort, isProviderError, launch, memoryPlace, plan, replicate, revertCutover, status, terminate, transfer, transferSlice, verify };
+/** A state store that lives as long as its process: for tests, trials and runs that need no resume. */
+declare class MemoryStateStore implements StateStore {
+  #private;
+  get(key: string, wait?: Wait): Promise<StateRecord | undefined>;
+  set(key: string, value: StateRecord["value"], options: SetOptions): Promise<string>;
+  delete(key: string, wait?: Wait): Promise<void>;
+  list(prefix: string, wait?: Wait): AsyncIterable<string>;
+  put(key: string, bytes: Uint8Array, wait?: Wait): Promise<void>;
+  bytes(key: string, wait?: Wait): Promise<Uint8Array | undefined>;
+  append(key: string, bytes: Uint8Array, wait?: Wait): Promise<void>;
+  log(key: string, wait?: Wait): AsyncIterable<Uint8Array>;
+  acquire(job: string, wait?: Wait): Promise<Lease>;
+  [Symbol.asyncDispose](): Promise<void>;
+}
+/** One entry of a directory. */
+interface DirectoryEntry {
+  name: string;
+  directory: boolean;
+}
+/** A file that is open for appending. */
+interface AppendFile {
+  /** Its length now, in bytes. */
+  readonly length: number;
+  /** Appends all of `bytes` and makes them durable. */
+  append(bytes: Uint8Array): Promise<void>;
+  /** Cuts it to `length` bytes, durably. */
+  truncate(length: number): Promise<void>;
+  close(): Promise<void>;
+}
+/**
+ * What a directory state store does with files, small enough to be replaced by one that loses power. Paths are absolute.
+ * Failures are `ProviderError`s that name the path; EXISTS where a name is taken.
+ */
+interface StateFiles {
+  /** The whole file, or undefined where there is none. */
+  read(path: string): Promise<Uint8Array | undefined>;
+  /** A file from its beginning in pieces; none where there is no file. */
+  pieces(path: string): AsyncIterable<Uint8Array>;
+  /** Makes a new file of mode 0600 with this content, durable but for its name. Rejects with EXISTS. */
+  create(path: string, bytes: Uint8Array): Promise<void>;
+  /** Gives a file a new name, replacing what had it; durable after `syncDirectory`. */
+  rename(from: string, to: string): Promise<void>;
+  /** Gives a file another name. Rejects with EXISTS. */
+  link(from: string, to: string): Promise<void>;
+  /** Removes a file; resolves with whether there was one. */
+  remove(path: string): Promise<boolean>;
+  /** Opens a file for appending, made with mode 0600 where there is none. */
+  open(path: string): Promise<AppendFile>;
+  /** Makes a directory of mode 0700; resolves with whether it is new. */
+  makeDirectory(path: string): Promise<boolean>;
+  /** The entries of a directory; none where there is none. */
+  list(path: string): AsyncIterable<DirectoryEntry>;
+  /** Makes the names in a directory durable. */
+  syncDirectory(path: string): Promise<void>;
+  /** Sets a file's time of modification to now. */
+  touch(path: string): Promise<void>;
+  /** When a file was last modified, in milliseconds, or undefined where there is none. */
+  modifiedAt(path: string): Promise<number | undefined>;
+}
+/** Which process this is, told apart from every other that ever ran. Plain JSON. */
+interface ProcessIdentity extends JsonObject {
+  /** The machine: its name and, where it has one, its machine id. */
+  host: string;
+  /** This start of the machine; absent where the system does not tell. */
+  boot?: string;
+  /** The namespace of process ids (containers); absent where there are none. */
+  space?: string;
+  pid: number;
+  /** When the process began, in the system's own unit, which tells a reused id; absent where it does not tell. */
+  started?: string;
+}
+interface DirectoryStateOptions extends Wait {
+  /** The file system below; tests give one that loses power. Default: this machine's. */
+  files?: StateFiles | undefined;
+  /** Who this process is; tests give one of a machine that was restarted. */
+  identity?: ProcessIdentity | undefined;
+}
+/**
+ * Opens a directory as state store, made where it does not exist. Many processes may share it.
+ * @throws ProviderError CORRUPT or UNSUPPORTED for a state directory this version cannot read, CONFIG_INVALID for a
+ * directory of something else, DENIED without the rights; nothing was touched then.
+ */
+declare function openDirectoryState(path: string, options?: DirectoryStateOptions): Promise<StateStore>;
+/** What a user writes to name a disk. Holds no secret, so that it may be printed and recorded. */
+interface DiskUri {
+  /** In lower case; `local` for a plain path. */
+  readonly scheme: string;
+  /** The text as it was given, a plain path included. */
+  readonly text: string;
+}
+/**
+ * Reads the name of a disk: `scheme:…`, or a path (`disk.raw`, `./disk.raw`, `/dev/vdb`, `C:\disk.raw`), which belongs to
+ * the scheme `local`. A file whose name looks like a URI is named by `./name`.
+ * @throws ProviderError CONFIG_INVALID when it is empty, malformed or carries a secret.
+ */
+declare function parseUri(text: string): DiskUri;
+/** A URI and the provider that answers to it. */
+interface ResolvedUri {
+  uri: DiskUri;
+  definition: ProviderDefinition;
+  /** What the provider's `fromUri` made of it, not validated yet. */
+  options: unknown;
+}
+/** The providers that a program knows, by name and by URI scheme. */
+declare class Registry {
+  #private;
+  constructor(definitions?: Iterable<ProviderDefinition>);
+  /**
+   * Adds a provider; the very same one again changes nothing.
+   * @throws ProviderError EXISTS when its name or a scheme is taken, UNSUPPORTED or CONFIG_INVALID when it is not valid.
+   */
+  register(definition: ProviderDefinition): this;
+  /** The provider of this name. @throws ProviderError NOT_FOUND naming those that are there, and the package to install. */
+  get(name: string): ProviderDefinition;
+  has(name: string): boolean;
+  /** All providers, in the order of their registration. */
+  list(): readonly ProviderDefinition[];
+  /** All URI schemes that can be resolved. */
+  schemes(): readonly string[];
+  /**
+   * Finds the provider of a disk named by a URI or path, and the options it stands for.
+   * @throws ProviderError CONFIG_INVALID when the URI is not valid, holds a secret or has an unknown scheme.
+   */
+  resolve(text: string): ResolvedUri;
+}
+/**
+ * Checks the options and opens the provider as a source.
+ * @throws ProviderError UNSUPPORTED when it is none, CONFIG_INVALID when the options are not valid, and whatever the
+ * provider rejects with.
+ */
+declare function openSource(definition: ProviderDefinition, options: unknown, context?: ProviderContext): Promise<SourceConnector>;
+/** The same as {@link openSource} for a target. */
+declare function openTarget(definition: ProviderDefinition, options: unknown, context?: ProviderContext): Promise<TargetProvider>;
+interface LoadOptions {
+  /** The user's project: a folder, or `import.meta.url` of one of its modules. Default: the working folder. */
+  from?: string | URL | undefined;
+}
+/**
+ * Loads a provider: a package by its name, by the name of a provider of this project (`aws-ebs`) or by a path; or checks
+ * a definition that is at hand. What the package says of itself is judged before any of its code runs.
+ * @throws ProviderError NOT_FOUND when it is not installed, UNSUPPORTED when it is written for another spec,
+ * CONFIG_INVALID when it is no provider; each with the command that helps.
+ */
+declare function loadProvider(provider: string | ProviderDefinition, options?: LoadOptions): Promise<ProviderDefinition>;
+/** An installed package that calls itself a provider. */
+interface DiscoveredProvider {
+  package: string;
+  version: string | undefined;
+  directory: string;
+  /** The provider's name; absent where the package does not tell. */
+  name: string | undefined;
+  spec: string | undefined;
+  /** Why it cannot be loaded; absent when it can, as far as its package.json tells. */
+  problem: string | undefined;
+}
+/**
+ * Lists the installed packages with the keyword `diskferry-provider` that a project can load, sorted by package name.
+ * None of their code runs. Of a package that is installed several times, the one that an import finds is listed.
+ */
+declare function discoverProviders(options?: LoadOptions): Promise<DiscoveredProvider[]>;
+/** A provider of this project, so that an error can name the package that is missing. */
+interface KnownProvider {
+  readonly name: string;
+  readonly package: string;
+  readonly schemes: readonly string[];
+}
+/** The providers published together with core. Others are found by their own packages alone. */
+declare const knownProviders: readonly KnownProvider[];
+/** One thing that is wrong with a provider's options. */
+interface ConfigProblem {
+  /** Where, from the options on; empty for the whole. */
+  path: readonly PropertyKey[];
+  /** What; values of secret options never appear in it. */
+  message: string;
+}
+/** Everything a provider's own schema finds wrong with options; nothing where they are valid. */
+declare function configProblems(definition: ProviderDefinition, options: unknown): Promise<ConfigProblem[]>;
+/**
+ * Checks options against a provider's own schema and returns what the provider works with.
+ * @throws ProviderError CONFIG_INVALID listing every issue with its path; values of secret options never appear in it.
+ */
+declare function validateConfig<Config>(definition: ProviderDefinition<Config>, options: unknown): Promise<Config>;
+/** A path into nested options in words: `targets[0].host`; `(options)` for the whole. */
+declare function formatPath(path: readonly PropertyKey[]): string;
+/**
+ * A copy of configuration data in which `${NAME}` inside strings, at any depth, is replaced by the environment's
+ * variable of that name. `$${NAME}` stands for the text `${NAME}`. Names of members are left alone, and what came from
+ * a variable is not looked at again.
+ * @throws ProviderError CONFIG_INVALID naming every variable that is not set, with the paths where it is used.
+ */
+declare function expandEnvironment(value: unknown, env?: Readonly<Record<string, string | undefined>>): unknown;
+/**
+ * Whether a member or parameter of this name is likely to hold a secret: `password`, `apiKey`, `X-Amz-Signature`; not
+ * `tls-psk-file`, which names a place. Errs on the side of yes.
+ */
+declare function isSecretName(name: string): boolean;
+/**
+ * A URI with what may be secret replaced by `***`: the password of its user part and the values of parameters with
+ * secret names, in query and fragment. For text that is shown although it was refused; works on anything.
+ */
+declare function redactUri(text: string): string;
+/** The versions of the provider contract that this core can work with, oldest first. */
+declare const supportedSpecs: readonly string[];
+/**
+ * When copying is allowed: `22:00-06:00`, `Mon-Fri 22:00-06:00, Sat,Sun 00:00-24:00`. A window that ends before it
+ * begins crosses midnight; its weekdays are those on which it opens. It is open while a clock on the wall of its time
+ * zone shows a time from its beginning to just before its end, also on the days when clocks change: an hour that is
+ * skipped is not made up for, and one that comes twice counts twice.
+ */
+declare class BackupWindow {
+  #private;
+  /** The IANA time zone it is read in. */
+  readonly timeZone: string;
+  private constructor();
+  /**
+   * Reads a window from text. `timeZone` is an IANA name such as `Europe/Berlin`; the machine's own where absent.
+   * @throws ProviderError CONFIG_INVALID
+   */
+  static parse(text: string, options?: {
+    timeZone?: string | undefined;
+  }): BackupWindow;
+  /** Whether it is open at `at`, in milliseconds since 1970 UTC. */
+  isOpen(at: number): boolean;
+  /** The first moment from `at` on when it is open: `at` itself when it is. Milliseconds since 1970 UTC. */
+  nextOpen(at: number): number;
+  /** The first moment from `at` on when it is closed; Infinity when it never closes. Milliseconds since 1970 UTC. */
+  nextClose(at: number): number;
+  /** In words, with the time zone. */
+  toString(): string;
+}
+/**
+ * A gate that is open while a backup window is. The window can be changed or taken away while calls wait. Disposing
+ * ends its timer, which keeps the process alive only while somebody waits.
+ */
+declare class WindowGate implements Gate, Disposable {
+  #private;
+  readonly phase = "waiting";
+  constructor(window?: BackupWindow, options?: {
+    clock?: Clock | undefined;
+  });
+  get window(): BackupWindow | undefined;
+  get open(): boolean;
+  /** When it opens or closes next, in milliseconds since 1970 UTC; Infinity when never. */
+  get nextChange(): number;
+  /** Puts another window in force; without one the gate is open. */
+  set(window: BackupWindow | undefined): void;
+  wait(wait?: Wait): Promise<void>;
+  listen(listener: (open: boolean) => void): () => void;
+  [Symbol.dispose](): void;
+}
+/** A key from its parts, each of which may be any string that is not empty, such as a URI: encoded and joined by `/`. */
+declare function stateKey(...parts: readonly string[]): string;
+/** The parts of a key that {@link stateKey} built. @throws RangeError for a string that is no key. */
+declare function keyParts(key: string): string[];
+/** Milliseconds. Quantiles are at most 12.5 % above the true value; all are 0 where nothing was recorded. Plain JSON. */
+interface LatencySummary {
+  count: number;
+  mean: number;
+  p50: number;
+  p90: number;
+  p99: number;
+  max: number;
+}
+/** What one kind of call did so far. Plain JSON. */
+interface CallMetrics {
+  side: Call["side"];
+  method: CallMethod;
+  /** Attempts that ended, well or not. */
+  calls: number;
+  /** Attempts under way. */
+  inFlight: number;
+  /** Bytes of attempts that succeeded. */
+  bytes: number;
+  errors: number;
+  /** The same by ProviderError code; `ABORTED` and `UNEXPECTED` stand for what has none. */
+  errorsByCode: Record<string, number>;
+  /** Attempts after the first. */
+  retries: number;
+  /** Milliseconds of attempts that succeeded. */
+  latency: LatencySummary;
+  /** Bytes over the time from the first attempt's start to the last one's end. */
+  mibPerSecond: number;
+}
+/** Everything a metrics layer counted. Plain JSON. */
+interface MetricsSnapshot {
+  /** Milliseconds since counting began. */
+  elapsedMs: number;
+  calls: CallMetrics[];
+}
+/** What is counted of an attempt that did not pass through the layer, because it happened in another thread. */
+interface CountedAttempt {
+  side: Call["side"];
+  method: CallMethod;
+  bytes: number;
+  elapsedMs: number;
+  attempt: number;
+  /** Absent: it succeeded. */
+  code?: string | undefined;
+}
+/** Counts calls, bytes, errors, retries and latencies by side and method; inside the retry layer, so that each attempt counts. */
+declare class Metrics {
+  #private;
+  constructor(options?: {
+    clock?: Clock | undefined;
+  });
+  readonly layer: Layer;
+  /** Counts an attempt that ended just now elsewhere. */
+  record(attempt: CountedAttempt): void;
+  snapshot(): MetricsSnapshot;
+}
+/**
+ * What goes wrong. `error` instead of the call, or after it was done (an answer that was lost); `hang` never answers,
+ * and does not stop when aborted where it is `deaf`; `corrupt` turns one bit over in what is read or written and
+ * reports success.
+ */
+type Fault = {
+  kind: "error";
+  code?: ProviderErrorCode;
+  when?: "before" | "after";
+  retryAfterMs?: number;
+  error?: Error;
+} | {
+  kind: "delay";
+  delayMs: number;
+} | {
+  kind: "hang";
+  deaf?: boolean;
+} | {
+  kind: "corrupt";
+};
+/** When a fault strikes. Every condition that is given must hold. */
+interface FaultRule {
+  fault: Fault;
+  method?: CallMethod | undefined;
+  side?: Call["side"] | undefined;
+  /** The numbers of the attempts it strikes, among those that the rule's method and side admit; the first is 1. */
+  at?: readonly number[] | undefined;
+  /** Chance per attempt. */
+  probability?: number | undefined;
+  /** How often it strikes at most. */
+  times?: number | undefined;
+}
+interface FaultsOptions {
+  /** The first that strikes counts. */
+  rules: readonly FaultRule[];
+  /** Numbers in [0, 1), from the test's seed. */
+  random?: (() => number) | undefined;
+  clock?: Clock | undefined;
+  /** Told of every fault that struck. */
+  onFault?: ((call: Call, fault: Fault) => void) | undefined;
+}
+/** Makes calls fail, hang, wait or lie by plan, for tests; innermost, in the place of a bad network or disk. */
+declare function faults(options: FaultsOptions): Layer;
+interface VerifyOptions$1 {
+  /** Reads what was written: a writer's `read`. */
+  read: (offset: number, into: Uint8Array, wait?: Wait) => Promise<void>;
+}
+/**
+ * Reads back every write and zero and compares all of its bytes, for runs that trust nothing; a target is then read as
+ * much as it is written. One buffer of the written length per call under way.
+ * @throws ProviderError CORRUPT naming the first byte that differs.
+ * @throws TypeError when a write comes without its data: what cannot be compared must not pass as compared.
+ */
+declare function verifyWrites(options: VerifyOptions$1): Layer;
+/** Which run, and which disk of it, a message is about. */
+interface RunScope {
+  job?: string | undefined;
+  run?: string | undefined;
+  machine?: string | undefined;
+  disk?: string | undefined;
+}
+/** Messages of single moments, by channel name. */
+interface ChannelMessages {
+  "diskferry:replication-start": RunScope & {
+    disks: number;
+  };
+  "diskferry:replication-end": RunScope & {
+    outcome: "done" | "paused" | "failed";
+    metrics?: RunMetrics | undefined;
+  };
+  "diskferry:transfer-start": RunScope & {
+    mode: string;
+    reason?: string | undefined;
+    totalBytes: number;
+  };
+  "diskferry:transfer-end": RunScope & {
+    outcome: "done" | "paused" | "failed";
+    movedBytes: number;
+  };
+  /** A run resumes one that ended early. */
+  "diskferry:transfer-resume": RunScope & {
+    doneBytes: number;
+    totalBytes: number;
+  };
+  "diskferry:snapshot-take": RunScope & {
+    snapshot: string;
+    consistency: Consistency;
+    takenAt: string;
+  };
+  "diskferry:snapshot-release": RunScope & {
+    snapshot: string;
+  };
+  /** A policy applied because something better was not possible; no fallback is silent. */
+  "diskferry:fallback-take": RunScope & {
+    from: string;
+    to: string;
+    reason: string;
+  };
+  "diskferry:journal-write": RunScope & {
+    durableBytes: number;
+  };
+  "diskferry:record-write": RunScope & {
+    root?: string | undefined;
+  };
+  /** An attempt failed and another follows. */
+  "diskferry:call-retry": CallMessage & {
+    code: ProviderErrorCode;
+    message: string;
+    delayMs: number;
+  };
+  /** A pause or backup window opened or closed. */
+  "diskferry:gate-change": RunScope & {
+    phase: "paused" | "waiting";
+    open: boolean;
+  };
+  "diskferry:progress-report": ProgressReport;
+}
+/** One attempt of a call. */
+interface CallMessage extends RunScope {
+  side: Call["side"];
+  method: CallMethod;
+  offset?: number | undefined;
+  length?: number | undefined;
+  attempt: number;
+}
+/**
+ * Operations that take time, by name: each is a tracing channel of Node (`tracing:diskferry:block-read:start`,
+ * `:end`, `:asyncStart`, `:asyncEnd`, `:error`) whose message is shared by all of its events.
+ */
+interface TraceMessages {
+  "diskferry:block-read": CallMessage;
+  "diskferry:block-write": CallMessage;
+  "diskferry:block-zero": CallMessage;
+  "diskferry:block-digest": CallMessage;
+  "diskferry:target-flush": CallMessage;
+  "diskferry:volume-commit": CallMessage;
+  /** Every other method of a call. */
+  "diskferry:provider-call": CallMessage;
+  "diskferry:disk-verify": RunScope;
+  "diskferry:machine-launch": RunScope & {
+    purpose: "test" | "cutover";
+  };
+}
+/** Listens to a channel; the result ends it. */
+declare function listen<Name extends keyof ChannelMessages>(name: Name, listener: (message: ChannelMessages[Name]) => void): () => void;
+export { type AttemptPolicy, type AuditOptions, type AuditReport, BackupWindow, BlockReader, BlockStream, type BlockStreamOptions, type BlockWriter, type Call, type CallMethod, type ChangeTracker, type ChangesOptions, type ChannelMessages, type Checkpoint, type CleanupOptions, type CleanupReport, type ConfigProblem, type Consistency, CrashOptions, type CreateRequest, type CutoverOptions, type CutoverReport, type CutoverState, DigestAlgorithm, type DirectoryStateOptions, type DiscoveredProvider, type Disk, type DiskAudit, type DiskPlan, type DiskProgress, type DiskReport, type DiskSnapshot, type DiskUri, type DiskVerification, Extent, type Fallback, type FaultRule, type Figure, type Gate, Geometry, type Job, type JobOptions, type JobStatus, Json, JsonObject, type KnownProvider, Lane, LaneWriter, type LaunchDisk, type LaunchOptions, type LaunchRequest, type LaunchedMachine, type Layer, type Lease, Limits, type LoadOptions, type Machine, type MachineSpec, type MemoryCall, MemoryConfig, type MemoryHook, type MemoryMachine, MemoryPlace, MemoryPlaceOptions, type MemoryReaderOptions, type MemorySourceOptions, MemoryStateStore, type MemoryTargetOptions, type MemoryTrackerOptions, type MemoryTraffic, type MemoryWriterOptions, Metrics, type MetricsSnapshot, type NetworkCard, type OpenRequest, type OwnedResource, type Plan, type PowerState, type ProgressReport, ProviderContext, ProviderDefinition, ProviderError, ProviderErrorCode, ProviderErrorOptions, ReadOptions, ReaderLaneModule, type Receipt, type ReceiptFacts, type ReceiptVerdict, Registry, type ResolvedUri, type RunMode, type RunOptions, type RunReport, type RunTicket, type SliceOptions, type SliceReport, type Snapshot, type SnapshotRequest, type SourceConnector, type StateRecord, type StateStore, type StreamBlock, type TargetProvider, Tile, TileKind, type TraceMessages, type TrackerStatus, type TrackingFault, TrackingFaultScope, type TrackingLostPolicy, type TransferOptions, type VerificationReport, type VerifyMode, type VerifyOptions, type VerifyReceiptOptions, type Volume, type Wait, WindowGate, type WriteOptions, WriterLane, WriterLaneModule, type WrittenExtent, audit, beginRun, blockStream, cleanup, compose, configProblems, cutover, defineProvider, discoverProviders, expandEnvironment, faults, finalizeCutover, formatPath, isAbort, isProviderError, isSecretName, issueReceipt, keyParts, knownProviders, launch, listen, loadProvider, memoryPlace, openDirectoryState, openSource, openTarget, parseUri, plan, preferredAlgorithm, redactUri, replicate, revertCutover, stateKey, status, supportedSpecs, terminate, transfer, transferSlice, validateConfig, verify, verifyReceipt, verifyWrites };

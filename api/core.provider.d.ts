@@ -31,7 +31,10 @@ type TileKind = "changed" | "zero" | "unchanged";
  */
 interface Tile extends Extent {
   kind: TileKind;
-  /** Opaque to core; given back to `BlockReader.read` for reads inside this tile (EBS: the block's token). */
+  /**
+   * Opaque to core; given back to `BlockReader.read` for reads inside this tile (EBS: the block's token). A tile with a
+   * hint lies on the reader's blocks.
+   */
   hint?: unknown;
 }
 /** A point in time of one disk, as the source knows it. Plain JSON. */
@@ -66,7 +69,7 @@ interface OpenRequest extends Wait {
   job?: string | undefined;
 }
 interface WriteOptions extends Wait {
-  /** The digests of the leaves in `data`, concatenated, where the writer asked for an algorithm. */
+  /** The digests of the writer's blocks in `data`, concatenated, where the writer asked for an algorithm. */
   digest?: Uint8Array | undefined;
   /** How many bytes before `data` in the same buffer may be overwritten during the call (a place for a header). */
   headroom?: number | undefined;
@@ -79,7 +82,10 @@ interface WrittenExtent extends Extent {
 interface BlockWriter extends Geometry {
   /** Changes when the platform's half-written state is not the one an earlier opening of this run left. */
   readonly generation: string;
-  /** True only where every byte not yet written is proven to read as zeroes. Absent: core clears the gaps. */
+  /**
+   * True only where every byte that this generation did not write is proven to read as zeroes, bytes that another run left
+   * included. Absent: core clears the gaps.
+   */
   readonly blank?: boolean;
   /** The digest this target demands of every leaf. Absent: core chooses. */
   readonly digest?: DigestAlgorithm;
@@ -98,11 +104,17 @@ interface BlockWriter extends Geometry {
    * reopening needs; other writes may be under way. Never retried: after a reconnect it rejects, and core writes the group again.
    */
   flush(wait?: Wait): Promise<void>;
-  /** Makes the run's result a volume. Idempotent per run. `written`: what this generation wrote, ascending. */
+  /**
+   * Makes the run's result a volume. Idempotent per run. `written`: ascending, every leaf in which this generation wrote
+   * something, zeroes included; where the writer asked for digests, exactly the blocks it was given, with them.
+   */
   commit(request: {
     written: AsyncIterable<WrittenExtent>;
   } & Wait): Promise<Volume>;
-  /** Discards what this run wrote and has not committed, where the platform can; else leaves it for the next run. */
+  /**
+   * Discards what this run wrote and has not committed, where the platform can; else leaves it for the next run. Opened
+   * again, the run then has a new generation. Harmless twice or after the commit.
+   */
   abandon(wait?: Wait): Promise<void>;
   /** How worker threads write too. Absent: writes happen on the calling thread. */
   readonly lane?: WriterLane;
@@ -144,11 +156,17 @@ interface TargetProvider {
   create(request: CreateRequest): Promise<Volume>;
   /** Takes an existing disk as a volume that is never cleaned up (failback). */
   adopt?(disk: string, wait?: Wait): Promise<Volume>;
-  /** Opens a volume for a run. @throws ProviderError FENCED when a newer epoch was seen. */
+  /**
+   * Opens a volume for a run. In place, a new run ends the writers of earlier ones. @throws ProviderError FENCED when a
+   * newer epoch was seen; NOT_FOUND when the base is gone; UNSUPPORTED when the base is another volume, in place.
+   */
   open(volume: Volume, request: OpenRequest): Promise<BlockWriter>;
   /** Opens a committed volume for reading: verification, audit, rescan without a manifest, and use as a source. */
   read?(volume: Volume, wait?: Wait): Promise<BlockReader>;
-  /** Removes a volume, merging what others stand on. @throws ProviderError IN_USE rather than break a chain. */
+  /**
+   * Removes a volume, merging what others stand on; one that is gone already is removed. The bytes of an adopted disk stay.
+   * @throws ProviderError IN_USE rather than break a chain.
+   */
   remove(volume: Volume, wait?: Wait): Promise<void>;
   /** What the job made on this place. */
   owned(job: string, wait?: Wait): AsyncIterable<OwnedResource & {
@@ -170,6 +188,11 @@ interface Lane {
   readonly module: string;
   /** How many lanes may be open at once. Absent: as many as core likes. */
   readonly limit?: number;
+  /**
+   * What passes through costs more than its way: compression, encryption, a long round trip. Threads are worth their
+   * start then, even where cores are few. Absent: bytes are only passed on.
+   */
+  readonly demanding?: true;
   /** Given to the module's `open`; anything `postMessage` can carry, shared memory included. */
   readonly data: unknown;
 }
@@ -216,6 +239,7 @@ interface BlockReader extends Geometry {
   read(offset: number, into: Uint8Array, options?: ReadOptions): Promise<void>;
   /**
    * Digests computed at the far side, one per leaf, concatenated in order. Absent: core reads and hashes.
+   * @throws ProviderError UNSUPPORTED for an algorithm or leaf it does not compute; core then reads and hashes too.
    */
   digests?(offset: number, length: number, options: {
     algorithm: DigestAlgorithm;

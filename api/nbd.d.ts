@@ -367,9 +367,9 @@ declare class SlowZeroError extends Error {
   constructor();
 }
 /** Finds the export of a name; undefined: there is none. Called once per handshake that asks for the name. */
-type FindExport = (name: string) => NbdExport | undefined | Promise<NbdExport | undefined>;
+type FindNbdExport = (name: string) => NbdExport | undefined | Promise<NbdExport | undefined>;
 /** Exports by name. The name that a client gets when it gives none is "". */
-type NbdExports = Readonly<Record<string, NbdExport>> | ReadonlyMap<string, NbdExport> | FindExport;
+type NbdExports = Readonly<Record<string, NbdExport>> | ReadonlyMap<string, NbdExport> | FindNbdExport;
 /** Who wants to open an export. */
 interface NbdConnectionRequest {
   /** Without the epoch. */
@@ -384,7 +384,7 @@ interface NbdConnectionRequest {
   readonly remoteAddress?: string;
 }
 /** Throws, or rejects, to refuse. The message of a ProviderError is shown to the client, of any other error not. */
-type Authorize = (request: NbdConnectionRequest) => void | Promise<void>;
+type NbdAuthorize = (request: NbdConnectionRequest) => void | Promise<void>;
 /**
  * Whether clients state epochs, as `name@7`. `true`: those that state none are let in until the export is fenced.
  * `oldest`: the epochs that are over already, for a server that was started again.
@@ -428,6 +428,8 @@ type NbdServerAddress = {
 };
 /** A disk in memory: `size` bytes of zeroes, or the given bytes, which are used and not copied. Never durable. */
 declare function memoryBackend(content: number | Uint8Array): NbdBackend;
+/** The bit of a `diskferry:changes:<name>` extent that was written, zeroed or trimmed since the last reset. */
+declare const changedFlag = 1;
 /**
  * Serves a reader of the provider contract, read-only. Calls at once stay within its `concurrency`; it stays the
  * caller's to dispose. Where its blocks are larger than NBD allows, or the disk ends within one, reads are widened.
@@ -477,7 +479,7 @@ interface NbdServerOptions {
   /** Given: TLS is required. Absent: there is none. */
   readonly tls?: NbdServerTls;
   /** Who may open what. Absent: everyone may open every export. */
-  readonly authorize?: Authorize;
+  readonly authorize?: NbdAuthorize;
   /**
    * Whether a name may end in an epoch: `disk@7` opens `disk` for epoch 7. Needed for `fence`. To bind an epoch to a
    * client certificate, `authorize` is given both. Default false: names are taken as they are.
@@ -693,4 +695,4 @@ declare function connectNbd(where: string | NbdAddress, options?: NbdConnectOpti
  * @throws ProviderError as `connectNbd`; DENIED where the server does not list
  */
 declare function listNbdExports(where: string | NbdAddress, options?: NbdReachOptions): Promise<NbdListedExport[]>;
-export { type AllocationExtent, type Authorize, type BackendWait, ChangeTracking, type ChangeTrackingOptions, type FileBackend, type FileBackendOptions, type FindExport, type NbdAddress, type NbdBackend, type NbdCapabilities, type NbdClient, type NbdConnectOptions, type NbdConnectionRequest, type NbdEpochs, type NbdErrorName, type NbdExport, type NbdExports, type NbdExtent, type NbdListedExport, type NbdListen, type NbdPreSharedKey, type NbdReachOptions, type NbdReadOptions, type NbdServer, type NbdServerAddress, type NbdServerConnection, NbdServerError, type NbdServerLimits, type NbdServerOptions, type NbdServerTls, type NbdStatusOptions, type NbdTlsFiles, type NbdTlsOptions, type NbdWait, type NbdWriteOptions, type NbdZeroOptions, type Pem, type ReplyStyle, SlowZeroError, type TrackedWrite, allocationFlag, command, commandFlag, connectNbd, defaultMaximumPayload, defaultNbdPort, errorNumber, extendedReplyHeaderLength, extendedReplyMagic, extendedRequestHeaderLength, extendedRequestMagic, fileBackend, formatNbdUri, greetingMagic, handshakeFlag, infoType, listNbdExports, maximumStringLength, memoryBackend, nbdHeadroom, nbdSchemes, oldstyleMagic, option, optionHeaderLength, optionMagic, optionReply, optionReplyHeaderLength, optionReplyMagic, parseNbdUri, readerBackend, replyFlagDone, replyType, requestHeaderLength, requestMagic, serveNbd, simpleReplyHeaderLength, simpleReplyMagic, structuredReplyHeaderLength, structuredReplyMagic, trackChanges, transmissionFlag, writerBackend };
+export { type AllocationExtent, type BackendWait, ChangeTracking, type ChangeTrackingOptions, type FileBackend, type FileBackendOptions, type FindNbdExport, type NbdAddress, type NbdAuthorize, type NbdBackend, type NbdCapabilities, type NbdClient, type NbdConnectOptions, type NbdConnectionRequest, type NbdEpochs, type NbdErrorName, type NbdExport, type NbdExports, type NbdExtent, type NbdListedExport, type NbdListen, type NbdPreSharedKey, type NbdReachOptions, type NbdReadOptions, type NbdServer, type NbdServerAddress, type NbdServerConnection, NbdServerError, type NbdServerLimits, type NbdServerOptions, type NbdServerTls, type NbdStatusOptions, type NbdTlsFiles, type NbdTlsOptions, type NbdWait, type NbdWriteOptions, type NbdZeroOptions, type Pem, type ReplyStyle, SlowZeroError, type TrackedWrite, allocationFlag, changedFlag, command, commandFlag, connectNbd, defaultMaximumPayload, defaultNbdPort, errorNumber, extendedReplyHeaderLength, extendedReplyMagic, extendedRequestHeaderLength, extendedRequestMagic, fileBackend, formatNbdUri, greetingMagic, handshakeFlag, infoType, listNbdExports, maximumStringLength, memoryBackend, nbdHeadroom, nbdSchemes, oldstyleMagic, option, optionHeaderLength, optionMagic, optionReply, optionReplyHeaderLength, optionReplyMagic, parseNbdUri, readerBackend, replyFlagDone, replyType, requestHeaderLength, requestMagic, serveNbd, simpleReplyHeaderLength, simpleReplyMagic, structuredReplyHeaderLength, structuredReplyMagic, trackChanges, transmissionFlag, writerBackend };
