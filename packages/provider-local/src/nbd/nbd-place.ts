@@ -101,21 +101,48 @@ export function laneCost(client: NbdClient, shape: LinkShape): { demanding?: tru
 
 const mostLanes = 4;
 const probeTimeoutMs = 1_000;
+/** So many and fewer are all left to lanes. */
+const fewConnections = 2;
 
 /**
  * How many more connections the server takes beside the shared one, at most as many as are of use: where it does not
  * say that several are safe, none. Tried out, since a server that takes no more lets a client wait without a word.
  */
 export async function lanesAllowed(place: NbdPlace, client: NbdClient, wait: Wait = {}): Promise<number> {
-  if (!client.flags.canMultiConn) return 0;
+  const probes = await moreConnections(place, client, mostLanes, wait);
+  await Promise.all(probes.map((probe) => probe.close()));
+  return probes.length;
+}
+
+/**
+ * The same, and one of them kept open for reading where more than a few are left: a server sends on one connection while
+ * this thread takes from the other. The second connection is the caller's to close.
+ */
+export async function lanesAndSecond(
+  place: NbdPlace,
+  client: NbdClient,
+  wait: Wait = {},
+): Promise<{ limit: number; second: NbdClient | undefined }> {
+  const probes = await moreConnections(place, client, mostLanes + 1, wait);
+  const second = probes.length > fewConnections ? probes.pop() : undefined;
+  await Promise.all(probes.map((probe) => probe.close()));
+  if (second === undefined || second.size === client.size) return { limit: probes.length, second };
+  await second.close();
+  return { limit: probes.length, second: undefined };
+}
+
+async function moreConnections(place: NbdPlace, client: NbdClient, most: number, wait: Wait): Promise<NbdClient[]> {
   const probes: NbdClient[] = [];
+  if (!client.flags.canMultiConn) return probes;
   try {
-    while (probes.length < mostLanes) {
+    while (probes.length < most) {
       probes.push(await connectNbd(place.address, { connectTimeoutMs: probeTimeoutMs, signal: wait.signal }));
     }
   } catch {
-    wait.signal?.throwIfAborted();
+    if (wait.signal?.aborted === true) {
+      await Promise.all(probes.map((probe) => probe.close()));
+      throw wait.signal.reason;
+    }
   }
-  await Promise.all(probes.map((probe) => probe.close()));
-  return probes.length;
+  return probes;
 }

@@ -7,7 +7,7 @@ import {
   checkExportSize,
   endsSession,
   laneCost,
-  lanesAllowed,
+  lanesAndSecond,
   linkShape,
 } from "./nbd-place.ts";
 
@@ -25,11 +25,13 @@ const laneModule = new URL(
 /** Reads an export over its place's shared connection; its lanes open one of their own each. */
 export async function openNbdReader(place: NbdPlace, size: number | undefined, wait: Wait = {}): Promise<BlockReader> {
   const client = await place.client(wait);
-  const reader = readerOver(client, size, async (error) => {
+  checkSize(client, size);
+  const shape = await linkShape(client, wait);
+  const { limit, second } = await lanesAndSecond(place, client, wait);
+  const reader = readerOver(second === undefined ? [client] : [client, second], size, async (error) => {
+    await second?.close();
     if (error !== undefined) await place.retire(client);
   });
-  const shape = await linkShape(client, wait);
-  const limit = await lanesAllowed(place, client, wait);
   const data: NbdReaderLaneData = { address: place.address, size: reader.size };
   return Object.assign(
     reader,
@@ -42,7 +44,7 @@ export async function openNbdReader(place: NbdPlace, size: number | undefined, w
 export async function openNbdReaderLane(data: NbdReaderLaneData, wait: Wait = {}): Promise<BlockReader> {
   const client = await connectNbd(data.address, { signal: wait.signal });
   try {
-    const reader = readerOver(client, data.size, () => client.close());
+    const reader = readerOver([client], data.size, () => client.close());
     return Object.assign(reader, await linkShape(client, wait));
   } catch (error) {
     await client.close();
@@ -50,20 +52,26 @@ export async function openNbdReaderLane(data: NbdReaderLaneData, wait: Wait = {}
   }
 }
 
+/** @throws ProviderError NOT_FOUND for an export of another size than the copy began with. */
+function checkSize(client: NbdClient, expected: number | undefined): number {
+  checkExportSize(client);
+  if (expected === undefined || client.size === expected) return client.size;
+  throw localError(
+    "NOT_FOUND",
+    `${client.uri} has ${client.size} bytes now and had ${expected} when the copy began; start a new run`,
+    { operation: "nbd connect" },
+  );
+}
+
+/** Reads over all of `clients` in turn; they live and die together. */
 function readerOver(
-  client: NbdClient,
+  clients: readonly [NbdClient, ...NbdClient[]],
   expected: number | undefined,
   done: (error: unknown) => Promise<void>,
 ): BlockReader {
-  checkExportSize(client);
-  const size = expected ?? client.size;
-  if (client.size !== size) {
-    throw localError(
-      "NOT_FOUND",
-      `${client.uri} has ${client.size} bytes now and had ${size} when the copy began; start a new run`,
-      { operation: "nbd connect" },
-    );
-  }
+  const [client] = clients;
+  const size = checkSize(client, expected);
+  let turn = 0;
   let failure: unknown;
   let closed = false;
   return {
@@ -71,7 +79,8 @@ function readerOver(
     blockSize: blockSizeOf(client),
     async read(offset, into, options): Promise<void> {
       try {
-        await client.read(offset, into, { signal: options?.signal });
+        const next = clients[turn++ % clients.length] ?? client;
+        await next.read(offset, into, { signal: options?.signal });
       } catch (error) {
         if (endsSession(error)) failure ??= error;
         throw error;
