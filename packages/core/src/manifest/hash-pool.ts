@@ -117,6 +117,8 @@ class ThreadedHashPool implements HashPool {
       workerData: { algorithm: this.algorithm },
       // The thread needs none of the process's flags, and some of them (--input-type) end it.
       execArgv: [],
+      // Blocks and digests lie outside of its heap: garbage need not grow to V8's 48 MiB before it is collected.
+      resourceLimits: { maxYoungGenerationSizeMb: 4 },
     });
     const thread: Thread = { worker, messages: [] };
     this.#threads.add(thread);
