@@ -18,12 +18,12 @@ if (process.argv[2] === "vcenter") {
     options: { port: { type: "string", default: "0" } },
   });
   if (positionals.length !== 1 || positionals[0] !== "aws" || !/^\d{1,5}$/.test(values.port)) {
-    console.error(`usage: diskferry-simulators aws [--port 0]\n       ${vcenterUsage}`);
+    process.stderr.write(`usage: diskferry-simulators aws [--port 0]\n       ${vcenterUsage}\n`);
     process.exitCode = 2;
   } else {
     const simulator = await startAwsSimulator({ port: Number(values.port) });
     const { endpoint, credentials, instances } = simulator;
-    console.log(JSON.stringify({ endpoint, credentials, instances }));
+    process.stdout.write(`${JSON.stringify({ endpoint, credentials, instances })}\n`);
     const stop = (): void => void simulator.close();
     process.once("SIGINT", stop);
     process.once("SIGTERM", stop);

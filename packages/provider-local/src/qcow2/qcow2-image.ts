@@ -285,5 +285,3 @@ export class Qcow2Image {
 
 /** The high word of an entry whose cluster nobody else refers to. */
 export const COPIED_FLAG: number = COPIED;
-/** The high word's flag of a compressed cluster. */
-const COMPRESSED_FLAG: number = COMPRESSED;
