@@ -11,6 +11,7 @@ import { threadLane, WorkerLane, type CopyLane } from "./copy-lane.ts";
 import { ReopeningReader } from "./reopening-reader.ts";
 import { compose, type Layer } from "../layers/layer.ts";
 import { Slots } from "./slots.ts";
+import { BATCH_BYTES } from "./work-plan.ts";
 
 export interface SessionOptions {
   reader: BlockReader;
@@ -29,8 +30,6 @@ export interface SessionOptions {
   layers?: readonly Layer[];
 }
 
-/** How many batches a lane holds, so that it never runs dry between two. */
-const BATCHES_PER_LANE = 2;
 const DEFAULT_WORKERS = 2;
 const FEW_CORES = 2;
 
@@ -66,7 +65,7 @@ export class Session implements AsyncDisposable {
       this.#lanes.push(threadLane(mainCopier(options, reopening, pool, signal)));
       this.#owned.push(reopening);
     }
-    for (let batch = 0; batch < BATCHES_PER_LANE; batch++) this.#free.push(...this.#lanes);
+    for (let batch = 0; batch < batchesPerLane(options); batch++) this.#free.push(...this.#lanes);
   }
 
   /** Gives a batch to a lane that has room, once there is one, and resolves with the promise of its result. */
@@ -126,6 +125,12 @@ function sharedPool(algorithm: DigestAlgorithm): HashPool {
 /** Whether a failure may be mended by opening the reader or the writer again. */
 export function isMendable(error: unknown): boolean {
   return isProviderError(error) && (error.code === "UNAVAILABLE" || error.retryable);
+}
+
+/** How many batches a lane holds: what it can have under way, and one more, so that it never runs dry between two. */
+function batchesPerLane({ reader, writer, memory, itemLength }: SessionOptions): number {
+  const depth = depthOf(reader, writer, Math.max(1, Math.floor(memory / itemLength)));
+  return Math.ceil((depth * itemLength) / BATCH_BYTES) + 1;
 }
 
 /** How many lanes both ends allow. */

@@ -43,7 +43,7 @@ export interface WorkPlanOptions {
 }
 
 /** Items that travel together to a lane. */
-const BATCH_BYTES = 8 << 20;
+export const BATCH_BYTES: number = 8 << 20;
 const BATCH_ITEMS = 128;
 const GROUP_ITEMS = 8192;
 
