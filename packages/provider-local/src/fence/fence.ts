@@ -21,6 +21,11 @@ export interface Fence {
 export interface FenceOptions extends Wait {
   /** How long a living holder in another process may take to let go, in milliseconds. */
   patienceMs?: number;
+  /**
+   * Whether another holder of the same epoch is refused too: where two writers would each allocate on their own, as in a
+   * qcow2 image, the slices of one run cannot share the target. Default false.
+   */
+  exclusive?: boolean;
 }
 
 interface Holder {
@@ -54,6 +59,7 @@ export async function takeFence(
     try {
       await refuseIfOlder(folder, object, epoch);
       await expel(folder, object, epoch, options);
+      if (options.exclusive === true) await refuseShared(folder, object, epoch, name);
       await remember(folder, epoch);
     } catch (error) {
       await rm(join(folder, name), { force: true });
@@ -150,6 +156,21 @@ async function expel(folder: string, object: string, epoch: number, options: Fen
       );
     }
     await delay(watchMs / 5, undefined, { signal: options.signal });
+  }
+}
+
+/** @throws ProviderError IN_USE when another living writer holds the same epoch. */
+async function refuseShared(folder: string, object: string, epoch: number, own: string): Promise<void> {
+  for (const name of await entriesOf(folder)) {
+    if (name === own || epochOf(name, "holder") !== epoch) continue;
+    const isHere = heldHere.has(join(folder, name));
+    if (!isHere && (await gone(folder, { name, epoch }, 0)) === "gone") continue;
+    throw localError(
+      "IN_USE",
+      `${object} is being written by another worker of this run: one image takes one writer at a time. Copy it without ` +
+        `slices, or to a raw file or an NBD server`,
+      { operation: "fencing" },
+    );
   }
 }
 

@@ -83,7 +83,10 @@ export function qcow2ChainTarget(
     const replica = await readReplica(folder);
     if (replica === undefined)
       throw localError("NOT_FOUND", `${folder} is no chain of ours any more; create the volume anew`);
-    const fence = await takeFence(join(folder, ".fence"), folder, request.epoch, { signal: request.signal });
+    const fence = await takeFence(join(folder, ".fence"), folder, request.epoch, {
+      exclusive: true,
+      signal: request.signal,
+    });
     try {
       const written = await pointOfRun(folder, request.run);
       const isCommitted = written !== undefined && exists(join(folder, written.file));

@@ -99,7 +99,10 @@ export function qcow2Target(options: LocalOptions): TargetProvider {
     const file = looked(path);
     const release = claimPlace({ place: file.place, within: file.within, label: path }, "target");
     try {
-      const fence = await takeFence(stateFolderOf(file), path, request.epoch, { signal: request.signal });
+      const fence = await takeFence(stateFolderOf(file), path, request.epoch, {
+        exclusive: true,
+        signal: request.signal,
+      });
       try {
         await refuseStoodOn(path, request);
         const folder = stateFolderOf(file);

@@ -49,6 +49,23 @@ test("the same epoch may be held twice, as a job's slices do", async () => {
   await two.release();
 });
 
+test("the same epoch is held once where writers cannot share, in this process and in another", async () => {
+  const folder = freshFolder();
+  const one = await takeFence(folder, "image", 3, { exclusive: true });
+  await expect(takeFence(folder, "image", 3, { exclusive: true })).rejects.toMatchObject({ code: "IN_USE" });
+  await one.check();
+  await one.release();
+  const elsewhere = freshFolder();
+  const other = await otherHolder(elsewhere);
+  await expect(takeFence(elsewhere, "image", 1, { exclusive: true })).rejects.toMatchObject({ code: "IN_USE" });
+  process.kill(other.pid, "SIGKILL");
+  await expect
+    .poll(() => takeFence(elsewhere, "image", 1, { exclusive: true }).then((fence) => fence.release()), {
+      timeout: 10_000,
+    })
+    .toBeUndefined();
+});
+
 /** Another process that takes the fence under epoch 1 and reports what its writes get. */
 async function otherHolder(
   folder: string,
