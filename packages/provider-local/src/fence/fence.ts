@@ -22,7 +22,7 @@ export interface FenceOptions extends Wait {
   /** How long a living holder in another process may take to let go, in milliseconds. */
   patienceMs?: number;
   /**
-   * Whether another holder of the same epoch is refused too: where two writers would each allocate on their own, as in a
+   * Whether a process is refused while another one holds the same epoch: where two writers would each allocate on their own, as in a
    * qcow2 image, the slices of one run cannot share the target. Default false.
    */
   exclusive?: boolean;
@@ -159,12 +159,12 @@ async function expel(folder: string, object: string, epoch: number, options: Fen
   }
 }
 
-/** @throws ProviderError IN_USE when another living writer holds the same epoch. */
+/** @throws ProviderError IN_USE when a writer of another living process holds the same epoch. */
 async function refuseShared(folder: string, object: string, epoch: number, own: string): Promise<void> {
   for (const name of await entriesOf(folder)) {
     if (name === own || epochOf(name, "holder") !== epoch) continue;
-    const isHere = heldHere.has(join(folder, name));
-    if (!isHere && (await gone(folder, { name, epoch }, 0)) === "gone") continue;
+    // One of this very process is cut off, for it was left behind by whoever opens again; a dead one's place is free.
+    if ((await gone(folder, { name, epoch }, performance.now() + defaultPatienceMs)) === "gone") continue;
     throw localError(
       "IN_USE",
       `${object} is being written by another worker of this run: one image takes one writer at a time. Copy it without ` +

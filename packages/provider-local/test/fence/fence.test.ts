@@ -49,12 +49,13 @@ test("the same epoch may be held twice, as a job's slices do", async () => {
   await two.release();
 });
 
-test("the same epoch is held once where writers cannot share, in this process and in another", async () => {
+test("the same epoch is held once where writers cannot share: here the later cuts the earlier off, elsewhere it is refused", async () => {
   const folder = freshFolder();
   const one = await takeFence(folder, "image", 3, { exclusive: true });
-  await expect(takeFence(folder, "image", 3, { exclusive: true })).rejects.toMatchObject({ code: "IN_USE" });
-  await one.check();
-  await one.release();
+  const again = await takeFence(folder, "image", 3, { exclusive: true });
+  expect(() => enterGate(one.gate, "image")).toThrow(expect.objectContaining({ code: "FENCED" }));
+  checkGate(again.gate, "image");
+  await again.release();
   const elsewhere = freshFolder();
   const other = await otherHolder(elsewhere);
   await expect(takeFence(elsewhere, "image", 1, { exclusive: true })).rejects.toMatchObject({ code: "IN_USE" });
