@@ -73,7 +73,10 @@ export const runOptions: Options = {
   window: { value: "times", summary: 'copy only then: "22:00-06:00" or "Mon-Fri 22:00-06:00, Sat,Sun 00:00-24:00"' },
   "time-zone": { value: "name", summary: "the time zone of the window, such as Europe/Berlin; default the machine's" },
   "parallel-disks": { value: "number", summary: "disks of a machine at once; default 4" },
-  workers: { value: "number", summary: "threads for each disk; 0 for none; default 2" },
+  workers: {
+    value: "number",
+    summary: "threads for each disk; 0 for none; default 2, on two cores only where digests or compression need them",
+  },
   receipts: { value: "directory", summary: "write a receipt for each disk of each run there" },
   "receipt-key": { value: "file", summary: "sign receipts with this Ed25519 private key in PEM" },
 };

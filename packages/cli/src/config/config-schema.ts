@@ -47,7 +47,9 @@ const runFields = {
   window: text.optional().describe('copy only then: "22:00-06:00" or "Mon-Fri 22:00-06:00, Sat,Sun 00:00-24:00"'),
   timeZone: text.optional().describe("the time zone of the window, such as Europe/Berlin; default the machine's"),
   parallelDisks: wholeNumber(1).optional().describe("disks of a machine at once; default 4"),
-  workers: wholeNumber(0).optional().describe("threads for each disk; 0 for none; default 2"),
+  workers: wholeNumber(0)
+    .optional()
+    .describe("threads for each disk; 0 for none; default 2, on two cores only where digests or compression need them"),
   every: span.optional().describe("run again and again, this long from one beginning to the next: 30s, 15m, 1h, 1d"),
 };
 

@@ -13,7 +13,8 @@ export interface LaunchOptions extends Wait {
 }
 
 /**
- * Boots a clone of the last record, isolated as the target can; the replica stays as it is and runs go on meanwhile.
+ * Boots a clone of the last record, isolated as the target can; the replica stays as it is, and runs
+ * may go on afterwards: taking the job over for the launch ends one that is under way, which resumes when called again.
  * Idempotent per record: the second call gives the machine of the first.
  * @throws ProviderError UNSUPPORTED where the target launches nothing; IN_USE while the replica is torn.
  */
