@@ -24,7 +24,7 @@ export { verify, type DiskVerification, type VerificationReport, type VerifyOpti
 export { audit, type AuditOptions, type AuditReport, type DiskAudit } from "./engine/audit.ts";
 export { launch, terminate, type LaunchOptions } from "./engine/launch.ts";
 export { cutover, finalizeCutover, revertCutover, type CutoverOptions, type CutoverReport } from "./engine/cutover.ts";
-export { plan, type DiskPlan, type Figure, type Plan } from "./engine/plan.ts";
+export { plan, type DiskPlan, type Plan } from "./engine/plan.ts";
 export { status, type JobStatus } from "./engine/status.ts";
 export { cleanup, type CleanupOptions, type CleanupReport } from "./engine/cleanup.ts";
 export type { DiskReport } from "./engine/disk-run.ts";

@@ -1,15 +1,10 @@
+import type { Figure } from "../provider/preflight.ts";
 import type { Wait } from "../provider/wait.ts";
 import { decide } from "./decide.ts";
 import type { Fallback, Job, RunMode } from "./job.ts";
 import { JobDocument } from "./job-state.ts";
 import { chosenDisks } from "./replicate.ts";
 import { settingsOf } from "./settings.ts";
-
-/** A number and how good it is. */
-export interface Figure {
-  value: number;
-  kind: "exact" | "bound" | "estimate";
-}
 
 export interface DiskPlan {
   disk: string;

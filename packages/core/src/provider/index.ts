@@ -3,6 +3,7 @@ export * from "./error.ts";
 export * from "./extents.ts";
 export * from "./geometry.ts";
 export * from "./lane.ts";
+export type * from "./preflight.ts";
 export * from "./reader.ts";
 export type * from "./source.ts";
 export type * from "./target.ts";

@@ -1,6 +1,7 @@
 import type { BlockReader } from "./reader.ts";
 import type { ChangeTracker } from "./tracker.ts";
 import type { JsonObject } from "./extents.ts";
+import type { Preflight, PreflightRequest } from "./preflight.ts";
 import type { Wait } from "./wait.ts";
 
 /**
@@ -20,6 +21,8 @@ export interface Disk {
   name?: string;
   /** Whether the machine boots from it. */
   boot?: boolean;
+  /** The controller it hangs on; absent: unknown. */
+  controller?: "ide" | "sata" | "scsi" | "nvme" | "virtio";
   /** Why this disk cannot be copied, when it cannot (independent, shared, encrypted by a key we lack …). */
   ineligible?: string;
   /** What the provider needs to find it again. Opaque to core. */
@@ -41,7 +44,15 @@ export interface MachineSpec {
   architecture?: "x86_64" | "arm64";
   firmware?: "bios" | "uefi";
   secureBoot?: boolean;
+  /** Whether the machine has a trusted platform module, whose content is never copied. */
+  tpm?: boolean;
+  /** The guest's operating system, as the platform names it. */
   guest?: string;
+  guestFamily?: "linux" | "windows" | "other";
+  /** State of the platform's agent inside the guest, as the platform names it. */
+  guestTools?: string;
+  /** Tags or labels. */
+  labels?: { [name: string]: string };
   networkCards?: NetworkCard[];
 }
 
@@ -121,6 +132,11 @@ export interface SourceConnector {
   owned(job: string, wait?: Wait): AsyncIterable<OwnedResource>;
   /** Absent: every run reads the whole disk. */
   readonly tracker?: ChangeTracker;
+  /**
+   * Says before a run what it would take and what stands in the way: calls, money, privileges, versions, free space.
+   * `machine` absent: about the place alone. Changes nothing. Absent: nothing is known beforehand.
+   */
+  preflight?(machine: Machine | undefined, request: PreflightRequest): Promise<Preflight>;
   /** Absent: a cutover needs `quiesce`, or an operator who stops the machine. */
   readonly power?: {
     state(machine: Machine, wait?: Wait): Promise<PowerState>;

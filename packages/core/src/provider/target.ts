@@ -2,6 +2,7 @@ import type { BlockReader, DigestAlgorithm } from "./reader.ts";
 import type { Extent, JsonObject } from "./extents.ts";
 import type { Geometry } from "./geometry.ts";
 import type { MachineSpec, OwnedResource } from "./source.ts";
+import type { Preflight, TargetPreflightRequest } from "./preflight.ts";
 import type { Wait } from "./wait.ts";
 import type { WriterLane } from "./lane.ts";
 
@@ -139,6 +140,8 @@ export interface TargetProvider {
   remove(volume: Volume, wait?: Wait): Promise<void>;
   /** What the job made on this place. */
   owned(job: string, wait?: Wait): AsyncIterable<OwnedResource & { volume?: Volume }>;
+  /** Says before a run, or a launch, what it would take and what stands in the way. Changes nothing. */
+  preflight?(request: TargetPreflightRequest): Promise<Preflight>;
   /** Starts a machine from committed volumes; idempotent by key. */
   launch?(machine: MachineSpec, disks: readonly LaunchDisk[], request: LaunchRequest): Promise<LaunchedMachine>;
   /** Ends a launched machine; idempotent. A volume that the launch did not make is left. */
