@@ -2,7 +2,14 @@ import { randomUUID } from "node:crypto";
 import { constants, existsSync } from "node:fs";
 import { access, rm, stat, writeFile } from "node:fs/promises";
 import { delimiter, dirname, join, resolve } from "node:path";
-import { isProviderError, openDirectoryState, openSource, openTarget, preferredAlgorithm } from "@diskferry/core";
+import {
+  isProviderError,
+  openDirectoryState,
+  openSource,
+  openTarget,
+  type Preflight,
+  preferredAlgorithm,
+} from "@diskferry/core";
 import type { Command, CommandContext } from "../command.ts";
 import { readConfig } from "../config/read-config.ts";
 import { DONE, exitCodeOf } from "../exit-codes.ts";
@@ -210,6 +217,23 @@ async function installed({ io, options: given }: CommandContext): Promise<Findin
   return findings;
 }
 
+/** What a provider says of its place; the names of what it needs too, where it could not ask for what is missing. */
+function asFindings(check: string, said: Preflight | undefined): Finding[] {
+  if (said === undefined) return [];
+  const { needed = [], missing } = said.privileges ?? {};
+  const privileges: Finding[] =
+    missing !== undefined && missing.length > 0
+      ? [{ check, verdict: "fail", detail: `missing privileges: ${missing.join(", ")}`, remedy: "have them granted" }]
+      : needed.length > 0 && missing === undefined
+        ? [{ check, verdict: "ok", detail: `privileges needed, not asked for: ${needed.join(", ")}` }]
+        : [];
+  const verdicts = { blocker: "fail", warning: "warn", info: "ok" } as const;
+  const findings = said.findings.map(({ severity, subject, message, remedy }): Finding => {
+    return { check, verdict: verdicts[severity], detail: `${subject}: ${message}`, remedy };
+  });
+  return [...privileges, ...findings];
+}
+
 /** Opens both ends and looks at the source's machines. Nothing is written. */
 async function ends(spec: JobSpec, { output, interrupts }: CommandContext): Promise<Finding[]> {
   const findings: Finding[] = [];
@@ -232,15 +256,18 @@ async function ends(spec: JobSpec, { output, interrupts }: CommandContext): Prom
         detail: `machine ${machine.name}: ${disks.join(", ")}`,
       });
     }
+    const said = await source.preflight?.(undefined, { disks: [], ...context });
+    findings.push(...asFindings(`source of ${spec.id}`, said));
   });
   await attempt(findings, `target of ${spec.id}`, async () => {
     refuseSameDisk(spec.source, spec.target);
-    await using _target = await openTarget(spec.target.definition, spec.target.options, context);
+    await using target = await openTarget(spec.target.definition, spec.target.options, context);
     findings.push({
       check: `target of ${spec.id}`,
       verdict: "ok",
       detail: "its options are good; it is written to by the first run only",
     });
+    findings.push(...asFindings(`target of ${spec.id}`, await target.preflight?.({ disks: [], ...context })));
   });
   return findings;
 }

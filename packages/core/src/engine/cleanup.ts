@@ -5,6 +5,7 @@ import { isProviderError, ProviderError } from "../provider/error.ts";
 import { acquire } from "./replicate.ts";
 import type { Job } from "./job.ts";
 import { JobDocument, type JobState } from "./job-state.ts";
+import { LaunchBook } from "./launch-book.ts";
 import { settingsOf } from "./settings.ts";
 
 export interface CleanupOptions extends Wait {
@@ -32,7 +33,7 @@ export async function cleanup(job: Job, options: CleanupOptions = {}): Promise<C
   const document = await JobDocument.read(job.store, job.id, lease, options);
   const report: CleanupReport = { removed: [], kept: [] };
   const { state } = document;
-  if (options.includeReplicas === true) refuseWhileConsumed(state);
+  if (options.includeReplicas === true) await refuseWhileConsumed(job, options);
   // After a final cutover no run follows that would need its base.
   const final = state.cutover?.step === "finalized";
   const snapshots = new Set(final ? [] : [state.run?.snapshot?.id, state.record?.snapshot.id]);
@@ -99,8 +100,8 @@ async function removeVolumes(
 }
 
 /** @throws ProviderError IN_USE */
-function refuseWhileConsumed(state: Readonly<JobState>): void {
-  const machine = state.launches.find(({ consumed }) => consumed);
+async function refuseWhileConsumed({ store, id }: Job, wait: Wait): Promise<void> {
+  const machine = (await LaunchBook.read(store, id, wait)).find(({ consumed }) => consumed);
   if (machine === undefined) return;
   throw new ProviderError(
     "IN_USE",

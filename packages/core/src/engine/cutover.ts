@@ -6,6 +6,7 @@ import type { Lease } from "../state/state-store.ts";
 import type { Job } from "./job.ts";
 import { JobDocument } from "./job-state.ts";
 import { launchRecord, terminateLaunched, type LaunchOptions } from "./launch.ts";
+import { LaunchBook } from "./launch-book.ts";
 import { acquire, Replication, type RunOptions, type RunReport } from "./replicate.ts";
 import { settingsOf, type Settings } from "./settings.ts";
 
@@ -105,7 +106,7 @@ class Cutover {
     await this.#document.update((state) => (state.cutover = { ...state.cutover!, launching: true }));
     let machine: LaunchedMachine;
     try {
-      machine = await launchRecord(this.#job, this.#document, "cutover", this.#options);
+      machine = await launchRecord(this.#job, this.#document.state, "cutover", this.#options);
     } catch (error) {
       // Refused for a reason is not launched; after anything else, only asking again by the same key can tell.
       if (isProviderError(error) && error.code !== "UNAVAILABLE" && error.code !== "UNEXPECTED") {
@@ -244,9 +245,11 @@ export async function revertCutover(job: Job, wait: Wait = {}): Promise<void> {
   // A launch that was never answered is asked for by its key once more, to learn what there is to end.
   const unanswered = made.launching === true && document.state.record !== undefined;
   const anything: LaunchOptions = { ...wait, allowInconsistent: true };
-  const machine = made.machine ?? (unanswered ? await launchRecord(job, document, "cutover", anything) : undefined);
+  const machine =
+    made.machine ?? (unanswered ? await launchRecord(job, document.state, "cutover", anything) : undefined);
   if (machine !== undefined) {
-    await terminateLaunched(job, document, machine, wait);
+    await using book = await LaunchBook.open(job.store, job.id, wait);
+    await terminateLaunched(job, book, machine, wait);
     // The launched machine wrote to the replica: no digest and no checkpoint tells what it holds now.
     if (machine.consumed) await forgetReplica(document);
   }

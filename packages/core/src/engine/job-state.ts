@@ -16,6 +16,8 @@ export interface DiskRecord {
   /** Bytes at the source; the volume may be larger. */
   size: number;
   volume: Volume;
+  /** The commit made this volume anew, so that no later run writes to it. */
+  apart?: true;
   snapshot: DiskSnapshot;
   mode: RunMode;
   leaf: number;
@@ -98,7 +100,6 @@ export interface JobState {
   torn: TornJournal[];
   /** Snapshots that no checkpoint needs any more; released before the next one is taken. */
   toRelease: Snapshot[];
-  launches: LaunchedMachine[];
   /** Ids of volumes that earlier records named and that stand apart from the last one's: recovery points. */
   earlier?: string[];
   cutover?: CutoverState;
@@ -142,7 +143,6 @@ export class JobDocument {
         epoch: lease?.epoch ?? 0,
         torn: [],
         toRelease: [],
-        launches: [],
         runs: 0,
       };
       return new JobDocument(store, fresh, null, lease);

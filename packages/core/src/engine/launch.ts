@@ -4,6 +4,7 @@ import type { Wait } from "../provider/wait.ts";
 import { acquire } from "./replicate.ts";
 import type { Job } from "./job.ts";
 import { JobDocument, type JobState } from "./job-state.ts";
+import { LaunchBook } from "./launch-book.ts";
 import { refuseTorn } from "./recorded.ts";
 import { CONSISTENCIES, settingsOf } from "./settings.ts";
 
@@ -13,27 +14,29 @@ export interface LaunchOptions extends Wait {
 }
 
 /**
- * Boots a clone of the last record, isolated as the target can; the replica stays as it is, and runs
- * may go on afterwards: taking the job over for the launch ends one that is under way, which resumes when called again.
+ * Boots a clone of the last record, isolated as the target can; the replica stays as it is. Where each commit makes a
+ * volume of its own, a run under way goes on meanwhile. Where the replica is written in place, the launch takes the job
+ * over while it clones: a run under way ends, and goes on when it is called again.
  * Idempotent per record: the second call gives the machine of the first.
  * @throws ProviderError UNSUPPORTED where the target launches nothing; IN_USE while the replica is torn.
  */
 export async function launch(job: Job, options: LaunchOptions = {}): Promise<LaunchedMachine> {
-  const settings = settingsOf(job.options);
-  await using lease = await acquire(job, settings, options);
+  const { state } = await JobDocument.read(job.store, job.id, undefined, options);
+  const apart = launchable(job, state, options).disks.every((disk) => disk.apart === true);
+  await using lease = apart ? undefined : await acquire(job, settingsOf(job.options), options);
   const document = await JobDocument.read(job.store, job.id, lease, options);
-  return await launchRecord(job, document, "test", options);
+  return await launchRecord(job, document.state, "test", options);
 }
 
 /** Launches what the document records and writes the machine down. */
 export async function launchRecord(
   job: Job,
-  document: JobDocument,
+  state: Readonly<JobState>,
   purpose: "test" | "cutover",
   options: LaunchOptions,
 ): Promise<LaunchedMachine> {
   const { target } = job;
-  const record = launchable(job, document.state, options);
+  const record = launchable(job, state, options);
   if (target.launch === undefined) {
     throw new ProviderError("UNSUPPORTED", "This target keeps disks and launches no machines.", {
       operation: "launch",
@@ -43,15 +46,14 @@ export async function launchRecord(
     const boot = record.machine.disks.find((found) => found.key === disk)?.boot;
     return boot === undefined ? { disk, volume } : { disk, volume, boot };
   });
+  await using book = await LaunchBook.open(job.store, job.id, options);
   const machine = await target.launch({ name: record.machine.name, ...record.machine.spec }, disks, {
     key: `${job.id}/${purpose}/${record.run}`,
     purpose,
     job: job.id,
     signal: options.signal,
   });
-  await document.update((state) => {
-    state.launches = [...state.launches.filter((known) => known.id !== machine.id), machine];
-  });
+  await book.add(machine, options);
   return machine;
 }
 
@@ -76,10 +78,8 @@ function launchable(job: Job, state: Readonly<JobState>, options: LaunchOptions)
 
 /** Ends a machine that a launch of this job made; idempotent. A machine of a cutover is ended by reverting it. */
 export async function terminate(job: Job, machineId: string, wait: Wait = {}): Promise<void> {
-  const settings = settingsOf(job.options);
-  await using lease = await acquire(job, settings, wait);
-  const document = await JobDocument.read(job.store, job.id, lease, wait);
-  const machine = document.state.launches.find(({ id }) => id === machineId);
+  await using book = await LaunchBook.open(job.store, job.id, wait);
+  const machine = book.machines.find(({ id }) => id === machineId);
   if (machine === undefined) return;
   if (machine.purpose === "cutover") {
     throw new ProviderError(
@@ -87,13 +87,13 @@ export async function terminate(job: Job, machineId: string, wait: Wait = {}): P
       `Machine ${machineId} is what job ${job.id} was cut over to: revert the cutover instead.`,
     );
   }
-  await terminateLaunched(job, document, machine, wait);
+  await terminateLaunched(job, book, machine, wait);
 }
 
-/** Ends a machine and takes it out of the document. */
+/** Ends a machine and strikes it out of the book. */
 export async function terminateLaunched(
   job: Job,
-  document: JobDocument,
+  book: LaunchBook,
   machine: LaunchedMachine,
   wait: Wait,
 ): Promise<void> {
@@ -101,5 +101,5 @@ export async function terminateLaunched(
     throw new ProviderError("UNSUPPORTED", "This target cannot end machines.", { operation: "terminate" });
   }
   await job.target.terminate(machine, wait);
-  await document.update((state) => (state.launches = state.launches.filter(({ id }) => id !== machine.id)));
+  await book.remove(machine.id, wait);
 }

@@ -499,10 +499,12 @@ export class Replication implements AsyncDisposable {
         );
       }
       runner.report.checkpoint = checkpoint !== undefined;
+      const volume = this.#document.state.run!.disks[runner.disk]!.committed!;
       const record: DiskRecord = {
         disk: runner.disk,
         size: state.size,
-        volume: this.#document.state.run!.disks[runner.disk]!.committed!,
+        volume,
+        ...(volume.id === state.volume.id ? {} : { apart: true }),
         snapshot: diskSnapshot,
         mode: runner.report.mode,
         leaf: state.leaf,

@@ -93,6 +93,8 @@ export interface MemoryPlace {
   launchedIds(): string[];
   /** A launched machine writes one of its disks. */
   writeLaunched(machine: string, disk: string, offset: number, bytes: Uint8Array): void;
+  /** What a launched machine's disk holds. */
+  readLaunched(machine: string, disk: string, offset?: number, length?: number): Uint8Array;
   /** The target loses its power, or its connections: what was not flushed is lost but for a random part. */
   crash(options?: CrashOptions): void;
 }

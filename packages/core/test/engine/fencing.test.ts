@@ -64,7 +64,7 @@ describe("two workers on one job", () => {
       else await run;
       expect(place.traffic("create").calls, JSON.stringify({ fences, alive })).toBe(waits ? 0 : 1);
       expect(notices.some((line) => line.includes("epoch 7"))).toBe(waits);
-      expect((await plan(job())).findings.some((line) => line.includes("waits"))).toBe(fences === false);
+      expect((await plan(job())).findings.some(({ message }) => message.includes("waits"))).toBe(fences === false);
     }
   });
 });

@@ -1,5 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { randomBytes } from "../../../../test/seed.ts";
+import type { Layer } from "../../src/layers/layer.ts";
+import type { LaunchedMachine } from "../../src/provider/target.ts";
 import { launch, terminate } from "../../src/engine/launch.ts";
 import { replicate } from "../../src/engine/replicate.ts";
 import { status } from "../../src/engine/status.ts";
@@ -27,6 +29,27 @@ describe("launch", () => {
       await terminate(job(), machine.id);
       await terminate(job(), machine.id);
       expect(place.launchedIds()).toEqual([second.id]);
+    }
+  });
+
+  it("goes on beside a run whose commits stand apart, and is refused while one writes in place", async () => {
+    for (const style of ["in-place", "versioned"] as const) {
+      const { place, job, expectEqual } = scene({ target: { style } });
+      place.write("vm", "root", 0, randomBytes(MIB, 1));
+      await replicate(job());
+      const recorded = place.read("vm", "root");
+      place.write("vm", "root", 0, randomBytes(MIB, 2));
+      let launched: Promise<LaunchedMachine> | undefined;
+      const launchOnce: Layer = async (call, next) => {
+        // In place the replica counts as torn from the beginning of the run: the launch is told so, and the run goes on.
+        launched ??= launch(job());
+        await launched.catch(() => {});
+        await next(call);
+      };
+      const run = replicate({ ...job(), options: { ...job().options, layers: [launchOnce] } });
+      expectEqual(await run);
+      if (style === "in-place") await expect(launched).rejects.toMatchObject({ code: "IN_USE" });
+      else expectBytes(place.volumeBytes(`${(await launched)!.id}/root`), recorded);
     }
   });
 

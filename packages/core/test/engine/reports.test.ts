@@ -107,7 +107,7 @@ describe("plan", () => {
       ["data", "full"],
     ]);
     expect(first.minutes).toEqual({ value: 3, kind: "bound" });
-    expect(first.findings.join(" ")).toMatch(/cannot be read back.*waits/s);
+    expect(first.findings.map(({ message }) => message).join(" ")).toMatch(/cannot be read back.*waits/s);
     expect(calls).toEqual(["machine"]);
     expect(await store.get("jobs/job/state")).toBeUndefined();
     await replicate(job({ limits: new Limits() }));
@@ -116,6 +116,33 @@ describe("plan", () => {
     const grown = await plan(job());
     expect(grown.disks[0]).toMatchObject({ mode: "rescan", fallbacks: [{ from: "incremental", to: "rescan" }] });
     expect((await replicate(job())).disks[0]!.mode).toBe("rescan");
+    const asked = { source: place.source, target: place.target };
+    const told = await plan({
+      ...job({ limits: new Limits({ bytesPerSecond: MIB }) }),
+      source: {
+        ...asked.source,
+        preflight: async (machine, { disks }) => ({
+          calls: [{ operation: "GetBlock", count: { value: disks.length, kind: "exact" } }],
+          minutes: { value: 90, kind: "estimate" },
+          privileges: { needed: ["read"], missing: ["read"] },
+          findings: [{ severity: "warning", subject: machine!.name, message: "old" }],
+        }),
+      },
+      target: {
+        ...asked.target,
+        preflight: async ({ machine, disks }) => ({
+          costs: [{ item: "blocks", amount: { value: 1, kind: "bound" }, currency: "USD", pricesOf: "2026-01-01" }],
+          findings: [{ severity: "blocker", subject: machine!.name!, message: `no room for ${disks[0]!.base!.id}` }],
+        }),
+      },
+    });
+    expect(told).toMatchObject({
+      calls: [{ side: "source", operation: "GetBlock", count: { value: 2, kind: "exact" } }],
+      costs: [{ item: "blocks" }],
+      minutes: { value: 90, kind: "estimate" },
+      privileges: { source: { missing: ["read"] } },
+    });
+    expect(told.findings[0]).toMatchObject({ severity: "blocker", subject: "vm" });
     const ticket = await beginRun(job());
     expect((await plan(job())).resumes).toBe(ticket.run);
   });
