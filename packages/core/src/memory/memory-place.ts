@@ -233,6 +233,7 @@ export function memoryPlace(options: MemoryPlaceOptions = {}): MemoryPlace {
       stored.write(offset, bytes);
       stored.flush();
     },
+    readLaunched: (machine, disk, offset, length) => bytesOf(launchedDisk(machine, disk).live, offset, length),
     crash({ seed = 1, writers = "dead" } = {}) {
       volumes.crash(randomFrom(seed), targetOptions.blockSize ?? 512);
       if (writers === "dead") volumes.dropSession();
