@@ -1,7 +1,9 @@
 import { type DefinitionWorld, definitionClauses } from "./definition-clauses.ts";
+import { fenceClauses } from "./fence-clauses.ts";
 import type { ConformanceHarness } from "./harness.ts";
 import { type Clause, ConformanceError, describeError, Judge } from "./judge.ts";
 import { launchClauses } from "./launch-clauses.ts";
+import { sourcePreflightClauses, targetPreflightClauses } from "./preflight-clauses.ts";
 import { readerClauses } from "./reader-clauses.ts";
 import { sourceClauses } from "./source-clauses.ts";
 import { SourceWorld } from "./source-world.ts";
@@ -33,7 +35,10 @@ export interface ConformanceReport {
   name: string;
   /** Ids of the clauses that hold, in the suite's order. */
   judged: string[];
-  /** Clauses that were left unjudged, and why: an absent member, or a back door that the harness does not have. */
+  /**
+   * Clauses that were NOT JUDGED, and why: an absent member, a back door that the harness does not have, or something that
+   * the platform cannot do, which the harness says. None of them counts as one that holds.
+   */
   skipped: { id: string; reason: string }[];
   failed: { id: string; clause: string; error: unknown }[];
 }
@@ -44,13 +49,17 @@ export interface ConformanceReport {
  */
 export function conformance(harness: ConformanceHarness): ConformanceCase[] {
   const cases = <World>(clauses: readonly Clause<World>[], open: (judge: Judge) => Promise<World>): ConformanceCase[] =>
-    clauses.map(({ id, clause, run }) => ({
+    clauses.map(({ id, clause, excuse, run }) => ({
       id,
       clause,
       title: `${id}: ${clause}`,
       async run(context) {
         const judge = new Judge(id, clause, harness, (reason) => context.skip(reason));
-        await judge.conclude(async () => run(await open(judge)));
+        await judge.conclude(async () => {
+          const world = await open(judge);
+          const reason = excuse === undefined ? undefined : harness.source?.[excuse];
+          return reason === undefined ? run(world) : judge.skip(reason);
+        });
       },
     }));
   return [
@@ -58,13 +67,16 @@ export function conformance(harness: ConformanceHarness): ConformanceCase[] {
       judge,
       harness: judge.needs(harness.definition, "definition"),
     })),
-    ...cases([...sourceClauses, ...readerClauses], SourceWorld.open),
+    ...cases([...sourceClauses, ...sourcePreflightClauses, ...readerClauses], SourceWorld.open),
     ...cases(trackerClauses, async (judge) => {
       const world = await SourceWorld.open(judge);
       judge.needs(world.source.tracker, "source.tracker");
       return world;
     }),
-    ...cases([...targetClauses, ...writerClauses, ...launchClauses], TargetWorld.open),
+    ...cases(
+      [...targetClauses, ...targetPreflightClauses, ...fenceClauses, ...writerClauses, ...launchClauses],
+      TargetWorld.open,
+    ),
   ];
 }
 
@@ -90,17 +102,17 @@ export async function runConformance(harness: ConformanceHarness): Promise<Confo
 }
 
 /**
- * The clauses of a report as stable text, one line each: `judged ID`, `skipped ID: REASON` or `FAILED ID: ERROR`.
- * Commit it and compare it in a test: then a member that goes missing cannot hide as a skipped clause.
+ * The clauses of a report as stable text, one line each: `judged ID`, `NOT JUDGED ID: REASON` or `FAILED ID: ERROR`.
+ * Commit it and compare it in a test: then a member that goes missing cannot hide as a clause that is not judged.
  */
 export function formatConformance({ name, judged, skipped, failed }: ConformanceReport): string {
   const lines = [
     ...judged.map((id) => `judged ${id}`),
-    ...skipped.map(({ id, reason }) => `skipped ${id}: ${reason}`),
+    ...skipped.map(({ id, reason }) => `NOT JUDGED ${id}: ${reason}`),
     ...failed.map(
       ({ id, error }) => `FAILED ${id}: ${error instanceof ConformanceError ? error.message : describeError(error)}`,
     ),
   ];
-  const counts = `${judged.length} judged, ${skipped.length} skipped, ${failed.length} failed`;
+  const counts = `${judged.length} judged, ${skipped.length} not judged, ${failed.length} failed`;
   return [`# ${name}: ${counts}`, ...lines.sort(), ""].join("\n");
 }

@@ -20,6 +20,17 @@ export interface SecondDisk {
 }
 
 /**
+ * What a back door throws where it cannot do what is asked of it, such as writing into a guest that nobody may log in to:
+ * the clause is left unjudged, for this reason, and never counts as one that holds.
+ */
+export class NotJudged extends Error {
+  constructor(reason: string) {
+    super(reason);
+    this.name = "NotJudged";
+  }
+}
+
+/**
  * A source under test, and the back door through which the suite plays the guest. Offsets are bytes of the disk,
  * multiples of 512. An absent member leaves the clauses that need it unjudged, and the run says so.
  */
@@ -44,6 +55,16 @@ export interface SourceHarness {
   breakTracking?(): Eventually<void>;
   /** A snapshot that somebody else made of the machine. */
   foreignSnapshot?(): Eventually<Snapshot>;
+  /**
+   * Why `snapshot` makes nothing on this platform, so that there is nothing to own, to release or to ask for again by its
+   * key; absent: that is judged.
+   */
+  snapshotless?: string;
+  /**
+   * Why a snapshot does not keep what the disk held once the guest writes on. Such a snapshot has to promise nothing, which
+   * is judged then; absent: that it keeps it is judged.
+   */
+  unfixed?: string;
   /** Whether the suite may shut the machine down, power it off and on. */
   mayPower?: boolean;
 }
@@ -65,7 +86,9 @@ export interface TargetHarness {
   existingDisk?: string;
   /** A launched machine writes its disk. */
   writeLaunched?(machine: string, disk: string, offset: number, bytes: Uint8Array): Eventually<void>;
-  /** Why nothing cuts an older writer off on this platform; absent: fencing is judged. */
+  /** What a launched machine finds on its disk. */
+  readLaunched?(machine: string, disk: string, offset: number, length: number): Eventually<Uint8Array>;
+  /** Why nothing cuts an older writer off on this platform; absent: fencing is judged. A target that says `fences` has none. */
   unfenced?: string;
 }
 

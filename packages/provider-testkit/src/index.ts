@@ -6,5 +6,12 @@ export {
   formatConformance,
   runConformance,
 } from "./conformance.ts";
-export type { ConformanceHarness, DefinitionHarness, SecondDisk, SourceHarness, TargetHarness } from "./harness.ts";
+export {
+  type ConformanceHarness,
+  type DefinitionHarness,
+  NotJudged,
+  type SecondDisk,
+  type SourceHarness,
+  type TargetHarness,
+} from "./harness.ts";
 export { ConformanceError } from "./judge.ts";

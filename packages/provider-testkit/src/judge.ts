@@ -1,5 +1,5 @@
 import { isProviderError, type ProviderErrorCode } from "@diskferry/core/provider";
-import type { ConformanceHarness } from "./harness.ts";
+import { type ConformanceHarness, NotJudged } from "./harness.ts";
 
 /** A clause of the contract that a provider breaks. */
 export class ConformanceError extends Error {
@@ -117,6 +117,7 @@ export class Judge {
       await this.#patiently("the clause", run());
     } catch (error) {
       if (this.#skipped || error instanceof ConformanceError) throw error;
+      if (error instanceof NotJudged) this.skip(error.message);
       this.fail(`an unexpected failure: ${describeError(error)}`, error);
     } finally {
       // What cannot be cleaned up was judged by clauses of its own: here it must not hide the verdict.
@@ -185,6 +186,8 @@ export interface Clause<World> {
   id: string;
   /** What the contract demands, as one sentence. */
   clause: string;
+  /** The member of the source's harness that says why the platform cannot do this at all. */
+  excuse?: "snapshotless" | "unfixed";
   run(world: World): Promise<void>;
 }
 

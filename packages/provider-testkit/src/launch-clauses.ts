@@ -1,6 +1,6 @@
 import type { LaunchedMachine, LaunchRequest, TargetProvider, Volume } from "@diskferry/core/provider";
 import type { Clause } from "./judge.ts";
-import { freshKey, isPlainJson, pattern, roundTrip } from "./judge.ts";
+import { freshKey, gather, isPlainJson, pattern, roundTrip } from "./judge.ts";
 import type { TargetWorld } from "./target-world.ts";
 
 interface Launching {
@@ -47,6 +47,50 @@ export const launchClauses: readonly Clause<TargetWorld>[] = [
       }
       const other = await launch();
       world.judge.demand(other.id !== first.id, `machine ${other.id} for two keys`);
+    },
+  },
+  {
+    id: "launch.disks",
+    clause: "A launched machine finds on each disk what that disk's volume holds, whatever their order.",
+    run: async (world) => {
+      const { judge, harness, target } = world;
+      const { volume, bytes, terminate } = await launching(world);
+      if (harness.readLaunched === undefined) return judge.skip("absent: harness.target.readLaunched");
+      const second = pattern(64 * 1024, 1104);
+      const other = await world.run(await world.volume(), [[0, second]]);
+      const machine = await target.launch?.(
+        { name: "conformance" },
+        [
+          { disk: "data", volume: other },
+          { disk: "boot", boot: true, volume },
+        ],
+        { key: freshKey("launch"), purpose: "test" },
+      );
+      if (machine === undefined) return judge.fail("a launch that resolved with nothing");
+      judge.defer(() => terminate(machine));
+      judge.same(await harness.readLaunched(machine.id, "boot", 0, bytes.byteLength), bytes, "the disk to boot from");
+      judge.same(await harness.readLaunched(machine.id, "data", 0, second.byteLength), second, "the other disk");
+    },
+  },
+  {
+    id: "launch.owned",
+    clause:
+      "`owned` lists a machine that a job launched until it is terminated, and then nothing that its launch made.",
+    run: async (world) => {
+      const { judge, target } = world;
+      const { launch, terminate } = await launching(world);
+      const job = freshKey("job");
+      const machine = await launch({ job });
+      const other = await launch({ job: freshKey("job") });
+      const owned = await gather((await world.restarted()).owned(job));
+      judge.demand(
+        owned.some(({ id }) => id === machine.id),
+        `a listing without ${machine.id}, which a kill before its record would lose`,
+      );
+      judge.demand(!owned.some(({ id }) => id === other.id), `a listing with ${other.id}, of another job`);
+      await terminate(roundTrip(machine));
+      const left = await gather(target.owned(job));
+      judge.demand(left.length === 0, `${left[0]?.kind} ${left[0]?.id} after the machine was terminated`);
     },
   },
   {
@@ -109,10 +153,14 @@ export const launchClauses: readonly Clause<TargetWorld>[] = [
   },
   {
     id: "launch.cancel",
-    clause: "`launch` and `terminate` reject with the reason of their aborted signal.",
+    clause:
+      "`launch` and `terminate` reject with the reason of their aborted signal; such a launch leaves nothing behind.",
     run: async (world) => {
       const { launch } = await launching(world);
-      await world.judge.abortsBefore("launch", (signal) => launch({ signal }));
+      const job = freshKey("job");
+      await world.judge.abortsBefore("launch", (signal) => launch({ job, signal }));
+      const left = await gather(world.target.owned(job));
+      world.judge.demand(left.length === 0, `${left[0]?.kind} ${left[0]?.id} after an aborted launch`);
       const machine = await launch();
       await world.judge.abortsBefore("terminate", async (signal) => world.target.terminate?.(machine, { signal }));
     },
@@ -125,7 +173,7 @@ export const launchClauses: readonly Clause<TargetWorld>[] = [
       const machine = await launch();
       await terminate(machine);
       await terminate(machine);
-      await (await world.restarted()).terminate?.(machine);
+      await (await world.restarted()).terminate?.(roundTrip(machine));
       await world.holds(volume, 0, bytes, "the replica after terminate");
       const next = await launch();
       await terminate(next);

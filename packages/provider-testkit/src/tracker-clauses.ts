@@ -343,6 +343,7 @@ export const trackerClauses: readonly Clause<SourceWorld>[] = [
   {
     id: "tracker.released",
     clause: "Changes of a snapshot that is gone are refused, and never listed as unchanged.",
+    excuse: "snapshotless",
     run: async (world) => {
       const first = await world.point();
       const since = await world.checkpoint(first);

@@ -1,7 +1,35 @@
 import { memoryPlace, type MemoryPlace, type MemoryPlaceOptions } from "@diskferry/core";
+import type { Preflight, SourceConnector, TargetProvider } from "@diskferry/core/provider";
 import type { ConformanceHarness } from "../src/index.ts";
 
 const size = 2 * 1024 * 1024 + 512;
+
+/** What one end of a memory place says before a run; the place itself has no limits, prices or rights to tell of. */
+export function saysBefore(): Preflight {
+  return {
+    calls: [{ operation: "GetBlock", count: { value: 16, kind: "bound" } }],
+    costs: [
+      { item: "GetBlock requests", amount: { value: 0.01, kind: "estimate" }, currency: "USD", pricesOf: "2026-01-31" },
+    ],
+    minutes: { value: 0.5, kind: "estimate" },
+    privileges: { needed: ["read", "snapshot"], missing: ["snapshot"] },
+    findings: [{ severity: "warning", subject: "snapshot", message: "the right to snapshot is missing" }],
+  };
+}
+
+const preflight: {
+  source: NonNullable<SourceConnector["preflight"]>;
+  target: NonNullable<TargetProvider["preflight"]>;
+} = {
+  source: async (_, { signal }) => {
+    signal?.throwIfAborted();
+    return saysBefore();
+  },
+  target: async ({ signal }) => {
+    signal?.throwIfAborted();
+    return saysBefore();
+  },
+};
 
 /** A memory place with everything the suite asks for, and the harness that judges it. */
 export function memoryHarness(
@@ -32,7 +60,7 @@ export function memoryHarness(
         uri: "memory:place",
       },
       source: {
-        open: async () => place.openSource(),
+        open: async () => ({ ...place.openSource(), preflight: preflight.source }),
         machine: "web",
         disk: "boot",
         writeGuest: (offset, bytes) => place.write("web", "boot", offset, bytes),
@@ -45,11 +73,12 @@ export function memoryHarness(
         mayPower: true,
       },
       target: {
-        open: async () => place.openTarget(),
+        open: async () => ({ ...place.openTarget(), preflight: preflight.target }),
         size,
         readVolume: (volume, offset, length) => place.volumeBytes(volume.id, offset, length),
         crash: () => place.crash({ seed: ++crashes }),
         existingDisk: "old-disk",
+        readLaunched: (machine, disk, offset, length) => place.readLaunched(machine, disk, offset, length),
         writeLaunched: (machine, disk, offset, bytes) => place.writeLaunched(machine, disk, offset, bytes),
       },
     },

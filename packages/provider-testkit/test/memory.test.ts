@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { expect, it } from "vitest";
 import type { MemoryPlaceOptions } from "@diskferry/core";
-import { conformance, formatConformance, runConformance } from "../src/index.ts";
+import { conformance, formatConformance, NotJudged, runConformance } from "../src/index.ts";
 import { memoryHarness } from "./memory-harness.ts";
 
 const shapes: [string, MemoryPlaceOptions][] = [
@@ -78,5 +78,36 @@ it("leaves every clause unjudged, by name, that a harness gives nothing for", as
   expect(report.failed).toEqual([]);
   expect(new Set(report.skipped.map(({ reason }) => reason))).toEqual(
     new Set(["absent: definition", "absent: source", "absent: target"]),
+  );
+});
+
+it("says NOT JUDGED, with the reason, of what the platform cannot do and of what a back door will not do", async () => {
+  const { harness } = memoryHarness("memory");
+  const source = {
+    ...harness.source!,
+    snapshotless: "nothing is made here",
+    writeGuest: (): never => {
+      throw new NotJudged("nobody may log in to the guest");
+    },
+  };
+  const report = await runConformance({ name: "no guest", source });
+  expect(report.failed).toEqual([]);
+  const reasons = new Map(report.skipped.map(({ id, reason }) => [id, reason]));
+  for (const id of ["source.owned.lists", "source.open.not-found", "source.snapshot.idempotent", "tracker.released"])
+    expect(reasons.get(id), id).toBe("nothing is made here");
+  for (const id of ["source.snapshot.one-moment", "reader.read.bytes", "tracker.never-too-few"])
+    expect(reasons.get(id), id).toBe("nobody may log in to the guest");
+  expect(report.judged).toContain("source.machine.not-found");
+  expect(formatConformance(report)).toContain("NOT JUDGED reader.read.bytes: nobody may log in to the guest\n");
+});
+
+it("holds a source that keeps no moment to promising none", async () => {
+  const { harness } = memoryHarness("memory");
+  const source = { ...harness.source!, unfixed: "the disk itself is read" };
+  const report = await runConformance({ name: "unfixed", source });
+  // The memory place promises `application`, so the excuse gives it away.
+  expect(report.failed.map(({ id }) => id)).toEqual(["source.snapshot.unfixed"]);
+  expect(report.skipped.map(({ id }) => id)).toEqual(
+    expect.arrayContaining(["source.snapshot.fixed", "source.release.others", "reader.read.repeatable"]),
   );
 });

@@ -2,6 +2,7 @@ import {
   type BlockReader,
   type BlockWriter,
   type ChangeTracker,
+  type Preflight,
   ProviderError,
   type Snapshot,
   type SourceConnector,
@@ -10,6 +11,7 @@ import {
 } from "@diskferry/core/provider";
 import type { MemoryPlace, MemoryPlaceOptions, TrackingFault } from "@diskferry/core";
 import type { ConformanceHarness, SourceHarness, TargetHarness } from "../src/index.ts";
+import { saysBefore } from "./memory-harness.ts";
 
 /** A violation of the contract, planted into the memory provider. */
 export interface Planted {
@@ -1168,6 +1170,147 @@ const ofLaunch: Planted[] = [
     })),
   },
   {
+    what: "knows what it launched until it is restarted, and launches again then",
+    clause: "launch.idempotent",
+    plant: target(({ launch }) => {
+      const own = ++counter;
+      return {
+        launch: (machine, disks, request) => launch!(machine, disks, { ...request, key: `${request.key}-${own}` }),
+      };
+    }),
+  },
+  {
+    what: "launches the same machine for two keys",
+    clause: "launch.idempotent",
+    plant: target(({ launch }) => ({
+      launch: (machine, disks, request) => launch!(machine, disks, { ...request, key: disks[0]!.volume.id }),
+    })),
+  },
+  {
+    what: "gives a machine that JSON loses a part of",
+    clause: "launch.describes",
+    plant: target(({ launch }) => ({
+      launch: async (machine, disks, request) => ({
+        ...(await launch!(machine, disks, request)),
+        data: new Map() as unknown as {},
+      }),
+    })),
+  },
+  {
+    what: "attaches the disks in their order, not by their names",
+    clause: "launch.disks",
+    plant: target(({ launch }) => ({
+      launch: (machine, disks, request) => {
+        const names = disks.map(({ disk }) => disk).sort();
+        return launch!(
+          machine,
+          disks.map((each, index) => ({ ...each, disk: names[index]! })),
+          request,
+        );
+      },
+    })),
+  },
+  {
+    what: "boots from the first volume it is given, on every disk",
+    clause: "launch.disks",
+    plant: target(({ launch }) => ({
+      launch: (machine, disks, request) =>
+        launch!(
+          machine,
+          disks.map((each) => ({ ...each, volume: disks[0]!.volume })),
+          request,
+        ),
+    })),
+  },
+  {
+    what: "lists no machine that it launched",
+    clause: "launch.owned",
+    plant: target(({ owned }) => ({
+      async *owned(job, wait) {
+        for await (const each of owned(job, wait)) if (each.kind !== "machine") yield each;
+      },
+    })),
+  },
+  {
+    what: "lists the machines of every job",
+    clause: "launch.owned",
+    plant: target((_, place) => ({
+      async *owned() {
+        for (const id of place.launchedIds()) yield { kind: "machine", id, description: "a machine" };
+      },
+    })),
+  },
+  {
+    what: "says that it terminated a machine, and leaves it running",
+    clause: "launch.owned",
+    plant: target(() => ({ terminate: async () => {} })),
+  },
+  {
+    what: "leaves the clones of a terminated machine behind",
+    clause: "launch.owned",
+    plant: target(({ launch, create }) => ({
+      launch: async (machine, disks, request) => {
+        await create({ key: `clone-${request.key}`, size: disks[0]!.volume.size, job: request.job });
+        return launch!(machine, disks, request);
+      },
+    })),
+  },
+  {
+    what: "makes clones before it hears that the launch is called off",
+    clause: "launch.cancel",
+    plant: target(({ launch, create }) => ({
+      launch: async (machine, disks, request) => {
+        await create({ key: `clone-${request.key}`, size: disks[0]!.volume.size, job: request.job });
+        return launch!(machine, disks, request);
+      },
+    })),
+  },
+  {
+    what: "does not hear the signal of terminate",
+    clause: "launch.cancel",
+    plant: target(({ terminate }) => ({ terminate: (machine) => terminate!(machine) })),
+  },
+  {
+    what: "removes the replica together with the machine",
+    clause: "launch.terminate.idempotent",
+    options: versioned,
+    plant: target(({ launch, terminate, remove }) => {
+      const used = new Map<string, Parameters<TargetProvider["remove"]>[0][]>();
+      return {
+        launch: async (machine, disks, request) => {
+          const launched = await launch!(machine, disks, request);
+          used.set(
+            launched.id,
+            disks.map(({ volume }) => volume),
+          );
+          return launched;
+        },
+        terminate: async (machine, wait) => {
+          await terminate!(machine, wait);
+          for (const volume of used.get(machine.id) ?? []) await remove(volume);
+        },
+      };
+    }),
+  },
+  {
+    what: "terminates only what this connection launched",
+    clause: "launch.terminate.idempotent",
+    plant: target(({ launch, terminate }) => {
+      const own = new Set<string>();
+      return {
+        launch: async (machine, disks, request) => {
+          const launched = await launch!(machine, disks, request);
+          own.add(launched.id);
+          return launched;
+        },
+        terminate: async (machine, wait) => {
+          if (!own.has(machine.id)) throw new ProviderError("NOT_FOUND", `machine ${machine.id} is not mine`);
+          await terminate!(machine, wait);
+        },
+      };
+    }),
+  },
+  {
     what: "rejects the second terminate",
     clause: "launch.terminate.idempotent",
     plant: target(({ terminate }) => {
@@ -1183,13 +1326,128 @@ const ofLaunch: Planted[] = [
   },
 ];
 
+/** Says something else before a run, at both ends. */
+const says = (change: (said: Preflight) => Partial<Preflight>): Planted["plant"][] => {
+  const said = (): Preflight => ({ ...saysBefore(), ...change(saysBefore()) });
+  return [source(() => ({ preflight: async () => said() })), target(() => ({ preflight: async () => said() }))];
+};
+
+const before: [what: string, change: (said: Preflight) => Partial<Preflight>][] = [
+  ["tells minutes that are no number", () => ({ minutes: { value: Number.NaN, kind: "estimate" } })],
+  ["tells costs below nothing", ({ costs }) => ({ costs: [{ ...costs![0]!, amount: { value: -1, kind: "exact" } }] })],
+  ["tells prices of tomorrow's year", ({ costs }) => ({ costs: [{ ...costs![0]!, pricesOf: "2999-01-01" }] })],
+  ["tells half a call", () => ({ calls: [{ operation: "Get", count: { value: 0.5, kind: "exact" } }] })],
+  ["misses what it does not need", () => ({ privileges: { needed: ["read"], missing: ["write"] } })],
+  [
+    "finds something and does not say what",
+    () => ({ findings: [{ severity: "blocker", subject: "disk", message: "" }] }),
+  ],
+  ["tells a secret", () => ({ findings: [{ severity: "info", subject: "login", message: "logged in with hunter2" }] })],
+];
+
+const ofPreflight: Planted[] = [
+  ...before.flatMap(([what, change]) => {
+    const [atSource, atTarget] = says(change);
+    return [
+      { what: `${what}, before a run`, clause: "source.preflight.sane", plant: atSource! },
+      { what: `${what}, before a run`, clause: "target.preflight.sane", plant: atTarget! },
+    ];
+  }),
+  {
+    what: "does not hear the signal of preflight",
+    clause: "source.preflight.sane",
+    plant: source(() => ({ preflight: async () => saysBefore() })),
+  },
+  {
+    what: "takes a snapshot to look at it",
+    clause: "source.preflight.changes-nothing",
+    plant: source(({ snapshot }) => ({
+      preflight: async (machine, { job }) => {
+        if (machine !== undefined) await snapshot(machine, { key: `look-${++counter}`, job });
+        return saysBefore();
+      },
+    })),
+  },
+  {
+    what: "turns tracking on because that will be needed",
+    clause: "source.preflight.changes-nothing",
+    options: { source: { tracker: { enabled: false } } },
+    plant: source(({ tracker: tracking }) => ({
+      preflight: async (machine) => {
+        if (machine !== undefined) await tracking?.enable?.(machine);
+        return saysBefore();
+      },
+    })),
+  },
+  {
+    what: "makes the volume already",
+    clause: "target.preflight.changes-nothing",
+    plant: target(({ create }) => ({
+      preflight: async ({ disks, job }) => {
+        for (const { disk, size } of disks) await create({ key: `${disk}-${++counter}`, size, job });
+        return saysBefore();
+      },
+    })),
+  },
+  {
+    what: "makes room by removing the last replica",
+    clause: "target.preflight.changes-nothing",
+    options: { target: { style: "versioned" } },
+    plant: target(({ remove }) => ({
+      preflight: async ({ disks }) => {
+        for (const { base } of disks) if (base !== undefined) await remove(base);
+        return saysBefore();
+      },
+    })),
+  },
+];
+
+const ofFences: Planted[] = [
+  {
+    what: "says that it fences, on a platform of which the harness says that nothing can",
+    clause: "target.fence.declared",
+    plant: withTarget(() => ({ unfenced: "nothing cuts a writer off here" })),
+  },
+  {
+    what: "says that it fences, and fences nothing",
+    clause: "target.fence.declared",
+    plant: target(({ open }) => ({ open: (volume, request) => open(volume, { ...request, epoch: 1 }) })),
+  },
+  {
+    what: "lets what was under way land after `open` resolved",
+    clause: "target.fence.declared",
+    plant: (harness, place) => {
+      let newest: BlockWriter | undefined;
+      return target(({ open }) => ({
+        open: async (volume, request) => {
+          const opened = await open(volume, request);
+          newest = opened;
+          if (request.epoch !== 1) return opened;
+          return {
+            ...opened,
+            write: async (offset, data, options) => {
+              if (offset !== 0) return opened.write(offset, data, options);
+              const late = data.slice();
+              // Past the fence, as a request that waited in a queue of the platform would.
+              await new Promise((resolve) => setTimeout(resolve, 20));
+              await newest?.write(offset, late, options);
+            },
+          };
+        },
+      }))(harness, place);
+    },
+  },
+];
+
 /** Every planted violation. */
 export const planted: readonly Planted[] = [
   ...ofDefinition,
   ...ofSource,
   ...ofReader,
   ...ofTracker,
+  ...ofPreflight,
   ...ofTarget,
+  ...ofFences,
   ...ofWriter,
   ...ofLaunch,
 ];

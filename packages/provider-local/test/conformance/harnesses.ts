@@ -20,6 +20,10 @@ import { textOf } from "../shapes.ts";
 import { fanOut } from "./fan-out.ts";
 
 const mebi = 1024 * 1024;
+/** A point in time here is the content that is there: nothing is made, so nothing is owned, released or found again by its key. */
+const snapshotless = "a local disk has no snapshots of its own";
+/** When the guest writes on, what it overwrote is gone; `consistency` then says `none`. */
+const unfixed = "the guest writes the disk in place, and that is what is read";
 /** No multiple of any block but a sector. */
 const oddSize = 4 * mebi + 512;
 
@@ -66,6 +70,8 @@ export function rawSource(folder: string): Judged {
     trimGuest: (offset, length) =>
       void execFileSync("fallocate", ["-p", "-o", String(offset), "-l", String(length), one]),
     second: { key: "vdb", write: (offset, bytes) => writeAt(two, offset, bytes) },
+    snapshotless,
+    unfixed,
     grow: () => truncateSync(one, (size += mebi)),
   };
   return still({
@@ -137,6 +143,7 @@ export function qcow2Source(folder: string): Judged {
         execFileSync("qemu-io", ["-f", "qcow2", "-c", `write -q -z -u ${offset} ${length}`, path], { stdio: "ignore" });
       },
       second: { key: "vdb", write: (offset, bytes) => write("vdb", offset, bytes) },
+      snapshotless,
       grow: () => {
         const path = touch("vda");
         execFileSync("qemu-img", ["resize", "-q", "-f", "qcow2", path, `+${mebi}`]);
@@ -171,6 +178,8 @@ export async function nbdSource(folder: string): Promise<Judged> {
         writeGuest: (offset, data) => bytes.set(data, offset),
         trimGuest: (offset, length) => void bytes.fill(0, offset, offset + length),
         second: { key: "vdb", write: (offset, data) => second.set(data, offset) },
+        snapshotless,
+        unfixed,
       },
     },
     [Symbol.asyncDispose]: () => server.close(),
