@@ -14,6 +14,14 @@ export interface AttemptPolicy {
   totalMs: number;
   /** How long one try may take. Default 60 000. */
   perAttemptMs: number;
+  /** How long one flush may take. Default 600 000. */
+  flushMs: number;
+  /**
+   * How long a call that is no transfer may take with all its tries: a snapshot, a release, a commit, creating and opening.
+   * Platforms take hours for some of them and providers bound their own waits; this ends what hangs all the same. Default
+   * 86 400 000, a day.
+   */
+  controlMs: number;
   /** How often in a row a lost reader or writer is opened again without anything getting durable in between. Default 5. */
   reopens: number;
 }
@@ -24,8 +32,17 @@ export const DEFAULT_ATTEMPTS: AttemptPolicy = {
   maxMs: 20_000,
   totalMs: 120_000,
   perAttemptMs: 60_000,
+  flushMs: 600_000,
+  controlMs: 86_400_000,
   reopens: 5,
 };
+
+/** The same for calls that are no transfers; of several tries of one call each may take what is left of the whole. */
+export function controlLayer(policy: AttemptPolicy): Layer {
+  const { attempts, baseMs, maxMs, controlMs, flushMs, perAttemptMs } = policy;
+  const bounds = timeout({ perAttemptMs, perMethodMs: { flush: flushMs, commit: controlMs } });
+  return compose([retry({ attempts, baseMs, maxMs, totalMs: controlMs }), bounds]);
+}
 
 /** The layers that own retries and deadlines; nothing below them repeats anything. */
 export function attemptLayer(policy: AttemptPolicy): Layer {

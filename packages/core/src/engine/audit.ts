@@ -88,7 +88,7 @@ export async function audit(job: Job, options: AuditOptions = {}): Promise<Audit
     }
   } finally {
     // Also when the caller gave up: nothing else would remember this snapshot.
-    await source.release(snapshot, { signal: AbortSignal.timeout(settings.attempts.perAttemptMs) });
+    await source.release(snapshot, { signal: AbortSignal.timeout(settings.attempts.controlMs) });
   }
   return report;
 }

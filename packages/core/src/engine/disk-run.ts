@@ -7,12 +7,12 @@ import type { BlockReader, DigestAlgorithm } from "../provider/reader.ts";
 import type { DiskSnapshot } from "../provider/source.ts";
 import type { BlockWriter, Volume, WrittenExtent } from "../provider/target.ts";
 import type { Wait } from "../provider/wait.ts";
-import type { Layer } from "../layers/layer.ts";
+import type { Call, Layer } from "../layers/layer.ts";
 import { openJournal } from "../state/journal.ts";
 import type { Lease } from "../state/state-store.ts";
 import { publish } from "../telemetry/channels.ts";
 import type { DiskMeter } from "../telemetry/progress.ts";
-import { attemptLayer } from "./attempts.ts";
+import { attemptLayer, controlLayer } from "./attempts.ts";
 import { compareDisk, readerOfWriter } from "./compare-disk.ts";
 import { copyDisk, type CopyCounts } from "./copy-disk.ts";
 import type { Fallback, Job, RunMode } from "./job.ts";
@@ -419,11 +419,13 @@ export class DiskRunner {
     if (state.committed !== undefined) return (this.#report.volume = state.committed);
     meter.setPhase("committing");
     const { writer, knowledge } = await this.#live();
-    const volume = await writer.commit({ written: this.#written(knowledge, writer), signal });
+    let volume!: Volume;
+    const call: Call = { method: "commit", side: "target", disk: this.disk, attempt: 1, signal };
+    await controlLayer(this.#options.settings.attempts)(call, async (bounded) => {
+      volume = await writer.commit({ written: this.#written(knowledge, writer), signal: bounded.signal });
+    });
     await this.#change((disk) => (disk.committed = volume));
-    this.#report.volume = volume;
-
-    return volume;
+    return (this.#report.volume = volume);
   }
 
   async *#written(knowledge: Knowledge, writer: BlockWriter): AsyncGenerator<WrittenExtent, void> {

@@ -2,7 +2,7 @@ import type { SourceConnector } from "../provider/source.ts";
 import type { TargetProvider } from "../provider/target.ts";
 import type { Wait } from "../provider/wait.ts";
 import type { CallMethod } from "../layers/layer.ts";
-import { attemptLayer, type AttemptPolicy } from "./attempts.ts";
+import { controlLayer, type AttemptPolicy } from "./attempts.ts";
 import type { Job } from "./job.ts";
 
 /** Calls that may be repeated, as their contract makes them idempotent; what the layers call them. */
@@ -34,7 +34,7 @@ function repeating<Place extends SourceConnector | TargetProvider | NonNullable<
   side: "source" | "target",
   policy: AttemptPolicy,
 ): Place {
-  const layer = attemptLayer(policy);
+  const layer = controlLayer(policy);
   return new Proxy(place, {
     get(object, name): unknown {
       const member: unknown = Reflect.get(object, name, object);

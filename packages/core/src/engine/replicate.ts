@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { collect, openManifest } from "../manifest/manifest.ts";
 import { preferredAlgorithm } from "../manifest/digest.ts";
-import { isProviderError, ProviderError } from "../provider/error.ts";
+import { isProviderError, ProviderError, type ProviderErrorCode } from "../provider/error.ts";
 import type { Consistency, Disk, Machine, Snapshot } from "../provider/source.ts";
 import type { BlockWriter } from "../provider/target.ts";
 import type { Wait } from "../provider/wait.ts";
@@ -221,7 +221,9 @@ export class Replication implements AsyncDisposable {
       }
       return snapshot.disks.length > 0;
     } catch (error) {
-      if (!isProviderError(error) || error.code !== "NOT_FOUND") throw error;
+      // One that this source cannot open, because it is another source now, is as good as gone. If it is the source that
+      // is bad, the new run meets the same error.
+      if (!isProviderError(error) || !UNOPENABLE.has(error.code)) throw error;
       return false;
     }
   }
@@ -599,6 +601,7 @@ export class Replication implements AsyncDisposable {
   }
 }
 
+const UNOPENABLE: ReadonlySet<ProviderErrorCode> = new Set(["NOT_FOUND", "CORRUPT", "CONFIG_INVALID", "UNSUPPORTED"]);
 const MOST_CHECKPOINT = 4096;
 /** So many recovery points are remembered; providers that retain by count and age keep fewer. */
 const MOST_EARLIER = 10_000;

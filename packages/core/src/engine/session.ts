@@ -5,7 +5,7 @@ import type { BlockReader, DigestAlgorithm } from "../provider/reader.ts";
 import type { BlockWriter } from "../provider/target.ts";
 import type { Wait } from "../provider/wait.ts";
 import { hashPool, type HashPool } from "../manifest/hash-pool.ts";
-import { attemptLayer, type AttemptPolicy } from "./attempts.ts";
+import { attemptLayer, controlLayer, type AttemptPolicy } from "./attempts.ts";
 import { Copier, type Batch, type BatchResult } from "./copier.ts";
 import { threadLane, WorkerLane, type CopyLane } from "./copy-lane.ts";
 import { ReopeningReader } from "./reopening-reader.ts";
@@ -30,6 +30,7 @@ export interface SessionOptions {
   layers?: readonly Layer[];
 }
 
+const NEVER = new AbortController().signal;
 const DEFAULT_WORKERS = 2;
 const FEW_CORES = 2;
 
@@ -44,6 +45,7 @@ export class Session implements AsyncDisposable {
   readonly reader: BlockReader;
   /** How many threads copy; 0: the calling one. */
   readonly threads: number;
+  readonly #control: Layer;
   readonly #lanes: CopyLane[] = [];
   readonly #free: CopyLane[] = [];
   readonly #waiting: { resolve(lane: CopyLane): void; reject(error: unknown): void }[] = [];
@@ -54,6 +56,7 @@ export class Session implements AsyncDisposable {
     const { reader, writer } = options;
     this.writer = writer;
     this.reader = reader;
+    this.#control = controlLayer(options.attempts);
     this.threads = laneCount(options);
     if (this.threads > 0) {
       for (let lane = 0; lane < this.threads; lane++) this.#lanes.push(workerLane(options, signal));
@@ -101,9 +104,12 @@ export class Session implements AsyncDisposable {
 
   /** Makes durable all that resolved before. */
   async flush(wait: Wait): Promise<void> {
-    const notes = await Promise.all(this.#lanes.map((lane) => lane.settle()));
-    for (const note of notes) if (note !== undefined) this.writer?.lane?.merge?.(note);
-    await this.writer?.flush(wait);
+    const signal = wait.signal ?? NEVER;
+    await this.#control({ method: "flush", side: "target", attempt: 1, signal }, async (call) => {
+      const notes = await Promise.all(this.#lanes.map((lane) => lane.settle()));
+      for (const note of notes) if (note !== undefined) this.writer?.lane?.merge?.(note);
+      await this.writer?.flush({ signal: call.signal });
+    });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -3,7 +3,7 @@ import { randomBytes } from "../../../../test/seed.ts";
 import { replicate } from "../../src/engine/replicate.ts";
 import type { Snapshot } from "../../src/provider/source.ts";
 import { ProviderError } from "../../src/provider/error.ts";
-import { calm, failing, KIB, MIB, scene, type Scene } from "./scene.ts";
+import { calm, failing, KIB, MIB, QUICK, scene, type Scene } from "./scene.ts";
 
 interface State {
   run: { id: string; snapshot: Snapshot };
@@ -99,5 +99,60 @@ describe("a snapshot that is worse than asked for", () => {
     const left = [];
     for await (const owned of place.source.owned("job")) left.push(owned.id);
     expect(left).toEqual([]);
+  });
+});
+
+describe("a run whose snapshot this source cannot open", () => {
+  it("gives way to a new one, and what is wrong with the source is told by that one", async () => {
+    const { place, job, expectEqual } = scene();
+    place.write("vm", "root", 0, randomBytes(MIB, 1));
+    failing(place, "writer.commit", () => new Error("killed"), { count: Infinity });
+    await expect(replicate(job())).rejects.toThrow("killed");
+    calm(place);
+    const spoiled = (count: number): void => {
+      failing(place, "open", () => new ProviderError("CORRUPT", "this is a snapshot of another kind"), { count });
+    };
+    spoiled(Infinity);
+    await expect(replicate(job())).rejects.toMatchObject({ code: "CORRUPT" });
+    calm(place);
+    spoiled(1);
+    const report = await replicate(job());
+    expect(report.resumed).toBe(false);
+    expectEqual(report);
+  });
+});
+
+describe("a call that hangs", () => {
+  const never = new Promise<void>(() => {});
+
+  it("is given up where it is a flush: the session is opened again and nothing is lost", async () => {
+    const { place, job, expectEqual } = scene();
+    place.write("vm", "root", 0, randomBytes(MIB, 1));
+    let hung = 0;
+    place.fault = ({ method }) => (method === "writer.flush" && hung++ === 0 ? never : undefined);
+    const report = await replicate(job({ attempts: { ...QUICK, flushMs: 50 } }));
+    expect(hung).toBeGreaterThan(1);
+    expectEqual(report);
+  });
+
+  it("is given up where it is a commit or a snapshot, and the run goes on when called again", async () => {
+    for (const method of ["writer.commit", "snapshot"]) {
+      const { place, job, expectEqual } = scene();
+      place.write("vm", "root", 0, randomBytes(MIB, 1));
+      place.fault = (call) => (call.method === method ? never : undefined);
+      await expect(replicate(job({ attempts: { ...QUICK, controlMs: 50 } }))).rejects.toMatchObject({
+        code: "UNAVAILABLE",
+      });
+      calm(place);
+      expectEqual(await replicate(job()));
+    }
+  });
+
+  it("may take longer than a transfer where it is a snapshot", async () => {
+    const { place, job, expectEqual } = scene();
+    place.write("vm", "root", 0, randomBytes(MIB, 1));
+    place.fault = ({ method }) =>
+      method === "snapshot" ? new Promise<void>((resolve) => setTimeout(resolve, 300)) : undefined;
+    expectEqual(await replicate(job({ attempts: { ...QUICK, perAttemptMs: 100, totalMs: 100 } })));
   });
 });
