@@ -1,6 +1,12 @@
 import type { FileHandle } from "node:fs/promises";
 import type { BlockWriter, Volume, Wait } from "@diskferry/core/provider";
-import { type AttachedVolume, deviceError, type DeviceRoots, findAttachedDevice, openFoundDevice } from "./attached-device.ts";
+import {
+  type AttachedVolume,
+  deviceError,
+  type DeviceRoots,
+  findAttachedDevice,
+  openFoundDevice,
+} from "./attached-device.ts";
 
 /** Writes at once: more do not make an EBS volume faster from one process. */
 const CONCURRENCY = 8;
@@ -28,7 +34,9 @@ export async function openAttachedVolume(request: DeviceRun, roots?: DeviceRoots
   const within = (offset: number, length: number): FileHandle => {
     if (open === undefined) throw new TypeError(`the writer of ${volumeId} was disposed: open the run again`);
     if (offset % found.blockSize !== 0 || length % found.blockSize !== 0 || offset < 0 || offset + length > found.size)
-      throw new RangeError(`${offset}+${length} is no range of whole blocks within the ${found.size} bytes of ${volumeId}`);
+      throw new RangeError(
+        `${offset}+${length} is no range of whole blocks within the ${found.size} bytes of ${volumeId}`,
+      );
     return open;
   };
 
@@ -43,7 +51,8 @@ export async function openAttachedVolume(request: DeviceRun, roots?: DeviceRoots
       const device = within(offset, data.byteLength);
       for (let done = 0; done < data.byteLength;) {
         const { bytesWritten } = await device.write(data, done, data.byteLength - done, offset + done);
-        if (bytesWritten === 0) throw deviceError("UNAVAILABLE", `${found.path} took no more bytes at ${offset + done}.`);
+        if (bytesWritten === 0)
+          throw deviceError("UNAVAILABLE", `${found.path} took no more bytes at ${offset + done}.`);
         done += bytesWritten;
       }
       options.signal?.throwIfAborted();

@@ -7,11 +7,12 @@ export const BLOCK_BYTES: number = 512 * 1024;
 const PAGE_BLOCKS = 10_000;
 
 /** Calls per second that AWS grants an account in one Region by default (Service Quotas, EBS direct APIs). */
-export const DEFAULT_QUOTAS: Readonly<Record<"GetSnapshotBlock" | "PutSnapshotBlock" | "ListSnapshotBlocks", number>> = {
-  GetSnapshotBlock: 1000,
-  PutSnapshotBlock: 1000,
-  ListSnapshotBlocks: 50,
-};
+export const DEFAULT_QUOTAS: Readonly<Record<"GetSnapshotBlock" | "PutSnapshotBlock" | "ListSnapshotBlocks", number>> =
+  {
+    GetSnapshotBlock: 1000,
+    PutSnapshotBlock: 1000,
+    ListSnapshotBlocks: 50,
+  };
 
 /** How many blocks so many bytes take at least: changed ranges widen to whole blocks. */
 export function blocksOf(bytes: Figure): Figure {

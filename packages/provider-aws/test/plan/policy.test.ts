@@ -1,0 +1,64 @@
+import { describe, expect, test } from "vitest";
+import { actionsOf, policyFor } from "../../src/plan/policy.ts";
+import { requestCost, snapshotStorageCost } from "../../src/plan/prices.ts";
+import { blocksOf, listingPages, minutesAtQuota, sumOf } from "../../src/plan/request-counts.ts";
+
+const tebi = 2 ** 40;
+
+describe("the IAM policy of a job", () => {
+  const scope = { region: "eu-central-1", madeBy: { key: "CreatedBy", value: "diskferry" } };
+
+  test("allows every action of its duties, and none of another duty", () => {
+    const policy = policyFor(["target"], scope);
+    const allowed = policy.Statement.flatMap(({ Action }) => Action);
+    expect([...allowed].sort()).toEqual(actionsOf(["target"]));
+    expect(allowed).toContain("ebs:PutSnapshotBlock");
+    expect(allowed).not.toContain("ec2:RunInstances");
+    expect(actionsOf(["target", "kms"])).toContain("kms:CreateGrant");
+  });
+
+  test("deletes, stops and detaches only what carries the job's tag", () => {
+    const policy = policyFor(["source", "target", "launch", "swap", "convert", "copy"], scope);
+    for (const { Action, Condition } of policy.Statement) {
+      const harmful = Action.some((action) => /Delete|Terminate|Deregister|Detach|Stop|Cancel|Revoke/.test(action));
+      expect(Condition !== undefined, Action.join()).toBe(harmful);
+    }
+    expect(policy.Statement.find(({ Sid }) => Sid === "ChangeAndDeleteOwn")?.Condition).toEqual({
+      StringEquals: { "aws:ResourceTag/CreatedBy": "diskferry" },
+    });
+  });
+
+  test("allows blocks on snapshots of the Region alone, and keys as they are named", () => {
+    const policy = policyFor(["target", "kms"], { ...scope, account: "111111111111", kmsKeys: ["arn:k"] });
+    const of = (Sid: string): unknown => policy.Statement.find((each) => each.Sid === Sid)?.Resource;
+    expect(of("Blocks")).toBe("arn:aws:ec2:eu-central-1::snapshot/*");
+    expect(of("Keys")).toEqual(["arn:k"]);
+  });
+});
+
+describe("requests, money and time", () => {
+  test("1 TiB is 2,097,152 blocks, 35 minutes at quota, $6.29 to read and $12.58 to write", () => {
+    const blocks = blocksOf({ value: tebi, kind: "bound" });
+    expect(blocks).toEqual({ value: 2_097_152, kind: "bound" });
+    expect(minutesAtQuota(blocks, 1000)).toEqual({ value: 34.95, kind: "bound" });
+    expect(requestCost("GetSnapshotBlock", blocks).amount.value).toBeCloseTo(6.29, 2);
+    expect(requestCost("PutSnapshotBlock", blocks)).toMatchObject({
+      amount: { value: 12.583, kind: "bound" },
+      currency: "USD",
+      pricesOf: expect.stringMatching(/^\d{4}-\d\d-\d\d$/),
+    });
+    expect(snapshotStorageCost({ value: tebi, kind: "estimate" }).amount.value).toBe(51.2);
+  });
+
+  test("16 TiB is listed in 3,356 pages, and even nothing takes one", () => {
+    expect(listingPages(blocksOf({ value: 16 * tebi, kind: "exact" })).value).toBe(3356);
+    expect(listingPages({ value: 0, kind: "exact" })).toEqual({ value: 1, kind: "estimate" });
+  });
+
+  test("a sum is as good as the worst of its parts", () => {
+    const [exact, bound, estimate] = (["exact", "bound", "estimate"] as const).map((kind) => ({ value: 1, kind }));
+    expect(sumOf([exact!, bound!])).toEqual({ value: 2, kind: "bound" });
+    expect(sumOf([exact!, bound!, estimate!])).toEqual({ value: 3, kind: "estimate" });
+    expect(sumOf([])).toEqual({ value: 0, kind: "exact" });
+  });
+});
