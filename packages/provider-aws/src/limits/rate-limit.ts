@@ -1,0 +1,171 @@
+import { type Clock, systemClock } from "./clock.ts";
+
+export interface RateLimitOptions {
+  /** Calls per second to begin with; found too low, the rate grows at once. */
+  start: number;
+  /** The rate never falls below this, lest waiters wait longer than their timeouts. */
+  floor: number;
+  /** The rate never rises above this. Absent: as far as the quota turns out to be. */
+  ceiling?: number | undefined;
+  clock?: Clock | undefined;
+}
+
+/** What a limiter has seen. */
+export interface RateReport {
+  /** Calls per second that are granted now. */
+  rate: number;
+  /** The rate at which the far side last refused; absent: it never did. */
+  learned?: number;
+  calls: number;
+  throttled: number;
+}
+
+/** Leave to make one call. */
+export interface Permit {
+  /** The rate's generation when leave was given: refusals of calls from before the last cut say nothing about the rate now. */
+  readonly epoch: number;
+}
+
+/** How long the rate is held before it is looked at again, in milliseconds. */
+const windowMs = 250;
+/** Calls saved up while nobody asks, as seconds at the rate: what a busy event loop may miss. */
+const burstSeconds = 0.1;
+/** The longest that all calls are held after refusals at the lowest rate, in milliseconds. */
+const longestPauseMs = 8000;
+
+/**
+ * Grants calls at a rate that finds the far side's quota by itself. It grows by half per window until the first
+ * refusal, then halves, climbs back to just under where it was refused, and probes upward in small steps. Refused again
+ * at its floor, it holds everything for a while that doubles. Waiters are served in order.
+ */
+export class RateLimit {
+  readonly #floor: number;
+  readonly #ceiling: number;
+  readonly #clock: Clock;
+  readonly #waiters: { grant: (permit: Permit) => void }[] = [];
+  #rate: number;
+  #learned: number | undefined;
+  #tokens = 1;
+  #at: number;
+  #windowAt: number;
+  #scarce = false;
+  #step = 0;
+  #epoch = 0;
+  #pauseMs = 0;
+  #heldUntil = 0;
+  #cancel: (() => void) | undefined;
+  #calls = 0;
+  #throttled = 0;
+
+  constructor(options: RateLimitOptions) {
+    this.#ceiling = options.ceiling ?? Number.POSITIVE_INFINITY;
+    this.#floor = Math.min(options.floor, this.#ceiling);
+    this.#rate = Math.min(options.start, this.#ceiling);
+    this.#clock = options.clock ?? systemClock;
+    this.#at = this.#clock.now();
+    this.#windowAt = this.#at;
+  }
+
+  report(): RateReport {
+    const { calls, throttled, rate } = { calls: this.#calls, throttled: this.#throttled, rate: this.#rate };
+    return { rate, calls, throttled, ...(this.#learned === undefined ? {} : { learned: this.#learned }) };
+  }
+
+  /** Resolves when a call may be made. @throws the signal's reason */
+  take(signal?: AbortSignal): Promise<Permit> {
+    if (signal?.aborted === true) return Promise.reject(signal.reason as Error);
+    this.#refill();
+    if (this.#waiters.length === 0 && this.#mayGo()) return Promise.resolve(this.#spend());
+    this.#scarce = true;
+    return new Promise((resolve, reject) => {
+      const waiter = {
+        grant: (permit: Permit) => {
+          signal?.removeEventListener("abort", abort);
+          resolve(permit);
+        },
+      };
+      const abort = (): void => {
+        this.#waiters.splice(this.#waiters.indexOf(waiter), 1);
+        reject(signal?.reason as Error);
+      };
+      signal?.addEventListener("abort", abort, { once: true });
+      this.#waiters.push(waiter);
+      this.#schedule();
+    });
+  }
+
+  /** Tells that a call was answered, whatever else became of it. */
+  answered(permit: Permit): void {
+    if (permit.epoch === this.#epoch) this.#pauseMs = 0;
+  }
+
+  /** Tells that a call was refused for asking too much. */
+  refused(permit: Permit): void {
+    this.#throttled++;
+    if (permit.epoch !== this.#epoch) return;
+    this.#refill();
+    this.#epoch++;
+    if (this.#rate <= this.#floor) {
+      this.#pauseMs = Math.min(longestPauseMs, Math.max(windowMs, this.#pauseMs * 2));
+      this.#heldUntil = this.#clock.now() + this.#pauseMs;
+    }
+    this.#learned = this.#rate;
+    this.#rate = Math.max(this.#floor, this.#rate / 2);
+    this.#step = 0;
+    this.#tokens = Math.min(this.#tokens, 0);
+    this.#windowAt = this.#clock.now();
+    this.#scarce = false;
+  }
+
+  #mayGo(): boolean {
+    return this.#tokens >= 1 && this.#clock.now() >= this.#heldUntil;
+  }
+
+  #spend(): Permit {
+    this.#tokens--;
+    this.#calls++;
+    return { epoch: this.#epoch };
+  }
+
+  #refill(): void {
+    const now = this.#clock.now();
+    this.#tokens = Math.min(
+      Math.max(1, this.#rate * burstSeconds),
+      this.#tokens + ((now - this.#at) / 1000) * this.#rate,
+    );
+    this.#at = now;
+    if (now - this.#windowAt < windowMs) return;
+    // Only a rate that held somebody up is known to be borne; an idle one proves nothing.
+    if (this.#scarce && now >= this.#heldUntil) this.#grow();
+    this.#windowAt = now;
+    this.#scarce = this.#waiters.length > 0;
+  }
+
+  #grow(): void {
+    const rate = this.#rate;
+    const learned = this.#learned;
+    if (learned === undefined) this.#set(rate * 1.5);
+    else if (rate < learned * 0.95) this.#set(Math.min(learned * 0.97, rate + (learned - rate) / 2));
+    else {
+      // Steps double as long as nothing is refused, so that a raised quota is found, but stay small enough to miss little.
+      this.#step = Math.min(rate * 0.02, Math.max(rate * 0.0025, this.#step * 2));
+      this.#set(rate + this.#step);
+    }
+  }
+
+  #set(rate: number): void {
+    this.#rate = Math.max(this.#floor, Math.min(this.#ceiling, rate));
+  }
+
+  #schedule(): void {
+    if (this.#cancel !== undefined || this.#waiters.length === 0) return;
+    const now = this.#clock.now();
+    const waitMs = Math.max(((1 - this.#tokens) / this.#rate) * 1000, this.#heldUntil - now, 1);
+    this.#cancel = this.#clock.after(waitMs, () => {
+      this.#cancel = undefined;
+      this.#refill();
+      while (this.#waiters.length > 0 && this.#mayGo()) this.#waiters.shift()!.grant(this.#spend());
+      this.#schedule();
+    });
+  }
+}
