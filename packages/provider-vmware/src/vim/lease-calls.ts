@@ -1,0 +1,92 @@
+import { translateFault, vsphereError } from "../errors.ts";
+import type { MoRef } from "./moref.ts";
+import { waitForProperties } from "./property-collector.ts";
+import type { CallWait, VimClient } from "./vim-client.ts";
+import { localizedFault } from "./vim-fault.ts";
+
+/** A disk that a lease serves. */
+export interface LeasedFile {
+  /** `/vm-42/VirtualLsiLogicController0:0` or like it: by the controller's kind, its number and the unit. */
+  readonly key: string;
+  /** A secret: whoever has it may read the disk. A host written `*` is replaced by the server's own. */
+  readonly url: URL;
+  /** SHA-1 of the certificate of the host that serves it, which vCenter vouches for. */
+  readonly sslThumbprint: string | undefined;
+  /** Whether it is a disk, and not a file of firmware variables or the like. */
+  readonly disk: boolean;
+  /** The file's name in the export. */
+  readonly targetId: string | undefined;
+  /** Bytes of the file behind, where known; 0 on some servers. */
+  readonly fileSize: number | undefined;
+}
+
+/** A lease that is ready: links to disks, alive while progress is reported. */
+export interface NfcLease {
+  readonly ref: MoRef;
+  readonly files: readonly LeasedFile[];
+  /** Bytes of all disks; an estimate. */
+  readonly totalBytes: number;
+  /** Seconds without {@link reportLeaseProgress} after which the server ends the lease. */
+  readonly timeoutSeconds: number;
+}
+
+/**
+ * Opens a lease on a snapshot's disks (ExportSnapshot) or on those of a machine that is off (ExportVm), and waits until it is
+ * ready. `client` is one that speaks SOAP (`client.soap()`): the links want its cookie.
+ *
+ * @throws ProviderError where the server refuses, or the lease fails instead of becoming ready
+ */
+export async function openLease(client: VimClient, object: MoRef, wait: CallWait = {}): Promise<NfcLease> {
+  const method = object.type === "VirtualMachineSnapshot" ? "ExportSnapshot" : "ExportVm";
+  const ref = await client.callForReference(method, object, {}, wait);
+  const properties = await waitForProperties(
+    client,
+    ref,
+    ["state", "error", "info"],
+    (seen) => seen.string("state") !== undefined && seen.string("state") !== "initializing",
+    { ...wait, about: `the lease on ${object.value}` },
+  );
+  const info = properties.get("info");
+  if (properties.string("state") !== "ready" || info === undefined) {
+    const error = properties.get("error");
+    if (error === undefined) {
+      throw vsphereError("UNAVAILABLE", `the lease on ${object.value} ended before it was ready`, {
+        operation: method,
+      });
+    }
+    throw translateFault(localizedFault(error), method, object.value);
+  }
+  return {
+    ref,
+    totalBytes: (info.number("totalDiskCapacityInKB") ?? 0) * 1024,
+    timeoutSeconds: info.number("leaseTimeout") ?? 300,
+    files: info.all("deviceUrl").map((file) => ({
+      key: file.string("key") ?? "",
+      url: new URL((file.string("url") ?? "").replace("//*", `//${client.http.host}`)),
+      sslThumbprint: file.string("sslThumbprint"),
+      disk: file.boolean("disk") ?? true,
+      targetId: file.string("targetId"),
+      fileSize: file.number("fileSize"),
+    })),
+  };
+}
+
+/** Keeps a lease alive; `percent` from 0 to 100 is shown to administrators. */
+export async function reportLeaseProgress(
+  client: VimClient,
+  lease: MoRef,
+  percent: number,
+  wait: CallWait = {},
+): Promise<void> {
+  await client.call("HttpNfcLeaseProgress", lease, { percent: Math.max(0, Math.min(100, Math.floor(percent))) }, wait);
+}
+
+/** Ends a lease well. */
+export async function completeLease(client: VimClient, lease: MoRef, wait: CallWait = {}): Promise<void> {
+  await client.call("HttpNfcLeaseComplete", lease, {}, wait);
+}
+
+/** Ends a lease whose export was given up. */
+export async function abortLease(client: VimClient, lease: MoRef, wait: CallWait = {}): Promise<void> {
+  await client.call("HttpNfcLeaseAbort", lease, {}, wait);
+}
