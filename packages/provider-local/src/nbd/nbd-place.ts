@@ -100,49 +100,35 @@ export function laneCost(client: NbdClient, shape: LinkShape): { demanding?: tru
 }
 
 const mostLanes = 4;
+/** Connections of one thread beside its first; more than these bring nothing on two cores. */
+const mostBeside = 3;
+/** Left to lanes before one is kept for the calling thread. */
+const leastLanes = 2;
 const probeTimeoutMs = 1_000;
-/** So many and fewer are all left to lanes. */
-const fewConnections = 2;
 
-/**
- * How many more connections the server takes beside the shared one, at most as many as are of use: where it does not
- * say that several are safe, none. Tried out, since a server that takes no more lets a client wait without a word.
- */
-export async function lanesAllowed(place: NbdPlace, client: NbdClient, wait: Wait = {}): Promise<number> {
-  const probes = await moreConnections(place, client, mostLanes, wait);
-  await Promise.all(probes.map((probe) => probe.close()));
-  return probes.length;
+/** What a server takes beside the connection that is open. */
+export interface MoreConnections {
+  /** How many lanes may have one of their own. */
+  limit: number;
+  /** Open, for the calling thread: the server works on some while this thread takes from another. The caller closes them. */
+  beside: NbdClient[];
 }
 
 /**
- * The same, and one of them kept open for reading where more than a few are left: a server sends on one connection while
- * this thread takes from the other. The second connection is the caller's to close.
+ * How many more connections the server takes, at most as many as are of use: where it does not say that several are
+ * safe, none. Tried out, since a server that takes no more lets a client wait without a word.
  */
-export async function lanesAndSecond(
-  place: NbdPlace,
-  client: NbdClient,
-  wait: Wait = {},
-): Promise<{ limit: number; second: NbdClient | undefined }> {
-  const probes = await moreConnections(place, client, mostLanes + 1, wait);
-  const second = probes.length > fewConnections ? probes.pop() : undefined;
-  await Promise.all(probes.map((probe) => probe.close()));
-  if (second === undefined || second.size === client.size) return { limit: probes.length, second };
-  await second.close();
-  return { limit: probes.length, second: undefined };
-}
-
-async function moreConnections(place: NbdPlace, client: NbdClient, most: number, wait: Wait): Promise<NbdClient[]> {
-  const probes: NbdClient[] = [];
-  if (!client.flags.canMultiConn) return probes;
-  try {
-    while (probes.length < most) {
-      probes.push(await connectNbd(place.address, { connectTimeoutMs: probeTimeoutMs, signal: wait.signal }));
-    }
-  } catch {
-    if (wait.signal?.aborted === true) {
-      await Promise.all(probes.map((probe) => probe.close()));
-      throw wait.signal.reason;
-    }
-  }
-  return probes;
+export async function moreConnections(place: NbdPlace, client: NbdClient, wait: Wait = {}): Promise<MoreConnections> {
+  if (!client.flags.canMultiConn) return { limit: 0, beside: [] };
+  const options = { connectTimeoutMs: probeTimeoutMs, signal: wait.signal };
+  const tried = await Promise.allSettled(
+    Array.from({ length: mostLanes + mostBeside }, () => connectNbd(place.address, options)),
+  );
+  const probes = tried.flatMap((each) => (each.status === "fulfilled" ? [each.value] : []));
+  const kept = Math.max(0, Math.min(mostBeside, probes.length - leastLanes));
+  const same = probes.filter(({ size }) => size === client.size);
+  const beside = wait.signal?.aborted === true ? [] : same.slice(0, kept);
+  await Promise.all(probes.filter((probe) => !beside.includes(probe)).map((probe) => probe.close()));
+  wait.signal?.throwIfAborted();
+  return { limit: Math.min(mostLanes, probes.length - beside.length), beside };
 }

@@ -7,8 +7,8 @@ import {
   checkExportSize,
   endsSession,
   laneCost,
-  lanesAndSecond,
   linkShape,
+  moreConnections,
 } from "./nbd-place.ts";
 
 /** What an NBD reader's lane is opened with. */
@@ -27,9 +27,9 @@ export async function openNbdReader(place: NbdPlace, size: number | undefined, w
   const client = await place.client(wait);
   checkSize(client, size);
   const shape = await linkShape(client, wait);
-  const { limit, second } = await lanesAndSecond(place, client, wait);
-  const reader = readerOver(second === undefined ? [client] : [client, second], size, async (error) => {
-    await second?.close();
+  const { limit, beside } = await moreConnections(place, client, wait);
+  const reader = readerOver([client, ...beside], size, async (error) => {
+    await Promise.all(beside.map((each) => each.close()));
     if (error !== undefined) await place.retire(client);
   });
   const data: NbdReaderLaneData = { address: place.address, size: reader.size };

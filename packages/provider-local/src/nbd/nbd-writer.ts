@@ -15,8 +15,8 @@ import {
   checkExportSize,
   endsSession,
   laneCost,
-  lanesAllowed,
   linkShape,
+  moreConnections,
 } from "./nbd-place.ts";
 
 /** What an NBD writer's lane is opened with. */
@@ -40,15 +40,15 @@ export interface NbdWriterOptions extends Wait {
 
 /**
  * Writes an export in place. It never reconnects: once the session is lost everything rejects, since a later session's
- * flush says nothing of this one's writes. Lanes have connections of their own, where the server says that a flush on
- * one covers what all have written (CAN_MULTI_CONN).
+ * flush says nothing of this one's writes. It writes over several connections, and lanes have some of their own, where
+ * the server says that a flush on one covers what was answered on all (CAN_MULTI_CONN).
  */
 export async function openNbdWriter(place: NbdPlace, options: NbdWriterOptions): Promise<BlockWriter> {
   const client = await place.client(options);
   checkWritable(client, options.size);
   const shape = await linkShape(client, options);
-  const limit = await lanesAllowed(place, client, options);
-  const session = new WriteSession(client);
+  const { limit, beside } = await moreConnections(place, client, options);
+  const session = new WriteSession([client, ...beside]);
   const data: NbdWriterLaneData = { address: place.address, size: client.size };
 
   async function flush(wait: Wait): Promise<void> {
@@ -74,6 +74,7 @@ export async function openNbdWriter(place: NbdPlace, options: NbdWriterOptions):
     async abandon(): Promise<void> {},
     async [Symbol.asyncDispose](): Promise<void> {
       // A request that was given up may still reach the disk: only an idle session may serve somebody else.
+      await Promise.all(beside.map((each) => each.close()));
       if (!session.isClean) await place.retire(client);
     },
   };
@@ -87,7 +88,7 @@ export async function openNbdWriterLane(data: NbdWriterLaneData, wait: Wait = {}
     if (!client.flags.canMultiConn) {
       throw localError("UNSUPPORTED", `${client.uri} no longer says that several connections are safe; start again`);
     }
-    const session = new WriteSession(client);
+    const session = new WriteSession([client]);
     return {
       size: client.size,
       blockSize: blockSizeOf(client),
@@ -105,14 +106,22 @@ export async function openNbdWriterLane(data: NbdWriterLaneData, wait: Wait = {}
   }
 }
 
-/** Keeps a session from being used once it was lost, and from being shared while something may be under way. */
+/**
+ * Connections that are written over in turn and are lost together. Keeps a session from being used once it was lost, and
+ * from being shared while something may be under way.
+ */
 class WriteSession {
-  readonly #client: NbdClient;
+  readonly #clients: readonly [NbdClient, ...NbdClient[]];
+  #turn = 0;
   #lost: Error | undefined;
   #isGivenUp = false;
 
-  constructor(client: NbdClient) {
-    this.#client = client;
+  constructor(clients: readonly [NbdClient, ...NbdClient[]]) {
+    this.#clients = clients;
+  }
+
+  get #next(): NbdClient {
+    return this.#clients[this.#turn++ % this.#clients.length] ?? this.#clients[0];
   }
 
   get isClean(): boolean {
@@ -121,11 +130,11 @@ class WriteSession {
 
   write(offset: number, bytes: Uint8Array, options: WriteOptions = {}): Promise<void> {
     const headroom = (options.headroom ?? 0) >= nbdHeadroom;
-    return this.run(() => this.#client.write(offset, bytes, { signal: options.signal, headroom }));
+    return this.run(() => this.#next.write(offset, bytes, { signal: options.signal, headroom }));
   }
 
   zero(offset: number, length: number, wait: Wait = {}): Promise<void> {
-    return this.run(() => this.#client.zero(offset, length, { signal: wait.signal }));
+    return this.run(() => this.#next.zero(offset, length, { signal: wait.signal }));
   }
 
   async run<T>(work: () => Promise<T>): Promise<T> {
