@@ -5,6 +5,21 @@ export { FaultPlan } from "./aws/fault-plan.ts";
 export type { AwsFault, AwsFaultRule } from "./aws/fault-plan.ts";
 export type { AwsCredentials } from "./aws/signature.ts";
 export type { AwsDelays } from "./aws/world.ts";
+export { startCloudstackSimulator } from "./cloudstack/cloudstack-simulator.ts";
+export type {
+  CloudstackCredentials,
+  CloudstackGuest,
+  CloudstackSimulator,
+  CloudstackSimulatorOptions,
+  DeviceBus as CloudstackDeviceBus,
+  FaultAction as CloudstackFaultAction,
+  FaultRule as CloudstackFaultRule,
+  LimitedResource as CloudstackLimitedResource,
+  MachineSpec as CloudstackMachineSpec,
+  ReleaseName as CloudstackReleaseName,
+  Settings as CloudstackSettings,
+  SimulatedVolume as CloudstackVolume,
+} from "./cloudstack/cloudstack-simulator.ts";
 export { generateMachines } from "./vcenter/inventory.ts";
 export { startVcenterSimulator } from "./vcenter/vcenter-simulator.ts";
 export type { FaultAction as VcenterFaultAction, FaultRule as VcenterFaultRule } from "./vcenter/fault-plan.ts";
