@@ -17,6 +17,7 @@ export interface NbdReaderLaneData {
   size: number;
 }
 
+const mostUnderWay = 16;
 const laneModule = new URL(
   import.meta.url.endsWith(".ts") ? "./nbd-reader-lane.ts" : "./nbd-reader-lane.js",
   import.meta.url,
@@ -36,6 +37,8 @@ export async function openNbdReader(place: NbdPlace, size: number | undefined, w
   return Object.assign(
     reader,
     shape,
+    // What is under way is shared among the connections: each wants enough to never run dry.
+    beside.length === 0 ? {} : { concurrency: mostUnderWay },
     limit === 0 ? {} : { lane: { module: laneModule, limit, data, ...laneCost(client, shape) } },
   );
 }
