@@ -3,8 +3,9 @@ export { startAwsSimulator } from "./aws/aws-simulator.ts";
 export type { AwsSimulator, AwsSimulatorOptions } from "./aws/aws-simulator.ts";
 export { FaultPlan } from "./aws/fault-plan.ts";
 export type { AwsFault, AwsFaultRule } from "./aws/fault-plan.ts";
+export type { Guest, GuestCommand, GuestOutcome } from "./aws/guest-commands.ts";
 export type { AwsCredentials } from "./aws/signature.ts";
-export type { AwsDelays } from "./aws/world.ts";
+export type { AwsDelays, AwsRole } from "./aws/world.ts";
 export { startCloudstackSimulator } from "./cloudstack/cloudstack-simulator.ts";
 export type {
   CloudstackCredentials,

@@ -2,12 +2,19 @@ import { createServer, type IncomingMessage, type ServerResponse } from "node:ht
 import type { AddressInfo } from "node:net";
 import { AwsError } from "./aws-error.ts";
 import { BlockPool } from "./block-pool.ts";
-import { EbsEndpoint, ebsRoute, type Answer } from "./ebs-endpoint.ts";
+import type { Answer } from "./answer.ts";
+import { EbsEndpoint, ebsRoute } from "./ebs-endpoint.ts";
 import { Ec2Endpoint, ec2ErrorAnswer, ec2Form } from "./ec2-endpoint.ts";
 import { FaultPlan, type AwsFault } from "./fault-plan.ts";
+import { Ec2Scope } from "./ec2-scope.ts";
+import type { Guest, GuestCommand } from "./guest-commands.ts";
+import { makeReadyInstances } from "./ready-instances.ts";
+import type { Instance, Snapshot, Volume } from "./resources.ts";
+import { SsmEndpoint, ssmErrorAnswer } from "./ssm-endpoint.ts";
+import { answerSts, stsErrorAnswer } from "./sts-endpoint.ts";
 import { Quotas } from "./quotas.ts";
-import { authenticate, type AwsCredentials } from "./signature.ts";
-import { World, type AwsDelays, type Snapshot, type Volume } from "./world.ts";
+import { authenticate, guessService, type AwsCredentials, type AwsService } from "./signature.ts";
+import { World, type AwsDelays, type AwsRole } from "./world.ts";
 
 /** How a simulator starts; everything has a default. */
 export interface AwsSimulatorOptions {
@@ -58,6 +65,20 @@ export interface AwsSimulator extends AsyncDisposable {
   encryptByDefault(accountId: string, region: string, on: boolean): void;
   /** Denies an action such as `ebs:PutSnapshotBlock` to an account. */
   deny(accountId: string, action: string): void;
+  /** Plays the guests for Systems Manager; without one, every command succeeds and says nothing. */
+  playGuest(guest: Guest): void;
+  /** The commands that Systems Manager was given, in their order. */
+  commands(): GuestCommand[];
+  /** Whether the agent of Systems Manager runs in a guest: the ready instances have it, launched ones do not. */
+  manageInstance(instanceId: string, managed: boolean): void;
+  /** Has an instance fail its status checks, as one whose system does not start. */
+  impairInstance(instanceId: string): void;
+  /** Ends the next task of ImportImage with this status message, such as `ClientError: Unsupported kernel version`. */
+  failNextImport(statusMessage: string): void;
+  /** Adds an IAM role, or replaces it. */
+  addRole(arn: string, role: AwsRole): void;
+  /** Removes an IAM role: `role/vmimport` is there from the start, in each account. */
+  removeRole(arn: string): void;
   /** Makes KMS refuse a key. */
   denyKey(kmsKeyId: string): void;
   addCredentials(credentials: AwsCredentials): void;
@@ -120,7 +141,14 @@ function faultError(fault: AwsFault, ec2: boolean): AwsError | undefined {
 /** Starts EC2 and EBS on 127.0.0.1; the region and service of a request are those of its signature. */
 export async function startAwsSimulator(options: AwsSimulatorOptions = {}): Promise<AwsSimulator> {
   const pool = await BlockPool.create();
-  const delays = { startVisibleMs: 30, completeMs: 50, listableMs: 30, changeMs: 50, ...options.delays };
+  const delays = {
+    startVisibleMs: 30,
+    completeMs: 50,
+    listableMs: 30,
+    changeMs: 50,
+    describableMs: 0,
+    ...options.delays,
+  };
   const world = new World(pool, delays, options.precomputeDigests ?? false);
   const list = [...(options.credentials ?? defaultCredentials)];
   const keys = new Map(list.map((each) => [each.accessKeyId, each]));
@@ -131,37 +159,42 @@ export async function startAwsSimulator(options: AwsSimulatorOptions = {}): Prom
     overReportEvery: options.overReportEvery ?? 0,
     strictTokens: options.strictTokens ?? false,
   });
-  const ec2 = new Ec2Endpoint(world);
+  const scope = new Ec2Scope(world);
+  const importFailures: string[] = [];
+  const ec2 = new Ec2Endpoint(scope, importFailures);
+  let guest: Guest = () => ({ status: "Success" });
+  const ssm = new SsmEndpoint(scope, () => guest);
+  for (const { accountId } of list)
+    world.roles.set(`arn:aws:iam::${accountId}:role/vmimport`, { trusts: ["vmie.amazonaws.com"] });
 
   async function serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const url = new URL(request.url ?? "/", "http://simulator");
-    const form = request.method === "POST" && url.pathname === "/";
+    const service = guessService(request, url.pathname);
     let fault: AwsFault | undefined;
     let answer: Answer;
     try {
       const body = await bodyOf(request);
-      const route = form ? undefined : ebsRoute(request.method ?? "", url.pathname);
-      const parameters = form ? ec2Form(body.toString()) : undefined;
-      const operation = route?.operation ?? parameters?.text("Action") ?? "Unknown";
+      const route = service === "ebs" ? ebsRoute(request.method ?? "", url.pathname) : undefined;
+      const form = service === "ec2" || service === "sts" ? ec2Form(body.toString()) : undefined;
+      const target = String(request.headers["x-amz-target"] ?? "").replace("AmazonSSM.", "");
+      const operation = route?.operation ?? form?.text("Action") ?? (service === "ssm" ? target : "Unknown");
       fault = faults.next(operation);
       if (fault === "hang") return;
       if (fault === "reset") return void request.socket.destroy();
-      const broken = fault === undefined ? undefined : faultError(fault, form);
+      const broken = fault === undefined ? undefined : faultError(fault, service === "ec2");
       if (broken !== undefined) throw broken;
       const caller = authenticate(request, url, body, keys, world.now());
       if (options.latencyMs !== undefined) await new Promise((done) => setTimeout(done, options.latencyMs));
       const limit = quotas.take(operation, `${caller.accountId}/${caller.region}`, route?.snapshotId, world.now());
       if (limit !== undefined) throw throttled(operation, limit);
-      if (parameters !== undefined) answer = await ec2.answer(parameters, caller);
+      if (service === "sts" && form !== undefined) answer = answerSts(world, keys, form, caller);
+      else if (form !== undefined) answer = await ec2.answer(form, caller);
+      else if (service === "ssm") answer = await ssm.answer(operation, body, caller);
       else if (route === undefined) throw new AwsError(404, "UnknownOperationException", "There is no such operation.");
       else
         answer = await ebs.answer(route, { method: request.method ?? "", url, headers: request.headers, body, caller });
     } catch (error) {
-      const known =
-        error instanceof AwsError
-          ? error
-          : new AwsError(500, form ? "InternalError" : "InternalServerException", String(error));
-      answer = form ? ec2ErrorAnswer(known) : ebsErrorAnswer(known);
+      answer = errorAnswer(service, error);
     }
     send(response, answer, fault);
   }
@@ -175,13 +208,22 @@ export async function startAwsSimulator(options: AwsSimulatorOptions = {}): Prom
   });
   const { port } = server.address() as AddressInfo;
   const account = list[0]?.accountId ?? "111111111111";
-  const instances = ec2.makeReadyInstances(account, options.region ?? "us-east-1");
+  const region = options.region ?? "us-east-1";
+  const owner = { accountId: account, region, service: "ec2" as const, accessKeyId: "", arn: "" };
+  const instances = makeReadyInstances(scope, owner);
 
-  const volume = (id: string): Volume => found(world.volumes.get(id), id);
-  const snapshot = (id: string): Snapshot => found(world.snapshots.get(id), id);
+  const settled = <T>(all: ReadonlyMap<string, T>, id: string): T => {
+    world.settle();
+    return found(all.get(id), id);
+  };
+  const volume = (id: string): Volume => settled(world.volumes, id);
+  const snapshot = (id: string): Snapshot => settled(world.snapshots, id);
+  const instance = (id: string): Instance => settled(world.instances, id);
   const guestVolume = (id: string): Volume => {
     const each = volume(id);
-    if (!ec2.isGuestWritable(each)) throw new Error(`${id} is not attached to a running instance`);
+    const { attachment } = each;
+    if (attachment?.status !== "attached" || instance(attachment.instanceId).state !== "running")
+      throw new Error(`${id} is not attached to a running instance`);
     return each;
   };
   const close = async (): Promise<void> => {
@@ -195,7 +237,7 @@ export async function startAwsSimulator(options: AwsSimulatorOptions = {}): Prom
     credentials: list,
     instances,
     faults,
-    volumesOf: (id) => ec2.volumesOf(id),
+    volumesOf: (id) => scope.attached(instance(id).id).map((each) => each.id),
     writeVolume: async (id, offset, bytes) => world.write(guestVolume(id), offset, bytes),
     trimVolume: async (id, offset, length) => world.trim(guestVolume(id), offset, length),
     volumeBytes: async (id, offset, length) => world.bytes(volume(id), offset, length),
@@ -205,7 +247,7 @@ export async function startAwsSimulator(options: AwsSimulatorOptions = {}): Prom
       volume(id).sizeGib = sizeGib;
     },
     archiveSnapshot: (id) => {
-      snapshot(id).archived = true;
+      snapshot(id).tier = "archive";
     },
     advance: (milliseconds) => world.advance(milliseconds),
     encryptByDefault: (accountId, region, on) => {
@@ -213,6 +255,19 @@ export async function startAwsSimulator(options: AwsSimulatorOptions = {}): Prom
       else world.encryptedByDefault.delete(`${accountId}/${region}`);
     },
     deny: (accountId, action) => void world.deniedActions.add(`${accountId} ${action}`),
+    playGuest: (player) => {
+      guest = player;
+    },
+    commands: () => ssm.commands(),
+    manageInstance: (id, managed) => {
+      instance(id).managed = managed;
+    },
+    impairInstance: (id) => {
+      instance(id).impaired = true;
+    },
+    failNextImport: (message) => void importFailures.push(message),
+    addRole: (arn, role) => void world.roles.set(arn, role),
+    removeRole: (arn) => void world.roles.delete(arn),
     denyKey: (key) => void world.deniedKeys.add(key),
     addCredentials: (each) => void keys.set(each.accessKeyId, each),
     close,
@@ -230,6 +285,13 @@ function throttled(operation: string, limit: "account" | "snapshot"): AwsError {
     return new AwsError(400, "ThrottlingException", "Rate exceeded");
   const reason = limit === "account" ? "ACCOUNT_THROTTLED" : "RESOURCE_LEVEL_THROTTLE";
   return new AwsError(400, "RequestThrottledException", "Rate exceeded", reason);
+}
+
+function errorAnswer(service: AwsService, error: unknown): Answer {
+  const code = service === "ec2" ? "InternalError" : "InternalServerException";
+  const known = error instanceof AwsError ? error : new AwsError(500, code, String(error));
+  const write = { ec2: ec2ErrorAnswer, sts: stsErrorAnswer, ssm: ssmErrorAnswer, ebs: ebsErrorAnswer }[service];
+  return write(known);
 }
 
 function ebsErrorAnswer(error: AwsError): Answer {

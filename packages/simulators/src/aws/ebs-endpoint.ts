@@ -1,10 +1,12 @@
 import { createHash } from "node:crypto";
 import type { IncomingHttpHeaders } from "node:http";
+import { jsonAnswer, type Answer } from "./answer.ts";
 import { AwsError, invalid } from "./aws-error.ts";
 import { blockSize, digestOf, type StoredBlock } from "./block-pool.ts";
 import { blockTokenMs, openToken, pageTokenMs, sealToken } from "./ebs-tokens.ts";
 import type { Caller } from "./signature.ts";
-import { blocksPerGib, type Snapshot, type Tags, type World } from "./world.ts";
+import type { Snapshot, Tags } from "./resources.ts";
+import { blocksPerGib, type World } from "./world.ts";
 
 /** One request as the EBS direct operations see it. */
 export interface EbsRequest {
@@ -13,13 +15,6 @@ export interface EbsRequest {
   headers: IncomingHttpHeaders;
   body: Buffer;
   caller: Caller;
-}
-
-/** An answer ready for the wire. */
-export interface Answer {
-  status: number;
-  headers: Record<string, string>;
-  body: string | Buffer;
 }
 
 /** The operation a path and method name, its snapshot and its block index. */
@@ -50,12 +45,6 @@ export function ebsRoute(method: string, path: string): EbsRoute | undefined {
 
 /** Snapshots that may be pending at once in an account and Region (Service Quotas L-94D7AB7D). */
 const pendingLimit = 100;
-
-const json = (status: number, value: unknown): Answer => ({
-  status,
-  headers: { "content-type": "application/json" },
-  body: JSON.stringify(value),
-});
 
 interface Entry {
   index: number;
@@ -116,7 +105,7 @@ export class EbsEndpoint {
 
   #readable(id: string, caller: Caller): Snapshot {
     const snapshot = this.#find(id, caller);
-    if (snapshot.archived)
+    if (snapshot.tier === "archive")
       throw invalid("INVALID_SNAPSHOT_ID", `You can't use EBS direct APIs with archived snapshots: ${id}`);
     if (this.#world.stateOf(snapshot) !== "completed")
       throw invalid("INVALID_SNAPSHOT_ID", `The snapshot ${id} is not in the completed state.`);
@@ -165,7 +154,7 @@ export class EbsEndpoint {
       const snapshot = world.snapshots.get(earlier.snapshotId);
       if (earlier.request !== fingerprint || snapshot === undefined)
         throw new AwsError(409, "ConflictException", "The client token was used with other parameters.");
-      return json(201, this.#describeStart(snapshot));
+      return jsonAnswer(201, this.#describeStart(snapshot));
     }
     if (parentId !== undefined && input["Encrypted"] !== undefined)
       throw invalid("INVALID_PARAMETER_VALUE", "Encrypted and ParentSnapshotId cannot be specified together.");
@@ -173,7 +162,7 @@ export class EbsEndpoint {
       throw invalid("INVALID_PARAMETER_VALUE", "KmsKeyArn needs Encrypted to be true.");
     const parent = parentId === undefined ? undefined : this.#find(parentId, caller);
     if (parent !== undefined) {
-      if (world.stateOf(parent) !== "completed" || parent.archived || parent.accountId !== accountId)
+      if (world.stateOf(parent) !== "completed" || parent.tier === "archive" || parent.accountId !== accountId)
         throw invalid("INVALID_SNAPSHOT_ID", `The parent ${parent.id} is not a completed snapshot of this account.`);
       if (size < parent.sizeGib)
         throw invalid("INVALID_VOLUME_SIZE", `VolumeSize must be at least the ${parent.sizeGib} GiB of the parent.`);
@@ -211,7 +200,7 @@ export class EbsEndpoint {
         busy: new Set(),
         visibleAt: now + world.delays.startVisibleMs,
       },
-      archived: false,
+      tier: "standard",
       sharedWith: new Set(),
       generation: 0,
       ...(parent === undefined ? {} : { parentId: parent.id }),
@@ -220,7 +209,7 @@ export class EbsEndpoint {
     };
     world.snapshots.set(id, snapshot);
     if (token !== undefined) this.#started.set(tokenKey, { request: fingerprint, snapshotId: id });
-    return json(201, this.#describeStart(snapshot));
+    return jsonAnswer(201, this.#describeStart(snapshot));
   }
 
   #describeStart(snapshot: Snapshot): unknown {
@@ -266,7 +255,7 @@ export class EbsEndpoint {
     } finally {
       upload.busy.delete(index);
     }
-    const answer = json(201, {});
+    const answer = jsonAnswer(201, {});
     return {
       ...answer,
       headers: { ...answer.headers, "x-amz-checksum": digest, "x-amz-checksum-algorithm": "SHA256" },
@@ -299,7 +288,7 @@ export class EbsEndpoint {
     const snapshot = world.snapshots.get(id);
     if (snapshot === undefined) throw notFound(id);
     snapshot.completesAt = world.now() + world.delays.completeMs;
-    return json(202, { Status: "pending" });
+    return jsonAnswer(202, { Status: "pending" });
   }
 
   async #get(route: EbsRoute, { url, caller }: EbsRequest): Promise<Answer> {
@@ -337,7 +326,7 @@ export class EbsEndpoint {
       entry(index, undefined, snapshot.blocks.get(index)),
     );
     const page = this.#page(`list ${snapshot.id}`, url, entries, snapshot);
-    return json(200, {
+    return jsonAnswer(200, {
       Blocks: page.entries.map(({ index }) => ({ BlockIndex: index, BlockToken: this.#token(snapshot, index) })),
       ...this.#listTail(page.nextToken, snapshot.sizeGib),
     });
@@ -357,7 +346,7 @@ export class EbsEndpoint {
       if (before !== after || reported) entries.push(entry(index, before, after));
     }
     const page = this.#page(`changed ${first.id} ${second.id}`, url, entries, second);
-    return json(200, {
+    return jsonAnswer(200, {
       ChangedBlocks: page.entries.map((each) => ({
         BlockIndex: each.index,
         ...(each.first === undefined ? {} : { FirstBlockToken: this.#token(first, each.index) }),

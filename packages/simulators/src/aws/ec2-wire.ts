@@ -36,6 +36,27 @@ export class Ec2Form {
     throw new AwsError(400, "MissingParameter", `The request must contain the parameter ${name}`);
   }
 
+  /** The same form with one field more. */
+  with(name: string, value: string): Ec2Form {
+    return new Ec2Form(new Map([...this.#fields, [name, value]]));
+  }
+
+  /** The fields as one text that is equal for equal requests, without the client token. */
+  fingerprint(): string {
+    const fields = [...this.#fields].filter(([name]) => name !== "ClientToken" && name !== "DryRun");
+    return JSON.stringify(fields.sort(([a], [b]) => (a < b ? -1 : 1)));
+  }
+
+  /** Refuses fields other than those named (separated by spaces; `Ebs` stands for `Ebs.VolumeSize` too). */
+  only(names: string): void {
+    const known = names.split(" ");
+    for (const field of this.#fields.keys()) {
+      const plain = field.replace(/\.\d+(?=\.|$)/g, "");
+      if (known.some((name) => plain === name || plain.startsWith(`${name}.`))) continue;
+      throw new AwsError(400, "UnknownParameter", `The parameter ${field} is not one that the simulator models`);
+    }
+  }
+
   flag(name: string): boolean {
     return this.#fields.get(name) === "true";
   }

@@ -11,13 +11,32 @@ export interface AwsCredentials {
   accountId: string;
   /** Milliseconds since 1970 by the simulator's clock; absent means for ever. */
   expiresAt?: number;
+  /** Who the keys belong to; absent means a user of the account. */
+  arn?: string;
 }
 
 /** Who signed a request, and for which region and service. */
 export interface Caller {
   accountId: string;
   region: string;
-  service: "ebs" | "ec2" | "ssm";
+  service: AwsService;
+  accessKeyId: string;
+  arn: string;
+}
+
+/** The services that the simulator speaks. */
+export type AwsService = "ebs" | "ec2" | "ssm" | "sts";
+
+const services: readonly string[] = ["ebs", "ec2", "ssm", "sts"];
+
+/** The service a request without a readable signature is meant for. */
+export function guessService(request: IncomingMessage, path: string): AwsService {
+  const scope = /\/aws4_request/.test(request.headers.authorization ?? "")
+    ? /Credential=[^/]+\/[^/]+\/[^/]+\/([^/]+)\//.exec(request.headers.authorization ?? "")?.[1]
+    : undefined;
+  if (scope !== undefined && services.includes(scope)) return scope as AwsService;
+  if (request.headers["x-amz-target"] !== undefined) return "ssm";
+  return request.method === "POST" && path === "/" ? "ec2" : "ebs";
 }
 
 /** AWS refuses signatures older or newer than this (SigV4: five minutes). */
@@ -29,6 +48,7 @@ const escape = (text: string): string =>
   encodeURIComponent(text).replace(/[!'()*]/g, (each) => `%${each.charCodeAt(0).toString(16).toUpperCase()}`);
 
 function refuse(service: string, kind: "missing" | "unknown" | "mismatch" | "skew" | "expired"): AwsError {
+  if (service === "sts") return refuseSts(kind);
   const ec2 = service === "ec2";
   if (kind === "missing")
     return new AwsError(
@@ -52,6 +72,17 @@ function refuse(service: string, kind: "missing" | "unknown" | "mismatch" | "ske
   return new AwsError(403, ec2 ? "SignatureDoesNotMatch" : "InvalidSignatureException", message);
 }
 
+function refuseSts(kind: string): AwsError {
+  if (kind === "missing")
+    return new AwsError(403, "MissingAuthenticationToken", "Request is missing Authentication Token");
+  if (kind === "unknown")
+    return new AwsError(403, "InvalidClientTokenId", "The security token included in the request is invalid.");
+  if (kind === "expired")
+    return new AwsError(403, "ExpiredToken", "The security token included in the request is expired");
+  if (kind === "skew") return new AwsError(403, "SignatureDoesNotMatch", "Signature expired");
+  return new AwsError(403, "SignatureDoesNotMatch", "The request signature we calculated does not match.");
+}
+
 /** The canonical query string of SigV4: decoded, encoded anew, sorted. */
 function canonicalQuery(url: URL): string {
   const pairs = [...url.searchParams].map(([key, value]) => `${escape(key)}=${escape(value)}`);
@@ -70,14 +101,13 @@ export function authenticate(
   now: number,
 ): Caller {
   const header = request.headers.authorization ?? "";
-  const guess = request.method === "POST" && url.pathname === "/" ? "ec2" : "ebs";
   const match =
     /^AWS4-HMAC-SHA256 Credential=([^/]+)\/(\d{8})\/([^/]+)\/([^/]+)\/aws4_request, ?SignedHeaders=([^,]+), ?Signature=([0-9a-f]{64})$/.exec(
       header,
     );
-  if (match === null) throw refuse(guess, "missing");
+  if (match === null) throw refuse(guessService(request, url.pathname), "missing");
   const [, accessKeyId = "", date = "", region = "", service = "", signedHeaders = "", signature = ""] = match;
-  if (service !== "ebs" && service !== "ec2" && service !== "ssm") throw refuse(guess, "mismatch");
+  if (!services.includes(service)) throw refuse(guessService(request, url.pathname), "mismatch");
   const known = credentials.get(accessKeyId);
   if (known === undefined) throw refuse(service, "unknown");
   const stamp = String(request.headers["x-amz-date"] ?? "");
@@ -109,5 +139,6 @@ export function authenticate(
   if ((request.headers["x-amz-security-token"] ?? undefined) !== known.sessionToken) throw refuse(service, "unknown");
   if (known.expiresAt !== undefined && now >= known.expiresAt) throw refuse(service, "expired");
   if (Math.abs(now - sentAt) > skewLimitMs) throw refuse(service, "skew");
-  return { accountId: known.accountId, region, service };
+  const { accountId, arn = `arn:aws:iam::${accountId}:user/simulated` } = known;
+  return { accountId, region, service: service as AwsService, accessKeyId, arn };
 }

@@ -1,67 +1,10 @@
 import { createCipheriv, createHash, randomBytes } from "node:crypto";
 import { AwsError } from "./aws-error.ts";
-import { blockSize, digestOf, type BlockPool, type StoredBlock } from "./block-pool.ts";
+import { blockSize, digestOf, type BlockPool } from "./block-pool.ts";
+import type { Image, ImportTask, Instance, SecurityGroup, Snapshot, Subnet, Tags, Volume } from "./resources.ts";
 
 /** Blocks in one GiB. */
 export const blocksPerGib: number = 2 ** 30 / blockSize;
-
-/** Key and value of one tag. */
-export type Tags = Record<string, string>;
-
-/** What volumes and snapshots have in common. */
-export interface Resource {
-  id: string;
-  accountId: string;
-  region: string;
-  tags: Tags;
-}
-
-/** An EBS volume with its bytes. */
-export interface Volume extends Resource {
-  sizeGib: number;
-  zone: string;
-  type: string;
-  iops?: number;
-  throughput?: number;
-  encrypted: boolean;
-  kmsKeyId?: string;
-  snapshotId?: string;
-  blocks: Map<number, StoredBlock>;
-  /** What a block that was never written holds: zeros, or noise when it came out of an encrypted snapshot's hole. */
-  noiseKey?: string;
-  attachment?: { instanceId: string; device: string; deleteOnTermination: boolean; attachedAt: number };
-  /** When a detach that is under way ends. */
-  detachesAt?: number;
-  createdAt: number;
-}
-
-/** A snapshot; its state follows from the clock. */
-export interface Snapshot extends Resource {
-  sizeGib: number;
-  blocks: Map<number, StoredBlock>;
-  description: string;
-  encrypted: boolean;
-  kmsKeyId?: string;
-  volumeId: string;
-  /** Snapshots with the same lineage can be compared by ListChangedBlocks. */
-  lineage: string;
-  parentId?: string;
-  startedAt: number;
-  /** When `completed` is reached; absent while somebody still writes. */
-  completesAt?: number;
-  /** Set when the end is `error` instead of `completed`, with what DescribeSnapshots tells. */
-  failure?: string;
-  /** Of snapshots begun by StartSnapshot. */
-  upload?: { timeoutMs: number; touchedAt: number; written: Set<number>; busy: Set<number>; visibleAt: number };
-  archived: boolean;
-  sharedWith: Set<string>;
-  noiseKey?: string;
-  /** Raised by each new listing, so that the tokens of listings differ. */
-  generation: number;
-  /** The snapshot this one was copied from. */
-  copyOf?: string;
-  copiedAt?: number;
-}
 
 /** How long things take, in milliseconds of the simulator's clock. */
 export interface AwsDelays {
@@ -71,8 +14,17 @@ export interface AwsDelays {
   completeMs: number;
   /** From `completed` until the list calls know the snapshot. */
   listableMs: number;
-  /** Of a detach, an attach, an instance's start or stop, and a copy. */
+  /** Of each step of a volume, an instance, an image, a copy, an import, a change of tier, and a command in a guest. */
   changeMs: number;
+  /** From RunInstances until other calls know the instance, and from SendCommand until its invocation is known. */
+  describableMs: number;
+}
+
+/** An IAM role. */
+export interface AwsRole {
+  /** Accounts, or services such as `vmie.amazonaws.com`. */
+  trusts: readonly string[];
+  externalId?: string;
 }
 
 /** The state of all accounts and regions, and the hand that changes it from outside the APIs. */
@@ -81,6 +33,13 @@ export class World {
   readonly delays: AwsDelays;
   readonly snapshots: Map<string, Snapshot> = new Map();
   readonly volumes: Map<string, Volume> = new Map();
+  readonly instances: Map<string, Instance> = new Map();
+  readonly images: Map<string, Image> = new Map();
+  readonly subnets: Map<string, Subnet> = new Map();
+  readonly groups: Map<string, SecurityGroup> = new Map();
+  readonly imports: Map<string, ImportTask> = new Map();
+  /** IAM roles by ARN: who may assume them, and with which external id. */
+  readonly roles: Map<string, AwsRole> = new Map();
   readonly encryptedByDefault: Set<string> = new Set();
   readonly deniedActions: Set<string> = new Set();
   readonly deniedKeys: Set<string> = new Set();
@@ -88,6 +47,7 @@ export class World {
   readonly precomputeDigests: boolean;
   #offset = 0;
   readonly #writes = new Map<string, Promise<void>>();
+  #agenda: { at: number; effect: () => void }[] = [];
 
   constructor(pool: BlockPool, delays: AwsDelays, precomputeDigests: boolean) {
     this.pool = pool;
@@ -103,6 +63,22 @@ export class World {
   /** Moves the clock forward. */
   advance(milliseconds: number): void {
     this.#offset += milliseconds;
+  }
+
+  /** Has something happen once the clock has gone on. */
+  later(milliseconds: number, effect: () => void): void {
+    this.#agenda.push({ at: this.now() + milliseconds, effect });
+  }
+
+  /** Does what has become due, in the order of its time; to be called before anybody looks. */
+  settle(): void {
+    const now = this.now();
+    while (true) {
+      const due = this.#agenda.filter(({ at }) => at <= now).sort((a, b) => a.at - b.at);
+      if (due.length === 0) return;
+      this.#agenda = this.#agenda.filter(({ at }) => at > now);
+      for (const { effect } of due) effect();
+    }
   }
 
   /** A fresh id such as `snap-0123456789abcdef0`. */
@@ -131,6 +107,8 @@ export class World {
   authorize(accountId: string, action: string, resource: string): void {
     if (!this.deniedActions.has(`${accountId} ${action}`)) return;
     const who = `User: arn:aws:iam::${accountId}:user/simulated is not authorized to perform: ${action} on resource: ${resource}`;
+    if (action.startsWith("sts:")) throw new AwsError(403, "AccessDenied", who);
+    if (action.startsWith("ssm:")) throw new AwsError(400, "AccessDeniedException", who);
     if (action.startsWith("ec2:"))
       throw new AwsError(403, "UnauthorizedOperation", `You are not authorized to perform this operation. ${who}`);
     throw new AwsError(403, "AccessDeniedException", who, "UNAUTHORIZED_ACCOUNT");
@@ -197,7 +175,7 @@ export class World {
       lineage: volume.id,
       startedAt: now,
       completesAt: now + this.delays.completeMs,
-      archived: false,
+      tier: "standard",
       sharedWith: new Set(),
       generation: 0,
       ...(volume.kmsKeyId === undefined ? {} : { kmsKeyId: volume.kmsKeyId }),

@@ -15,7 +15,7 @@ import {
   CreateSnapshotsCommand,
   CreateVolumeCommand,
   DescribeInstancesCommand,
-  DescribeRegionsCommand,
+  DescribeVpnGatewaysCommand,
   DescribeSnapshotsCommand,
   EC2Client,
   ModifySnapshotAttributeCommand,
@@ -349,7 +349,7 @@ test("EC2: an instance-wide snapshot leaves out what is excluded, tags and descr
 
 test("EC2: unknown actions and snapshots are refused, and two snapshots copied to another account and region stay comparable", async () => {
   const { ebs, ec2, client } = await setup();
-  await expect(ec2.send(new DescribeRegionsCommand({}))).rejects.toMatchObject({ name: "InvalidAction" });
+  await expect(ec2.send(new DescribeVpnGatewaysCommand({}))).rejects.toMatchObject({ name: "InvalidAction" });
   const unknown = ec2.send(new CopySnapshotCommand({ SourceRegion: "us-east-1", SourceSnapshotId: "snap-00" }));
   await expect(unknown).rejects.toMatchObject({ name: "InvalidSnapshot.NotFound" });
   const [one, other] = [await upload(ebs, { 0: block(1) }), client(1, "eu-west-1")];
