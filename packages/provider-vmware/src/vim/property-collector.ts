@@ -52,13 +52,13 @@ export async function readObject(
 }
 
 /**
- * Reads properties of every object of a type below a container (the root folder), page by page. A session that ends
+ * Reads properties of every object of some types below a container (the root folder), page by page. A session that ends
  * half-way begins the listing anew without repeating what was given.
  */
 export async function* listObjects(
   client: VimClient,
   container: MoRef,
-  wanted: { type: string; paths: readonly string[] },
+  wanted: { types: readonly string[]; paths: readonly string[] },
   wait: Wait = {},
 ): AsyncGenerator<VimProperties[]> {
   const { viewManager } = client.references;
@@ -70,12 +70,12 @@ export async function* listObjects(
       const view = await client.callForReference(
         "CreateContainerView",
         viewManager,
-        { container, type: [wanted.type], recursive: true },
+        { container, type: wanted.types, recursive: true },
         wait,
       );
       try {
         const spec = vimData("PropertyFilterSpec", {
-          propSet: [vimData("PropertySpec", { type: wanted.type, pathSet: wanted.paths })],
+          propSet: wanted.types.map((type) => vimData("PropertySpec", { type, pathSet: wanted.paths })),
           objectSet: [
             vimData("ObjectSpec", {
               obj: view,
