@@ -1,5 +1,5 @@
 import { existsSync, readFileSync } from "node:fs";
-import { copyFile, rm } from "node:fs/promises";
+import { copyFile, cp, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { rolldown } from "rolldown";
 import { dts } from "rolldown-plugin-dts";
@@ -37,6 +37,11 @@ async function declare({ path }: WorkspacePackage, doors: Record<string, string>
   await bundle.close();
 }
 
+/** What a package ships besides its build that lies elsewhere in the workspace: by package, from and to. */
+const shipped: Record<string, [from: string, to: string]> = {
+  "create-diskferry-provider": ["examples/provider-template", "template"],
+};
+
 async function buildPackage(workspacePackage: WorkspacePackage): Promise<void> {
   const { path, manifest } = workspacePackage;
   const { doors, programs } = entriesOf(workspacePackage);
@@ -45,6 +50,11 @@ async function buildPackage(workspacePackage: WorkspacePackage): Promise<void> {
   await rm(join(path, "dist"), { recursive: true, force: true });
   // npm packs a licence only from the package's own folder.
   await copyFile(join(root, "LICENSE"), join(path, "LICENSE"));
+  const [from, to] = shipped[manifest.name] ?? [];
+  if (from !== undefined && to !== undefined) {
+    await rm(join(path, to), { recursive: true, force: true });
+    await cp(join(root, from), join(path, to), { recursive: true });
+  }
   if (Object.keys(doors).length > 0) await declare(workspacePackage, absolute(doors));
   await bundle(workspacePackage, absolute({ ...doors, ...programs }));
   for (const target of Object.values(manifest.bin ?? {})) {
