@@ -1,6 +1,6 @@
 import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -151,3 +151,32 @@ test("every command starts and tells its usage", async () => {
     }
   }
 });
+
+test("a provider made by npm create type-checks, passes its tests, builds, and is found by its keyword", async () => {
+  const project = join(folder, "project");
+  const modules = join(project, "node_modules");
+  const bin = join(modules, ".bin", "create-diskferry-provider");
+  await run(bin, ["acme-disks", "--folder", "made"], { cwd: project });
+  const made = join(project, "made");
+  // The author's tools, which the tarballs of this workspace do not bring.
+  await mkdir(join(modules, "@types"), { recursive: true });
+  for (const tool of ["vitest", "typescript", "@types/node"])
+    await symlink(join(root, "node_modules", tool), join(modules, tool)).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== "EEXIST") throw error;
+    });
+  const environment = { ...process.env, NODE_OPTIONS: "", CI: "true" };
+  const tool = (path: string, ...args: string[]): Promise<{ stdout: string }> =>
+    run(process.execPath, [join(root, "node_modules", path), ...args], { cwd: made, env: environment }).catch(
+      (error: { stdout?: string; stderr?: string }) => expect.fail(`${error.stdout}${error.stderr}`),
+    );
+  await tool("typescript/bin/tsc");
+  const { stdout } = await tool("vitest/vitest.mjs", "run", "--no-color");
+  expect(stdout).toMatch(/Tests\s+1 passed/);
+  await tool("typescript/bin/tsc", "-p", "tsconfig.build.json");
+  await symlink(made, join(modules, "diskferry-provider-acme-disks"));
+  const code = `import { discoverProviders, loadProvider } from "@diskferry/core";
+    const found = (await discoverProviders()).find(({ name }) => name === "acme-disks");
+    const { schemes } = await loadProvider("diskferry-provider-acme-disks");
+    console.log(JSON.stringify([found.package, found.spec, found.problem ?? null, schemes]));`;
+  expect(JSON.parse(await inProject(code))).toEqual(["diskferry-provider-acme-disks", "v1", null, ["acme-disks"]]);
+}, 120_000);
