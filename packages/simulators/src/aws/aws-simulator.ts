@@ -196,7 +196,7 @@ export async function startAwsSimulator(options: AwsSimulatorOptions = {}): Prom
     } catch (error) {
       answer = errorAnswer(service, error);
     }
-    send(response, answer, fault);
+    send(response, answer, fault, world.now());
   }
 
   const server = createServer((request, response) => {
@@ -302,14 +302,16 @@ function ebsErrorAnswer(error: AwsError): Answer {
   };
 }
 
-function send(response: ServerResponse, answer: Answer, fault: AwsFault | undefined): void {
+function send(response: ServerResponse, answer: Answer, fault: AwsFault | undefined, now: number): void {
   let body = Buffer.from(answer.body as Buffer);
   if (fault === "empty") body = Buffer.alloc(0);
   if (fault === "flip" && body.length > 0) {
     const middle = body.length >> 1;
     body[middle] = (body[middle] ?? 0) ^ 1;
   }
-  response.writeHead(answer.status, { ...answer.headers, "content-length": body.length });
+  // Clients correct their clocks by this header.
+  const date = new Date(now).toUTCString();
+  response.writeHead(answer.status, { ...answer.headers, date, "content-length": body.length });
   if (fault === "truncate") {
     response.write(body.subarray(0, body.length >> 1), () => response.destroy());
     return;

@@ -93,14 +93,22 @@ function route(core: SimulatorCore, exchange: Exchange, routed: Routed): { statu
   }
   if (path === "/vcenter/vm" && verb === "GET") return { status: 200, value: listed(core, exchange.url.searchParams) };
   if (path === "/vcenter/datacenter") {
-    const { id, name } = parts.inventory.datacenter;
-    return { status: 200, value: [{ datacenter: id, name }] };
-  }
-  if (path === "/vcenter/datastore") {
-    const { datastore: name, datastoreType: type, freeSpace } = parts.inventory.options;
     return {
       status: 200,
-      value: [{ datastore: "datastore-10", name, type, free_space: freeSpace, capacity: 2 ** 43 }],
+      value: parts.inventory.sites.map(({ datacenter: { id, name } }) => ({ datacenter: id, name })),
+    };
+  }
+  if (path === "/vcenter/datastore") {
+    const { datastoreType: type, freeSpace } = parts.inventory.options;
+    return {
+      status: 200,
+      value: parts.inventory.sites.map(({ datastore: { id, name } }) => ({
+        datastore: id,
+        name,
+        type,
+        free_space: freeSpace,
+        capacity: 2 ** 43,
+      })),
     };
   }
   const [, id = "", rest = ""] = /^\/vcenter\/vm\/([^/]+)(\/.*)?$/.exec(path) ?? [];

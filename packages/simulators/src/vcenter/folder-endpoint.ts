@@ -26,10 +26,12 @@ export async function serveFolder(core: SimulatorCore, exchange: Exchange): Prom
   const query = exchange.url.searchParams;
   const datacenter = query.get("dcPath");
   const store = query.get("dsName");
-  const there =
-    store === inventory.options.datastore && (datacenter === null || datacenter === inventory.datacenter.name);
   const path = decodeURIComponent(exchange.url.pathname.slice("/folder/".length));
-  const found = there ? fileAt(inventory.machines.values(), `[${store}] ${path}`) : undefined;
+  const machines = [...inventory.machines.values()].filter((machine) => {
+    const site = inventory.siteOf(machine);
+    return site.datastore.name === store && (datacenter === null || datacenter === site.datacenter.name);
+  });
+  const found = fileAt(machines, `[${store}] ${path}`);
   if (found === undefined) {
     exchange.send(404, {});
     return;

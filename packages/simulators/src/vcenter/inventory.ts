@@ -27,7 +27,11 @@ export interface InventoryOptions {
   readonly kind: "vcenter" | "esxi";
   readonly release: Release;
   readonly folder: string;
-  readonly datacenter: string;
+  /** At least one, at most four. */
+  readonly datacenters: readonly string[];
+  /** Hosts of each datacenter, 1 to 7. */
+  readonly hosts: number;
+  /** The name of each datacenter's one datastore. */
   readonly datastore: string;
   readonly datastoreType: "VMFS" | "NFS" | "vsan";
   readonly freeSpace: number;
@@ -35,92 +39,140 @@ export interface InventoryOptions {
   readonly newUuid: () => string;
 }
 
-/** The folders, the host, the datastore and the machines of one vCenter, or of one ESXi host. */
+/** A datacenter with its folders, its cluster of hosts, its datastore and its network. */
+export interface Site {
+  readonly datacenter: Entity;
+  readonly folders: Map<string, Entity>;
+  readonly hosts: readonly Entity[];
+  readonly datastore: Entity;
+  readonly network: Entity;
+  readonly pool: Entity;
+}
+
+/** The datacenters and the machines of one vCenter, or of one ESXi host. */
 export class Inventory {
   readonly options: InventoryOptions;
   readonly machines: Map<string, VirtualMachine> = new Map();
   readonly entities: Map<string, Entity> = new Map();
   readonly root: Entity;
-  readonly datacenter: Entity;
-  readonly #folders = new Map<string, Entity>();
+  readonly sites: readonly Site[];
   readonly #parents = new Map<string, Entity>();
+  readonly #homes = new Map<string, { site: Site; host: number }>();
   readonly #snapshots = new Map<string, { machine: VirtualMachine; snapshot: Snapshot }>();
-  readonly #place: Omit<MachinePlace, "parent">;
   #counter = 100;
 
   constructor(options: InventoryOptions) {
     this.options = options;
     const esxi = options.kind === "esxi";
-    const id = (vcenter: string, host: string): string => (esxi ? host : vcenter);
+    const names = esxi ? ["ha-datacenter"] : options.datacenters;
+    const { hosts } = options;
+    if (names.length < 1 || names.length > 4) throw new RangeError(`${names.length} datacenters; there are 1 to 4`);
+    if (!(hosts >= 1 && hosts <= 7)) throw new RangeError(`${hosts} hosts in a datacenter; there are 1 to 7`);
     this.root = this.#add(
       "Folder",
-      id("group-d1", "ha-folder-root"),
+      esxi ? "ha-folder-root" : "group-d1",
       esxi ? "ha-folder-root" : "Datacenters",
       undefined,
     );
-    const name = esxi ? "ha-datacenter" : options.datacenter;
+    this.sites = names.map((name, index) => this.#site(name, index));
+  }
+
+  /** The datacenter that machines are made in unless they name another. */
+  get datacenter(): Entity {
+    return this.#first.datacenter;
+  }
+
+  get #first(): Site {
+    const [first] = this.sites;
+    if (first === undefined) throw new RangeError("there is no datacenter");
+    return first;
+  }
+
+  #site(name: string, index: number): Site {
+    const { options } = this;
+    const esxi = options.kind === "esxi";
+    const id = (prefix: string, number: number, host: string): string =>
+      esxi ? host : `${prefix}-${20 * index + number}`;
     const folders = {
-      vm: id("group-v3", "ha-folder-vm"),
-      host: id("group-h4", "ha-folder-host"),
-      datastore: id("group-s5", "ha-folder-datastore"),
-      network: id("group-n6", "ha-folder-network"),
+      vm: esxi ? "ha-folder-vm" : `group-v${20 * index + 3}`,
+      host: esxi ? "ha-folder-host" : `group-h${20 * index + 4}`,
+      datastore: esxi ? "ha-folder-datastore" : `group-s${20 * index + 5}`,
+      network: esxi ? "ha-folder-network" : `group-n${20 * index + 6}`,
     };
-    this.datacenter = this.#add("Datacenter", id("datacenter-2", "ha-datacenter"), name, this.root, {
+    const datacenter = this.#add("Datacenter", id("datacenter", 2, "ha-datacenter"), name, this.root, {
       vmFolder: () => reference("Folder", folders.vm),
       hostFolder: () => reference("Folder", folders.host),
       datastoreFolder: () => reference("Folder", folders.datastore),
       networkFolder: () => reference("Folder", folders.network),
     });
-    const vm = this.#add("Folder", folders.vm, "vm", this.datacenter);
-    const host = this.#add("Folder", folders.host, "host", this.datacenter);
-    const stores = this.#add("Folder", folders.datastore, "datastore", this.datacenter);
-    const networks = this.#add("Folder", folders.network, "network", this.datacenter);
-    this.#folders.set("", vm);
-    const cluster = this.#add("ComputeResource", id("domain-c7", "ha-compute-res"), "esx1.example.org", host, {
-      host: () => list("ManagedObjectReference", [reference("HostSystem", this.#place.host)]),
-      resourcePool: () => reference("ResourcePool", this.#place.pool),
-    });
-    const pool = this.#add("ResourcePool", id("resgroup-8", "ha-root-pool"), "Resources", cluster);
-    const machine = this.#add("HostSystem", id("host-9", "ha-host"), "esx1.example.org", cluster, {
-      runtime: () =>
-        data("HostRuntimeInfo", {
-          connectionState: enumerated("HostSystemConnectionState", "connected"),
-          powerState: enumerated("HostSystemPowerState", "poweredOn"),
-          inMaintenanceMode: false,
+    const vm = this.#add("Folder", folders.vm, "vm", datacenter);
+    const hostFolder = this.#add("Folder", folders.host, "host", datacenter);
+    const stores = this.#add("Folder", folders.datastore, "datastore", datacenter);
+    const networks = this.#add("Folder", folders.network, "network", datacenter);
+    const hostName = (number: number): string => `esx${20 * index + number + 1}.example.org`;
+    const hosts: Entity[] = [];
+    const here = (): VimValue =>
+      list(
+        "ManagedObjectReference",
+        this.machineReferences().filter(({ id: machine }) => this.#homes.get(machine)?.site.datacenter === datacenter),
+      );
+    const cluster = this.#add(
+      "ComputeResource",
+      id("domain-c", 7, "ha-compute-res").replace("c-", "c"),
+      hostName(0),
+      hostFolder,
+      {
+        host: () =>
+          list(
+            "ManagedObjectReference",
+            hosts.map((host) => reference("HostSystem", host.id)),
+          ),
+        resourcePool: () => reference("ResourcePool", pool.id),
+      },
+    );
+    const pool = this.#add("ResourcePool", id("resgroup", 8, "ha-root-pool"), "Resources", cluster);
+    for (let number = 0; number < options.hosts; number++) {
+      const hostId = number === 0 ? id("host", 9, "ha-host") : id("host", 12 + number, `ha-host-${number}`);
+      const machines = (): Reference[] =>
+        this.machineReferences().filter(({ id: machine }) => {
+          const home = this.#homes.get(machine);
+          return home?.site.datacenter === datacenter && home.host === number;
+        });
+      hosts.push(
+        this.#add("HostSystem", hostId, hostName(number), cluster, {
+          ...hostProperties(hostName(number), options.release, `${index}${number}`),
+          datastore: () => list("ManagedObjectReference", [reference("Datastore", store.id)]),
+          vm: () => list("ManagedObjectReference", machines()),
         }),
-      datastore: () => list("ManagedObjectReference", [reference("Datastore", this.#place.datastore)]),
-      vm: () => list("ManagedObjectReference", this.machineReferences()),
-    });
-    const store = this.#add("Datastore", id("datastore-10", "ha-datastore-1"), options.datastore, stores, {
+      );
+    }
+    const store = this.#add("Datastore", id("datastore", 10, "ha-datastore-1"), options.datastore, stores, {
       summary: () =>
         data("DatastoreSummary", {
-          datastore: reference("Datastore", this.#place.datastore),
+          datastore: reference("Datastore", store.id),
           name: options.datastore,
-          url: "ds:///vmfs/volumes/5f000000-00000000-0000-000000000001/",
+          url: `ds:///vmfs/volumes/5f000000-00000000-0000-00000000000${index + 1}/`,
           capacity: long(2 ** 43),
           freeSpace: long(options.freeSpace),
           accessible: true,
-          multipleHostAccess: false,
+          multipleHostAccess: options.hosts > 1,
           type: options.datastoreType,
           maintenanceMode: "normal",
         }),
-      vm: () => list("ManagedObjectReference", this.machineReferences()),
+      vm: here,
     });
-    const network = this.#add("Network", id("network-11", "HaNetwork-VM Network"), "VM Network", networks);
-    this.#place = {
-      host: machine.id,
-      datastore: store.id,
-      network: network.id,
-      networkName: network.name,
-      pool: pool.id,
-    };
+    const network = this.#add("Network", id("network", 11, "HaNetwork-VM Network"), "VM Network", networks);
+    return { datacenter, folders: new Map([["", vm]]), hosts, datastore: store, network, pool };
   }
 
   /** Adds a machine, making the folders of its path. */
   add(spec: MachineSpec): VirtualMachine {
     const number = ++this.#counter;
     const id = this.options.kind === "esxi" ? String(number) : `vm-${number}`;
-    const folder = this.#folder(spec.folder ?? "");
+    const site = this.#siteOf(spec.datacenter);
+    const host = spec.host ?? 0;
+    if (site.hosts[host] === undefined) throw new RangeError(`there is no host ${host} in ${site.datacenter.name}`);
+    const folder = this.#folder(site, spec.folder ?? "");
     const place = { folder: join(this.options.folder, id), datastore: this.options.datastore };
     const made = new VirtualMachine(
       id,
@@ -131,8 +183,21 @@ export class Inventory {
     );
     this.machines.set(id, made);
     this.#parents.set(id, folder);
+    this.#homes.set(id, { site, host });
     folder.children.push(id);
     return made;
+  }
+
+  /** The datacenter of a machine. */
+  siteOf(machine: VirtualMachine): Site {
+    return this.#homes.get(machine.id)?.site ?? this.#first;
+  }
+
+  /** Puts a machine on another host of its datacenter. */
+  move(machine: VirtualMachine, host: number): void {
+    const site = this.siteOf(machine);
+    if (site.hosts[host] === undefined) throw new RangeError(`there is no host ${host} in ${site.datacenter.name}`);
+    this.#homes.set(machine.id, { site, host });
   }
 
   /** A new id for a snapshot of this machine. */
@@ -195,15 +260,12 @@ export class Inventory {
     if (object.type === "VirtualMachine") {
       const machine = this.machines.get(object.id);
       if (machine === undefined) return undefined;
-      return machineProperties(machine, { ...this.#place, parent: this.parentOf(machine) });
+      return machineProperties(machine, this.#placeOf(machine));
     }
     if (object.type === "VirtualMachineSnapshot") {
       const found = this.#snapshots.get(object.id);
       if (found === undefined || ![...found.machine.snapshots()].includes(found.snapshot)) return undefined;
-      return snapshotProperties(found.machine, found.snapshot, {
-        ...this.#place,
-        parent: this.parentOf(found.machine),
-      });
+      return snapshotProperties(found.machine, found.snapshot, this.#placeOf(found.machine));
     }
     const entity = this.entities.get(object.id);
     return entity?.type === object.type ? entity.properties : undefined;
@@ -223,13 +285,32 @@ export class Inventory {
     for (const machine of this.machines.values()) machine.discard();
   }
 
-  #folder(path: string): Entity {
-    const known = this.#folders.get(path);
+  #siteOf(datacenter: string | undefined): Site {
+    const found =
+      datacenter === undefined ? this.#first : this.sites.find((each) => each.datacenter.name === datacenter);
+    if (found === undefined) throw new RangeError(`there is no datacenter '${datacenter}'`);
+    return found;
+  }
+
+  #placeOf(machine: VirtualMachine): MachinePlace {
+    const { site, host } = this.#homes.get(machine.id) ?? { site: this.#first, host: 0 };
+    return {
+      parent: this.parentOf(machine),
+      host: site.hosts[host]?.id ?? "",
+      datastore: site.datastore.id,
+      network: site.network.id,
+      networkName: site.network.name,
+      pool: site.pool.id,
+    };
+  }
+
+  #folder(site: Site, path: string): Entity {
+    const known = site.folders.get(path);
     if (known !== undefined) return known;
     const cut = path.lastIndexOf("/");
-    const parent = this.#folder(cut < 0 ? "" : path.slice(0, cut));
+    const parent = this.#folder(site, cut < 0 ? "" : path.slice(0, cut));
     const made = this.#add("Folder", `group-v${++this.#counter}`, path.slice(cut + 1), parent);
-    this.#folders.set(path, made);
+    site.folders.set(path, made);
     return made;
   }
 
@@ -252,6 +333,51 @@ export class Inventory {
     parent?.children.push(id);
     return entity;
   }
+}
+
+function hostProperties(name: string, release: Release, suffix: string): Properties {
+  return {
+    runtime: () =>
+      data("HostRuntimeInfo", {
+        connectionState: enumerated("HostSystemConnectionState", "connected"),
+        powerState: enumerated("HostSystemPowerState", "poweredOn"),
+        inMaintenanceMode: false,
+      }),
+    summary: () =>
+      data("HostListSummary", {
+        hardware: data("HostHardwareSummary", {
+          vendor: "VMware, Inc.",
+          model: "VMware Virtual Platform",
+          uuid: `4c4c4544-0000-4000-8000-0000000000${suffix}`,
+          memorySize: long(64 * 2 ** 30),
+          cpuModel: "simulated",
+          cpuMhz: 2_500,
+          numCpuPkgs: 1,
+          numCpuCores: 8,
+          numCpuThreads: 16,
+          numNics: 1,
+          numHBAs: 1,
+        }),
+        config: data("HostConfigSummary", {
+          name,
+          port: 902,
+          product: data("AboutInfo", {
+            name: "VMware ESXi",
+            fullName: `VMware ESXi ${release.version} build-${release.build}`,
+            vendor: "VMware, Inc.",
+            version: release.version,
+            build: release.build,
+            osType: "vmnix-x86",
+            productLineId: "embeddedEsx",
+            apiType: "HostAgent",
+            apiVersion: release.apiVersion,
+          }),
+          vmotionEnabled: true,
+        }),
+        quickStats: data("HostListSummaryQuickStats", { overallCpuUsage: 1_500, overallMemoryUsage: 16_384 }),
+        overallStatus: enumerated("ManagedEntityStatus", "green"),
+      }),
+  };
 }
 
 /** Whether an object of `type` is also a `base`. */

@@ -249,11 +249,14 @@ function reconfigure(machine: VirtualMachine, specification: VimElement): void {
   }
   for (const change of specification.all("deviceChange")) {
     const device = change.child("device");
-    if (change.string("operation") !== "edit" || device?.xsiType !== "VirtualDisk") {
-      throw invalidArgument("spec.deviceChange");
-    }
+    if (device?.xsiType !== "VirtualDisk") throw invalidArgument("spec.deviceChange");
+    const key = device.number("key") ?? 0;
     const bytes = device.number("capacityInBytes") ?? (device.number("capacityInKB") ?? 0) * 1024;
-    machine.grow(device.number("key") ?? 0, bytes);
+    const operation = change.string("operation");
+    if (operation === "edit") machine.grow(key, bytes);
+    else if (operation === "remove") machine.removeDisk(key);
+    else if (operation === "add" && change.string("fileOperation") === "create") machine.addDisk({ size: bytes });
+    else throw invalidArgument("spec.deviceChange");
   }
 }
 

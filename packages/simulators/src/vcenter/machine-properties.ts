@@ -76,6 +76,12 @@ export function machineProperties(machine: VirtualMachine, place: MachinePlace):
           unshared: long(0),
           timestamp: new Date(),
         }),
+        quickStats: data("VirtualMachineQuickStats", {
+          overallCpuUsage: machine.power === "poweredOn" ? 120 : 0,
+          guestMemoryUsage: machine.power === "poweredOn" ? 256 : 0,
+          hostMemoryUsage: machine.power === "poweredOn" ? 1024 : 0,
+          uptimeSeconds: machine.power === "poweredOn" ? 3600 : undefined,
+        }),
         overallStatus: enumerated("ManagedEntityStatus", "green"),
       }),
     datastore: () => list("ManagedObjectReference", [reference("Datastore", place.datastore)]),
@@ -147,6 +153,12 @@ function machineConfig(machine: VirtualMachine, place: MachinePlace, disks: read
     bootOptions: data("VirtualMachineBootOptions", {
       bootDelay: long(0),
       enterBIOSSetup: false,
+      bootOrder:
+        spec.bootDisk === undefined
+          ? undefined
+          : list("VirtualMachineBootOptionsBootableDevice", [
+              subtype("VirtualMachineBootOptionsBootableDiskDevice", { deviceKey: spec.bootDisk }),
+            ]),
       efiSecureBootEnabled: spec.secureBoot ?? false,
     }),
     extraConfig: list(
@@ -203,11 +215,12 @@ function devices(machine: VirtualMachine, place: MachinePlace, disks: readonly S
           "xsd:int",
           [...machine.disks.keys()].filter((key) => Math.floor((key - 2000) / 16) === number),
         ),
-        sharedBus: enumerated("VirtualSCSISharing", "noSharing"),
+        sharedBus: enumerated("VirtualSCSISharing", machine.spec.sharedBus ?? "noSharing"),
         scsiCtlrUnitNumber: 7,
       }),
     ),
     ...disks.map((shown, index) => diskDevice(machine, place, shown, index)),
+    ...(machine.spec.tpm === true ? [fixed("VirtualTPM", 11_000, "Virtual TPM", {})] : []),
     ...nics.map((nic, index) =>
       fixed("VirtualVmxnet3", 4000 + index, `Network adapter ${index + 1}`, {
         backing: subtype("VirtualEthernetCardNetworkBackingInfo", {
@@ -270,6 +283,10 @@ function backing(place: MachinePlace, disk: VirtualDisk, layer: DiskLayer, chang
     ...common,
     digestEnabled: false,
     sharing,
+    keyId:
+      disk.spec.encrypted === true
+        ? data("CryptoKeyId", { keyId: disk.uuid, providerId: data("KeyProviderId", { id: "keys" }) })
+        : undefined,
   });
 }
 
@@ -290,6 +307,20 @@ function guestInfo(machine: VirtualMachine, guestId: string, guestFullName: stri
     guestFullName: running ? guestFullName : undefined,
     hostName: running ? machine.name : undefined,
     ipAddress: running ? "192.0.2.10" : undefined,
+    net: running
+      ? list(
+          "GuestNicInfo",
+          (machine.spec.nics ?? [{ mac: defaultMac(machine.id) }]).map((nic, index) =>
+            data("GuestNicInfo", {
+              network: nic.network ?? "VM Network",
+              ipAddress: list("xsd:string", nic.addresses ?? [`192.0.2.${10 + index}`]),
+              macAddress: nic.mac,
+              connected: true,
+              deviceConfigId: 4000 + index,
+            }),
+          ),
+        )
+      : undefined,
     guestState: machine.power === "poweredOn" ? "running" : "notRunning",
     guestOperationsReady: running,
   });

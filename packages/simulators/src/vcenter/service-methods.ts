@@ -1,6 +1,7 @@
 import { userSession } from "./sessions.ts";
-import { objectNotFound, VimFault } from "./vim-fault.ts";
-import { data, list, reference } from "./vim-value.ts";
+import { invalidArgument, objectNotFound, VimFault } from "./vim-fault.ts";
+import { data, enumerated, list, long, reference, subtype } from "./vim-value.ts";
+import type { VimValue } from "./vim-value.ts";
 import type { VimMethods } from "./vim-service.ts";
 
 function invalidLogin(): VimFault {
@@ -154,13 +155,76 @@ export const serviceMethods: VimMethods = {
     },
   },
 
+  FindAllByUuid: {
+    on: "SearchIndex",
+    run: ({ parts }, { args }) => {
+      const uuid = (args.string("uuid") ?? "").toLowerCase();
+      const byInstance = args.boolean("instanceUuid") === true;
+      const datacenter = args.ref("datacenter");
+      const found = [...parts.inventory.machines.values()].filter(
+        (machine) =>
+          (byInstance ? machine.instanceUuid : machine.biosUuid).toLowerCase() === uuid &&
+          (datacenter === undefined || parts.inventory.siteOf(machine).datacenter.id === datacenter.id),
+      );
+      const matches = args.boolean("vmSearch") === true ? found : [];
+      return list(
+        "ManagedObjectReference",
+        matches.map(({ id }) => reference("VirtualMachine", id)),
+      );
+    },
+  },
+
   HasPrivilegeOnEntities: {
     on: "AuthorizationManager",
-    run: ({ parts }, { args }) => privileges(parts.missingPrivileges, args.all("entity"), args.strings("privId")),
+    run: ({ parts }, { args }) => {
+      if (parts.sessions.peek(args.string("sessionId") ?? "") === undefined) throw invalidArgument("sessionId");
+      return privileges(parts.missingPrivileges, args.all("entity"), args.strings("privId"));
+    },
   },
   HasUserPrivilegeOnEntities: {
     on: "AuthorizationManager",
     run: ({ parts }, { args }) => privileges(parts.missingPrivileges, args.all("entities"), args.strings("privId")),
+  },
+  QueryPerf: {
+    on: "PerformanceManager",
+    run: ({ parts }, { args }) =>
+      list(
+        "PerfEntityMetricBase",
+        args.all("querySpec").map((query) => {
+          const entity = query.ref("entity");
+          if (entity === undefined || parts.inventory.entities.get(entity.id)?.type !== "HostSystem") {
+            throw objectNotFound(entity ?? reference("HostSystem", ""));
+          }
+          const samples = Math.max(1, query.number("maxSample") ?? 1);
+          const asked = query.all("metricId").map((metric) => metric.number("counterId") ?? 0);
+          return subtype("PerfEntityMetric", {
+            entity,
+            sampleInfo: list(
+              "PerfSampleInfo",
+              Array.from({ length: samples }, (_, index) =>
+                data("PerfSampleInfo", {
+                  timestamp: new Date(Date.now() - (samples - 1 - index) * 20_000),
+                  interval: 20,
+                }),
+              ),
+            ),
+            value: list(
+              "PerfMetricSeries",
+              asked.flatMap((counterId) => {
+                const counter = perfCounters.find(({ key }) => key === counterId);
+                if (counter === undefined) throw invalidArgument("querySpec.metricId");
+                return subtype("PerfMetricIntSeries", {
+                  id: data("PerfMetricId", { counterId, instance: "" }),
+                  value: list(
+                    "xsd:long",
+                    Array.from({ length: samples }, () => long(counter.value)),
+                  ),
+                });
+              }),
+            ),
+          });
+        }),
+      ),
   },
   CancelTask: {
     on: "Task",
@@ -170,6 +234,68 @@ export const serviceMethods: VimMethods = {
     },
   },
 };
+
+/** Counters of hosts: percentages in hundredths, as vSphere counts them. */
+const perfCounters: readonly { key: number; group: string; name: string; value: number }[] = [
+  { key: 2, group: "cpu", name: "usage", value: 750 },
+  { key: 24, group: "mem", name: "usage", value: 2500 },
+];
+
+/** The property `perfCounter` of PerformanceManager. */
+export function perfCounterList(): VimValue {
+  return list(
+    "PerfCounterInfo",
+    perfCounters.map(({ key, group, name }) =>
+      data("PerfCounterInfo", {
+        key,
+        nameInfo: subtype("ElementDescription", { label: name, summary: name, key: name }),
+        groupInfo: subtype("ElementDescription", { label: group, summary: group, key: group }),
+        unitInfo: subtype("ElementDescription", { label: "%", summary: "Percentage", key: "percent" }),
+        rollupType: enumerated("PerfSummaryType", "average"),
+        statsType: enumerated("PerfStatsType", "rate"),
+        level: 1,
+        perDeviceLevel: 3,
+      }),
+    ),
+  );
+}
+
+/** What the user's role has besides the system's own, so that a wrong name in a client's table is noticed. */
+export const knownPrivileges: readonly string[] = [
+  "System.Anonymous",
+  "System.Read",
+  "System.View",
+  "Cryptographer.Access",
+  "Datastore.Browse",
+  "Datastore.FileManagement",
+  "Datastore.AllocateSpace",
+  "Global.DisableMethods",
+  "Global.EnableMethods",
+  "Global.Licenses",
+  "Sessions.TerminateSession",
+  "Sessions.ValidateSession",
+  "VApp.Export",
+  "VirtualMachine.Config.AddExistingDisk",
+  "VirtualMachine.Config.AdvancedConfig",
+  "VirtualMachine.Config.ChangeTracking",
+  "VirtualMachine.Config.DiskLease",
+  "VirtualMachine.Config.EditDevice",
+  "VirtualMachine.Config.Resource",
+  "VirtualMachine.Config.Settings",
+  "VirtualMachine.Interact.AnswerQuestion",
+  "VirtualMachine.Interact.GuestControl",
+  "VirtualMachine.Interact.PowerOff",
+  "VirtualMachine.Interact.PowerOn",
+  "VirtualMachine.Interact.Reset",
+  "VirtualMachine.Interact.Suspend",
+  "VirtualMachine.Provisioning.DiskRandomAccess",
+  "VirtualMachine.Provisioning.DiskRandomRead",
+  "VirtualMachine.Provisioning.GetVmFiles",
+  "VirtualMachine.Provisioning.MarkAsTemplate",
+  "VirtualMachine.State.CreateSnapshot",
+  "VirtualMachine.State.RemoveSnapshot",
+  "VirtualMachine.State.RevertToSnapshot",
+];
 
 function privileges(
   missing: ReadonlySet<string>,
@@ -183,7 +309,9 @@ function privileges(
         entity: entity.reference,
         privAvailability: list(
           "PrivilegeAvailability",
-          ids.map((id) => data("PrivilegeAvailability", { privId: id, isGranted: !missing.has(id) })),
+          ids.map((id) =>
+            data("PrivilegeAvailability", { privId: id, isGranted: knownPrivileges.includes(id) && !missing.has(id) }),
+          ),
         ),
       }),
     ),

@@ -25,7 +25,7 @@ import { SimulatorCore } from "./simulator-core.ts";
 import { serveSoap, serveVersions } from "./soap-endpoint.ts";
 import { TaskBoard } from "./task-board.ts";
 import { serveViJson } from "./vi-json-endpoint.ts";
-import type { TrackingBug, VirtualDisk } from "./virtual-disk.ts";
+import type { DiskSpec, TrackingBug, VirtualDisk } from "./virtual-disk.ts";
 import type { MachineSpec, Snapshot, VirtualMachine } from "./virtual-machine.ts";
 import { VimService } from "./vim-service.ts";
 import { reference } from "./vim-value.ts";
@@ -48,6 +48,11 @@ export interface VcenterSimulatorOptions {
   /** Privileges that the user lacks, by id. */
   readonly missingPrivileges?: readonly string[];
   readonly datacenter?: string;
+  /** More datacenters beside the first, each with its own folders, hosts and datastore; three at most. */
+  readonly moreDatacenters?: readonly string[];
+  /** Hosts of each datacenter, 1 to 7; 1 unless given. */
+  readonly hosts?: number;
+  /** The name of each datacenter's datastore. */
   readonly datastore?: string;
   /** `VMFS` unless given; elsewhere `*` is no list of what is allocated. */
   readonly datastoreType?: "VMFS" | "NFS" | "vsan";
@@ -122,8 +127,12 @@ export interface VcenterSimulator extends AsyncDisposable {
   diskPath(snapshot: string, disk: number): string;
   /** Grows a disk, which needs a machine without snapshots. */
   grow(machine: string, disk: number, size: number): void;
-  /** A stun without a snapshot, as a migration to another host is. */
-  migrate(machine: string): void;
+  /** A stun without a snapshot, as a migration to another host is; to the host of this number where one is given. */
+  migrate(machine: string, host?: number): void;
+  /** Hangs one more disk on a machine; its device key. */
+  addDisk(machine: string, disk: DiskSpec): number;
+  /** Takes a disk from a machine; snapshots keep what they froze of it. */
+  removeDisk(machine: string, disk: number): void;
   /** The power fails under a running machine: off, and its trackers start anew. */
   powerFailure(machine: string): void;
   /** Begins a new epoch of change tracking on one disk or on all of a machine. */
@@ -202,7 +211,8 @@ class Simulator implements VcenterSimulator {
       kind,
       release,
       folder,
-      datacenter: options.datacenter ?? "DC0",
+      datacenters: [options.datacenter ?? "DC0", ...(options.moreDatacenters ?? [])],
+      hosts: options.hosts ?? 1,
       datastore: options.datastore ?? "datastore1",
       datastoreType: options.datastoreType ?? "VMFS",
       freeSpace: options.freeSpace ?? 2 ** 42,
@@ -376,8 +386,23 @@ class Simulator implements VcenterSimulator {
     this.#changed();
   }
 
-  migrate(machine: string): void {
-    this.machine(machine).stun();
+  migrate(machine: string, host?: number): void {
+    const found = this.machine(machine);
+    if (host !== undefined) this.#inventory.move(found, host);
+    found.stun();
+    this.#changed();
+  }
+
+  addDisk(machine: string, disk: DiskSpec): number {
+    const found = this.machine(machine);
+    mkdirSync(join(this.#folder, found.id), { recursive: true });
+    const key = found.addDisk(disk);
+    this.#changed();
+    return key;
+  }
+
+  removeDisk(machine: string, disk: number): void {
+    this.machine(machine).removeDisk(disk);
     this.#changed();
   }
 

@@ -5,7 +5,7 @@ import { machineMethods } from "./machine-methods.ts";
 import type { NfcLeases } from "./nfc-leases.ts";
 import { PropertyCollectors } from "./property-collector.ts";
 import type { Release } from "./releases.ts";
-import { serviceMethods } from "./service-methods.ts";
+import { perfCounterList, serviceMethods } from "./service-methods.ts";
 import type { Session, Sessions } from "./sessions.ts";
 import type { TaskBoard } from "./task-board.ts";
 import type { VimElement } from "./vim-element.ts";
@@ -233,6 +233,8 @@ export class VimService {
       }
       case "ServiceInstance":
         return { content: () => this.content(), serverClock: () => new Date() };
+      case "PerformanceManager":
+        return { perfCounter: perfCounterList };
       case "SessionManager":
         return { currentSession: () => (session === undefined ? undefined : sessionSummary(session)) };
       default:

@@ -15,6 +15,8 @@ export interface DiskSpec {
   readonly backing?: "flat" | "rdm-virtual" | "rdm-physical";
   /** Shared by several machines, which excludes change tracking. */
   readonly shared?: boolean;
+  /** Encrypted by a key of a key server. */
+  readonly encrypted?: boolean;
   /** `false` leaves this disk out when the machine's tracking is enabled (its own `ctkEnabled` flag). */
   readonly tracked?: boolean;
 }

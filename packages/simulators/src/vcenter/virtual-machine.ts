@@ -24,6 +24,10 @@ export type QuiesceOutcome =
 export interface MachineSpec {
   readonly name: string;
   readonly disks: readonly DiskSpec[];
+  /** The datacenter's name; the first unless given. */
+  readonly datacenter?: string;
+  /** The number of the host in its datacenter, from 0. */
+  readonly host?: number;
   /** Path of folders under the datacenter's `vm` folder, `/` between them. */
   readonly folder?: string;
   readonly power?: PowerState;
@@ -38,10 +42,20 @@ export interface MachineSpec {
   readonly memoryMiB?: number;
   readonly firmware?: "bios" | "efi";
   readonly secureBoot?: boolean;
+  /** Whether a trusted platform module hangs on it. */
+  readonly tpm?: boolean;
+  /** The device key of the disk that the boot order names; without it there is no order. */
+  readonly bootDisk?: number;
+  /** How its SCSI controllers share their bus with other machines. */
+  readonly sharedBus?: "virtualSharing" | "physicalSharing";
   /** The virtual hardware version, the release's newest unless given; tracking needs 7. */
   readonly hardware?: number;
   readonly template?: boolean;
-  readonly nics?: readonly { readonly mac: string; readonly network?: string }[];
+  readonly nics?: readonly {
+    readonly mac: string;
+    readonly network?: string;
+    readonly addresses?: readonly string[];
+  }[];
   /** Tracking enabled and running from the start. */
   readonly tracking?: boolean;
   readonly instanceUuid?: string;
@@ -73,7 +87,8 @@ export interface SnapshotWish {
 export class VirtualMachine {
   readonly id: string;
   readonly spec: MachineSpec;
-  readonly disks: ReadonlyMap<number, VirtualDisk>;
+  readonly #disks = new Map<number, VirtualDisk>();
+  readonly #newDisk: (spec: DiskSpec, index: number) => VirtualDisk;
   readonly instanceUuid: string;
   readonly biosUuid: string;
   readonly hardware: number;
@@ -114,19 +129,44 @@ export class VirtualMachine {
     this.instanceUuid = spec.instanceUuid ?? newUuid();
     this.biosUuid = spec.biosUuid ?? newUuid();
     const directory = spec.name.replaceAll("/", "_");
-    if (spec.disks.length > 60) throw new RangeError("a machine has at most 4 SCSI controllers of 15 disks");
-    this.disks = new Map(
-      spec.disks.map((disk, index) => {
-        const { key, unitNumber } = slotOf(index);
-        const name = index === 0 ? directory : `${directory}_${index}`;
-        const baseName = `[${place.datastore}] ${directory}/${name}`;
-        return [key, new VirtualDisk(disk, { key, unitNumber, folder: place.folder, baseName }, rules, newUuid)];
-      }),
-    );
+    this.#newDisk = (disk, index) => {
+      const { key, unitNumber } = slotOf(index);
+      const name = index === 0 ? directory : `${directory}_${index}`;
+      const baseName = `[${place.datastore}] ${directory}/${name}`;
+      return new VirtualDisk(disk, { key, unitNumber, folder: place.folder, baseName }, rules, newUuid);
+    };
+    for (const disk of spec.disks) this.#hang(disk);
     if (spec.tracking === true) {
       this.setTracking(true);
       for (const disk of this.disks.values()) disk.stun();
     }
+  }
+
+  /** The disks by device key. */
+  get disks(): ReadonlyMap<number, VirtualDisk> {
+    return this.#disks;
+  }
+
+  /** Hangs one more disk on the first free slot; a machine that tracks changes tracks it from the next stun on. */
+  addDisk(spec: DiskSpec): number {
+    const disk = this.#hang(spec);
+    disk.wanted = this.trackingEnabled && disk.trackable && spec.tracked !== false;
+    return disk.key;
+  }
+
+  /** Takes a disk away; its files stay for the snapshots that froze it. */
+  removeDisk(key: number): void {
+    this.#disk(key);
+    this.#disks.delete(key);
+  }
+
+  #hang(spec: DiskSpec): VirtualDisk {
+    let index = 0;
+    while (this.#disks.has(slotOf(index).key)) index++;
+    if (index >= 60) throw new RangeError("a machine has at most 4 SCSI controllers of 15 disks");
+    const disk = this.#newDisk(spec, index);
+    this.#disks.set(disk.key, disk);
+    return disk;
   }
 
   /** Whether the machine's hardware can track changes (KB 320557: version 7 or newer). */

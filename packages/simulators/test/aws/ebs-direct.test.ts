@@ -1,105 +1,16 @@
-import { createHash } from "node:crypto";
-import {
-  CompleteSnapshotCommand,
-  EBSClient,
-  GetSnapshotBlockCommand,
-  ListChangedBlocksCommand,
-  ListSnapshotBlocksCommand,
-  PutSnapshotBlockCommand,
-  StartSnapshotCommand,
-  type StartSnapshotCommandInput,
-} from "@aws-sdk/client-ebs";
+import { CompleteSnapshotCommand, EBSClient, GetSnapshotBlockCommand, StartSnapshotCommand } from "@aws-sdk/client-ebs";
 import {
   CopySnapshotCommand,
   CreateSnapshotCommand,
   CreateSnapshotsCommand,
   CreateVolumeCommand,
   DescribeInstancesCommand,
-  DescribeVpnGatewaysCommand,
   DescribeSnapshotsCommand,
-  EC2Client,
+  DescribeVpnGatewaysCommand,
   ModifySnapshotAttributeCommand,
 } from "@aws-sdk/client-ec2";
-import { afterEach, expect, test } from "vitest";
-import { startAwsSimulator, type AwsSimulator, type AwsSimulatorOptions } from "../../src/index.ts";
-
-const size = 524288;
-const open: { close(): void | Promise<void> }[] = [];
-afterEach(async () => {
-  for (const each of open.splice(0).reverse()) await each.close();
-});
-
-const noWaits = { startVisibleMs: 0, completeMs: 0, listableMs: 0, changeMs: 0 };
-
-interface Setup {
-  simulator: AwsSimulator;
-  ebs: EBSClient;
-  ec2: EC2Client;
-  client(account: number, region: string): { ebs: EBSClient; ec2: EC2Client };
-}
-
-async function setup(options: AwsSimulatorOptions = {}): Promise<Setup> {
-  const simulator = await startAwsSimulator({ delays: noWaits, emptyPageEvery: 0, ...options });
-  open.push(simulator);
-  const client = (account: number, region: string): { ebs: EBSClient; ec2: EC2Client } => {
-    const { accessKeyId = "", secretAccessKey = "", sessionToken } = simulator.credentials[account] ?? {};
-    const credentials = { accessKeyId, secretAccessKey, ...(sessionToken === undefined ? {} : { sessionToken }) };
-    const config = { region, endpoint: simulator.endpoint, credentials, maxAttempts: 1 };
-    const pair = { ebs: new EBSClient(config), ec2: new EC2Client(config) };
-    open.push({ close: () => pair.ebs.destroy() }, { close: () => pair.ec2.destroy() });
-    return pair;
-  };
-  return { simulator, client, ...client(0, "us-east-1") };
-}
-
-const block = (fill: number): Buffer => Buffer.alloc(size, fill);
-const sha = (bytes: Uint8Array): Buffer => createHash("sha256").update(bytes).digest();
-
-function put(
-  ebs: EBSClient,
-  SnapshotId: string,
-  BlockIndex: number,
-  data: Buffer,
-  Checksum?: string,
-): Promise<unknown> {
-  const checksum = Checksum ?? sha(data).toString("base64");
-  const common = { SnapshotId, BlockIndex, BlockData: data, DataLength: size };
-  return ebs.send(new PutSnapshotBlockCommand({ ...common, Checksum: checksum, ChecksumAlgorithm: "SHA256" }));
-}
-
-/** Moves the simulator's clock and gives a client whose clock goes with it. */
-function shiftedClient(simulator: AwsSimulator, milliseconds: number): EBSClient {
-  simulator.advance(milliseconds);
-  const [credentials = { accessKeyId: "", secretAccessKey: "" }] = simulator.credentials;
-  const { accessKeyId, secretAccessKey } = credentials;
-  const client = new EBSClient({
-    region: "us-east-1",
-    endpoint: simulator.endpoint,
-    credentials: { accessKeyId, secretAccessKey },
-    maxAttempts: 1,
-    systemClockOffset: milliseconds,
-  });
-  open.push({ close: () => client.destroy() });
-  return client;
-}
-
-async function upload(
-  ebs: EBSClient,
-  blocks: Record<number, Buffer>,
-  start: Partial<StartSnapshotCommandInput> = {},
-): Promise<string> {
-  const { SnapshotId = "" } = await ebs.send(new StartSnapshotCommand({ VolumeSize: 1, ...start }));
-  for (const [index, data] of Object.entries(blocks)) await put(ebs, SnapshotId, Number(index), data);
-  const ChangedBlocksCount = Object.keys(blocks).length;
-  await ebs.send(new CompleteSnapshotCommand({ SnapshotId, ChangedBlocksCount }));
-  return SnapshotId;
-}
-
-const list = (ebs: EBSClient, SnapshotId: string, more: object = {}) =>
-  ebs.send(new ListSnapshotBlocksCommand({ SnapshotId, ...more }));
-const changed = (ebs: EBSClient, FirstSnapshotId: string, SecondSnapshotId: string) =>
-  ebs.send(new ListChangedBlocksCommand({ FirstSnapshotId, SecondSnapshotId }));
-const refusal = (Reason: string): unknown => expect.objectContaining({ name: "ValidationException", Reason });
+import { expect, test } from "vitest";
+import { block, changed, closing, later, list, noWaits, put, refusal, setup, sha, size, upload } from "./aws-client.ts";
 
 test("number BlockIndex, ascending; BlockSize 524288: blocks put in disorder are listed in order with their data", async () => {
   const { ebs } = await setup();
@@ -132,7 +43,7 @@ test("paging incl. empty pages and token expiry: pages hold 100 at least, may be
   expect(third.NextToken).toBeUndefined();
   const forged = list(ebs, SnapshotId, { NextToken: `${first.NextToken?.slice(0, -8)}AAAAAAAA` });
   await expect(forged).rejects.toEqual(refusal("INVALID_PAGE_TOKEN"));
-  const now = shiftedClient(simulator, 3_600_000);
+  const now = later(simulator, 3_600_000).ebs;
   await expect(list(now, SnapshotId, { NextToken: first.NextToken })).rejects.toEqual(refusal("INVALID_PAGE_TOKEN"));
 });
 
@@ -146,8 +57,8 @@ test("token binding: a block token serves its own block of its own snapshot only
   await expect(get(one, 1)).rejects.toEqual(refusal("INVALID_BLOCK_TOKEN"));
   await expect(get(two, 0)).rejects.toEqual(refusal("INVALID_BLOCK_TOKEN"));
   await expect(get(one, 0)).resolves.toMatchObject({ DataLength: size });
-  const later = shiftedClient(simulator, 7 * 86_400_000);
-  const late = later.send(new GetSnapshotBlockCommand({ SnapshotId: one, BlockIndex: 0, BlockToken }));
+  const aged = later(simulator, 7 * 86_400_000).ebs;
+  const late = aged.send(new GetSnapshotBlockCommand({ SnapshotId: one, BlockIndex: 0, BlockToken }));
   await expect(late).rejects.toEqual(refusal("INVALID_BLOCK_TOKEN"));
 });
 
@@ -207,8 +118,8 @@ test("state machine and Timeout: a snapshot nobody writes goes to error, a compl
   await expect(list(ebs, id)).rejects.toEqual(refusal("INVALID_SNAPSHOT_ID"));
   const short = await setup();
   const { SnapshotId = "" } = await short.ebs.send(new StartSnapshotCommand({ VolumeSize: 1, Timeout: 10 }));
-  const later = shiftedClient(short.simulator, 600_000);
-  await expect(put(later, SnapshotId, 0, block(1))).rejects.toEqual(refusal("INVALID_SNAPSHOT_ID"));
+  const aged = later(short.simulator, 600_000).ebs;
+  await expect(put(aged, SnapshotId, 0, block(1))).rejects.toEqual(refusal("INVALID_SNAPSHOT_ID"));
 });
 
 test("lag of 'does not exist' after Start and after complete", async () => {
@@ -309,7 +220,7 @@ test("signatures: a wrong secret and an expired session are each refused in thei
   simulator.addCredentials({ ...keys, accountId: "111111111111", expiresAt: Date.now() + 60_000 });
   const start = async (credentials: typeof keys): Promise<unknown> => {
     const client = new EBSClient({ region: "us-east-1", endpoint: simulator.endpoint, credentials, maxAttempts: 1 });
-    open.push({ close: () => client.destroy() });
+    closing({ close: () => client.destroy() });
     return client.send(new StartSnapshotCommand({ VolumeSize: 1 }));
   };
   await expect(start(keys)).resolves.toMatchObject({ Status: "pending" });
