@@ -1,96 +1,34 @@
 import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";
-import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
-import { createRequire } from "node:module";
-import { tmpdir } from "node:os";
+import { cp, mkdir, readFile, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { entriesOf, root, runtimeDependencies, workspacePackages } from "../scripts/workspace.ts";
+import { type PackedProject, packedProject } from "../scripts/packed-project.ts";
+import { entriesOf, root, workspacePackages } from "../scripts/workspace.ts";
 
 // What a user gets: packed, installed into an empty project and imported, without the condition that this workspace
-// uses for its sources. Third-party packages are packed from node_modules, so that no registry is asked.
+// uses for its sources.
 
 const run = promisify(execFile);
 const packages = workspacePackages().filter(({ manifest }) => manifest.private !== true);
-let folder = "";
-
-function npm(...args: string[]): Promise<{ stdout: string; stderr: string }> {
-  const environment = { ...process.env, npm_config_cache: join(folder, "cache"), npm_config_loglevel: "error" };
-  return run("npm", args, { cwd: join(folder, "project"), env: environment, maxBuffer: 64 << 20 });
-}
-
-/** Paths of every third-party package that the packages need at run time and that is installed here. */
-function thirdParty(): Set<string> {
-  const found = new Set<string>();
-  const visit = (from: string): void => {
-    const manifest = JSON.parse(readFileSync(join(from, "package.json"), "utf8")) as (typeof packages)[0]["manifest"];
-    for (const name of runtimeDependencies(manifest)) {
-      if (name.startsWith("@diskferry/")) continue;
-      const places = createRequire(join(from, "package.json")).resolve.paths(name) ?? [];
-      const place = places.map((each) => join(each, name)).find((each) => isPackage(each));
-      // Optional packages of other platforms are not installed here.
-      if (place === undefined || found.has(place)) continue;
-      found.add(place);
-      visit(place);
-    }
-  };
-  for (const { path } of packages) visit(path);
-  return found;
-}
-
-function isPackage(path: string): boolean {
-  try {
-    return readFileSync(join(path, "package.json")).length > 0;
-  } catch {
-    return false;
-  }
-}
-
-/** The names of the tarballs that `npm pack` made, by name of the package inside. */
-async function pack(paths: Iterable<string>): Promise<Map<string, { filename: string; files: string[] }>> {
-  const { stdout } = await npm("pack", "--json", "--ignore-scripts", "--pack-destination", folder, ...paths);
-  const parsed = JSON.parse(stdout) as unknown;
-  // npm 12 gives an object by name where npm 10 and 11 gave an array.
-  const entries = Object.values(
-    parsed as Record<string, { name: string; filename: string; files: { path: string }[] }>,
-  );
-  return new Map(
-    entries.map(({ name, filename, files }) => [
-      name,
-      { filename: filename.replace("@", "").replace("/", "-"), files: files.map(({ path }) => path) },
-    ]),
-  );
-}
-
-let packed = new Map<string, { filename: string; files: string[] }>();
+let packed: PackedProject["packed"] = new Map();
+let made: PackedProject | undefined;
+let project = "";
 
 beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), "diskferry-packaging-"));
-  await mkdir(join(folder, "project"));
-  await run(process.execPath, [join(root, "scripts/build.ts")], { cwd: root });
-  packed = await pack([...packages.map(({ path }) => path), ...thirdParty()]);
-  const dependencies = Object.fromEntries(
-    [...packed].map(([name, { filename }]) => [name, `file:${join(folder, filename)}`]),
-  );
-  const manifest = { name: "project", private: true, type: "module", dependencies };
-  await writeFile(join(folder, "project", "package.json"), JSON.stringify(manifest));
-  await npm("install", "--offline", "--ignore-scripts", "--no-audit", "--no-fund");
+  made = await packedProject();
+  ({ packed, folder: project } = made);
 }, 300_000);
+afterAll(() => made?.[Symbol.asyncDispose]());
 
-afterAll(async () => {
-  if (folder !== "") await rm(folder, { recursive: true, force: true });
-});
-
-/** Runs a line of code in the project as a user's module. */
-async function inProject(code: string): Promise<string> {
+/** Runs a user's module in the project. */
+async function inProject(code: string, cwd: string = project): Promise<string> {
   // No NODE_OPTIONS and no conditions of the process that runs the tests.
   const environment = { ...process.env };
   delete environment["NODE_OPTIONS"];
-  const { stdout } = await run(process.execPath, ["--input-type=module", "--eval", code], {
-    cwd: join(folder, "project"),
-    env: environment,
-  });
+  await writeFile(join(cwd, "module.mjs"), code);
+  const { stdout } = await run(process.execPath, ["module.mjs"], { cwd, env: environment });
   return stdout.trim();
 }
 
@@ -135,7 +73,7 @@ test("every file that a built module names beside itself is shipped", async () =
     const files = packed.get(manifest.name)?.files ?? [];
     const scripts = files.filter((file) => /^dist\/[^/]+\.js$/.test(file));
     const missing = scripts.flatMap((file) => {
-      const text = readFileSync(join(folder, "project", "node_modules", manifest.name, file), "utf8");
+      const text = readFileSync(join(project, "node_modules", manifest.name, file), "utf8");
       const named = [...text.matchAll(/"\.\/([\w-]+\.js)"/g)].map((match) => match[1]);
       return named.filter((name) => !files.includes(`dist/${name}`)).map((name) => `${file} names ${name}`);
     });
@@ -146,18 +84,17 @@ test("every file that a built module names beside itself is shipped", async () =
 test("every command starts and tells its usage", async () => {
   for (const { manifest } of packages) {
     for (const command of Object.keys(manifest.bin ?? {})) {
-      const { stdout } = await run(join(folder, "project", "node_modules", ".bin", command), ["--help"]);
+      const { stdout } = await run(join(project, "node_modules", ".bin", command), ["--help"]);
       expect(stdout).toMatch(/\S/);
     }
   }
 });
 
 test("a provider made by npm create type-checks, passes its tests, builds, and is found by its keyword", async () => {
-  const project = join(folder, "project");
   const modules = join(project, "node_modules");
   const bin = join(modules, ".bin", "create-diskferry-provider");
   await run(bin, ["acme-disks", "--folder", "made"], { cwd: project });
-  const made = join(project, "made");
+  const author = join(project, "made");
   // The author's tools, which the tarballs of this workspace do not bring.
   await mkdir(join(modules, "@types"), { recursive: true });
   for (const tool of ["vitest", "typescript", "@types/node"])
@@ -165,18 +102,105 @@ test("a provider made by npm create type-checks, passes its tests, builds, and i
       if (error.code !== "EEXIST") throw error;
     });
   const environment = { ...process.env, NODE_OPTIONS: "", CI: "true" };
-  const tool = (path: string, ...args: string[]): Promise<{ stdout: string }> =>
-    run(process.execPath, [join(root, "node_modules", path), ...args], { cwd: made, env: environment }).catch(
-      (error: { stdout?: string; stderr?: string }) => expect.fail(`${error.stdout}${error.stderr}`),
-    );
+  const tool = async (path: string, ...args: string[]): Promise<{ stdout: string }> => {
+    try {
+      return await run(process.execPath, [join(root, "node_modules", path), ...args], {
+        cwd: author,
+        env: environment,
+      });
+    } catch (error) {
+      const { stdout, stderr } = error as { stdout?: string; stderr?: string };
+      throw new Error(`${path} ${args.join(" ")}: ${stdout}${stderr}`, { cause: error });
+    }
+  };
   await tool("typescript/bin/tsc");
   const { stdout } = await tool("vitest/vitest.mjs", "run", "--no-color");
   expect(stdout).toMatch(/Tests\s+1 passed/);
   await tool("typescript/bin/tsc", "-p", "tsconfig.build.json");
-  await symlink(made, join(modules, "diskferry-provider-acme-disks"));
+  await symlink(author, join(modules, "diskferry-provider-acme-disks"));
   const code = `import { discoverProviders, loadProvider } from "@diskferry/core";
     const found = (await discoverProviders()).find(({ name }) => name === "acme-disks");
     const { schemes } = await loadProvider("diskferry-provider-acme-disks");
     console.log(JSON.stringify([found.package, found.spec, found.problem ?? null, schemes]));`;
   expect(JSON.parse(await inProject(code))).toEqual(["diskferry-provider-acme-disks", "v1", null, ["acme-disks"]]);
 }, 120_000);
+
+/** A project with a later core, and a provider that brings the core it was built against. */
+async function laterProject(): Promise<string> {
+  const from = join(project, "node_modules");
+  const later = join(project, "later");
+  const modules = join(later, "node_modules");
+  const own = join(modules, "@diskferry");
+  await mkdir(own, { recursive: true });
+  for (const name of ["core", "provider-local", "nbd"])
+    await cp(join(from, "@diskferry", name), join(own, name), { recursive: true });
+  for (const name of ["provider-local", "nbd"])
+    await cp(join(from, "@diskferry/core"), join(own, name, "node_modules/@diskferry/core"), { recursive: true });
+  for (const name of ["zod", "@standard-schema"]) await symlink(join(from, name), join(modules, name));
+  const manifest = JSON.parse(await readFile(join(own, "core/package.json"), "utf8")) as object;
+  await writeFile(join(own, "core/package.json"), JSON.stringify({ ...manifest, version: "7.0.0" }));
+  // What a core of spec v2 that still takes v1 would say.
+  const [script = ""] = packed
+    .get("@diskferry/core")!
+    .files.filter((file) => file.endsWith(".js"))
+    .filter((file) => /supportedSpecs = \["v1"\]/.test(readFileSync(join(own, "core", file), "utf8")));
+  const text = await readFile(join(own, "core", script), "utf8");
+  await writeFile(join(own, "core", script), text.replace('supportedSpecs = ["v1"]', 'supportedSpecs = ["v1", "v2"]'));
+  return later;
+}
+
+test("a provider of spec v1 works with a later core, each with a copy of core of its own", async () => {
+  const later = await laterProject();
+  const code = `
+    import { mkdirSync, writeFileSync } from "node:fs";
+    import { createRequire } from "node:module";
+    import * as core from "@diskferry/core";
+    const ofProvider = createRequire(import.meta.resolve("@diskferry/provider-local")).resolve("@diskferry/core/provider");
+    const other = await import(ofProvider);
+    writeFileSync("disk.raw", new Uint8Array(1 << 20).fill(7));
+    mkdirSync("copies");
+    const local = await core.loadProvider("@diskferry/provider-local");
+    const source = await core.openSource(local, { path: "disk.raw", machine: "m", key: "d" });
+    const target = await core.openTarget(local, { directory: "copies", format: "raw" });
+    const job = { id: "j", source, machine: "m", target, store: new core.MemoryStateStore() };
+    const report = await core.replicate(job);
+    const { equal } = await core.verify(job);
+    const error = await source.machine("nobody").catch((failure) => failure);
+    console.log(JSON.stringify({
+      specs: core.supportedSpecs, twoCopies: other.ProviderError !== core.ProviderError, equal,
+      moved: report.disks[0].moved > 0, recognised: core.isProviderError(error), instance: error instanceof core.ProviderError,
+      code: error.code,
+    }));`;
+  expect(JSON.parse(await inProject(code, later))).toEqual({
+    specs: ["v1", "v2"],
+    twoCopies: true,
+    equal: true,
+    moved: true,
+    recognised: true,
+    instance: false,
+    code: "NOT_FOUND",
+  });
+});
+
+test("a provider that asks for an unknown spec is refused before its code runs, with what to install", async () => {
+  const odd = join(project, "node_modules/diskferry-provider-odd");
+  await mkdir(odd, { recursive: true });
+  const manifest = { name: "diskferry-provider-odd", version: "1.0.0", type: "module", exports: "./index.js" };
+  const code = `import { loadProvider } from "@diskferry/core";
+    const { code, message } = await loadProvider("diskferry-provider-odd").catch((error) => error);
+    console.log(JSON.stringify({ code, message, ran: globalThis.ran ?? false }));`;
+  await writeFile(join(odd, "index.js"), "globalThis.ran = true;");
+  for (const [spec, remedy] of [
+    ["v9", "npm install @diskferry/core@latest"],
+    ["v0", "npm install diskferry-provider-odd@latest"],
+    ["newest", "npm install diskferry-provider-odd@latest"],
+  ]) {
+    const text = { ...manifest, keywords: ["diskferry-provider"], diskferry: { spec, name: "odd" } };
+    await writeFile(join(odd, "package.json"), JSON.stringify(text));
+    const found = JSON.parse(await inProject(code)) as { code: string; message: string; ran: boolean };
+    expect(found).toMatchObject({ code: "UNSUPPORTED", ran: false });
+    expect(found.message).toContain(
+      `was written for spec ${spec}, and this @diskferry/core supports v1; run: ${remedy}`,
+    );
+  }
+});

@@ -15,8 +15,9 @@ const size = 2 * 1024 * 1024 + 512;
 
 /** The guest writes its disk, behind the provider's back. */
 const writing = (name: string) => async (offset: number, bytes: Uint8Array) => {
-  await using file = await open(disk(name), "r+");
+  const file = await open(disk(name), "r+");
   await file.write(bytes, 0, bytes.byteLength, offset);
+  await file.close();
 };
 
 const harness: ConformanceHarness = {
