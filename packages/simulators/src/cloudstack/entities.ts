@@ -201,6 +201,8 @@ export interface Snapshot {
   readonly owner: Owner;
   readonly zoneId: string;
   readonly volume: Volume;
+  /** What the volume was at the time; it may have been taken out of its machine since. */
+  readonly volumeType: Volume["type"];
   readonly created: number;
   readonly tags: Tag[];
   readonly parentId: string | undefined;
@@ -219,6 +221,8 @@ export interface MachineSnapshot {
   readonly owner: Owner;
   readonly machine: Machine;
   readonly created: number;
+  /** `Disk` of a KVM machine is one of files, of which no volume's snapshot can be made. */
+  readonly type: "Disk" | "DiskAndMemory";
   /** The volumes' bytes by volume id. */
   readonly disks: Map<string, SparseDisk>;
   state: "Allocated" | "Creating" | "Ready" | "Reverting" | "Error" | "Removed";

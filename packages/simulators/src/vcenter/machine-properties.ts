@@ -45,6 +45,7 @@ export function machineProperties(machine: VirtualMachine, place: MachinePlace):
             ? undefined
             : data("VirtualMachineQuestionInfo", { id: machine.question.id, text: machine.question.text }),
         numMksConnections: 0,
+        cleanPowerOff: machine.cleanPowerOff,
         consolidationNeeded: machine.consolidationNeeded,
       }),
     guest: () => guestInfo(machine, guestId, guestFullName),

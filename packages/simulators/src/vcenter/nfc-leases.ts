@@ -153,7 +153,7 @@ export class NfcLeases {
         "HttpNfcLeaseDeviceUrl",
         lease.disks.map((disk, index) =>
           data("HttpNfcLeaseDeviceUrl", {
-            key: `/${lease.entity.id}/ParaVirtualSCSIController0:${index}`,
+            key: `/${lease.entity.id}/ParaVirtualSCSIController${Math.floor((disk.key - 2000) / 16)}:${(disk.key - 2000) % 16}`,
             importKey: "",
             url: `${this.#options.base()}/nfc/${lease.ticket}/disk-${index}.vmdk`,
             sslThumbprint: this.#options.thumbprint() ?? "",

@@ -100,6 +100,8 @@ export class VirtualMachine {
   template: boolean;
   /** `config.changeTrackingEnabled`. */
   trackingEnabled = false;
+  /** `runtime.cleanPowerOff`: whether the guest shut down in order; undefined while it is not off. */
+  cleanPowerOff: boolean | undefined;
   /** A question that blocks power operations until AnswerVM. */
   question: { id: string; text: string } | undefined;
   /** Let the next consolidations leave their deltas behind, as a locked file does. */
@@ -121,6 +123,7 @@ export class VirtualMachine {
     this.spec = spec;
     this.name = spec.name.replaceAll("/", "%2f");
     this.power = spec.power ?? "poweredOn";
+    this.cleanPowerOff = this.power === "poweredOff" ? true : undefined;
     this.tools = spec.tools ?? "running";
     this.quiesce = spec.quiesce;
     this.obeysShutdown = spec.obeysShutdown ?? true;
@@ -275,7 +278,10 @@ export class VirtualMachine {
       disk.reset();
     }
     this.currentSnapshot = snapshot;
-    if (snapshot.power === "poweredOff") this.power = "poweredOff";
+    if (snapshot.power === "poweredOff") {
+      this.power = "poweredOff";
+      this.cleanPowerOff = false;
+    }
   }
 
   /** Powers on: a stun, which starts wanted tracking. */
@@ -283,6 +289,7 @@ export class VirtualMachine {
     this.#demandPower("poweredOff", "suspended");
     if (this.template) throw new VimFault("NotSupported", `'${this.name}' is a template`);
     this.power = "poweredOn";
+    this.cleanPowerOff = undefined;
     this.stun();
   }
 
@@ -290,6 +297,7 @@ export class VirtualMachine {
   powerOff(): void {
     this.#demandPower("poweredOn", "suspended");
     this.power = "poweredOff";
+    this.cleanPowerOff = false;
     for (const disk of this.disks.values()) if (disk.tracker !== undefined) disk.reset();
   }
 
@@ -303,6 +311,7 @@ export class VirtualMachine {
   /** A clean shutdown by the guest; trackers go on. */
   shutDown(): void {
     this.power = "poweredOff";
+    this.cleanPowerOff = true;
   }
 
   /** Checks what ShutdownGuest needs. */

@@ -17,21 +17,28 @@ function createVolume(call: Call): Submission {
     throw new ApiError(errorCodes.account, "Only Root admin can assign customid");
   let snapshot: Snapshot | undefined;
   let offering: DiskOffering | undefined;
+  if (parameters.text("snapshotid") === undefined && parameters.text("diskofferingid") === undefined)
+    throw invalid("At least one of disk Offering ID or snapshot ID must be passed whilst creating volume");
   if (parameters.text("snapshotid") !== undefined) {
     snapshot = world.find(world.snapshots, parameters, "snapshotid", caller);
+    if (parameters.text("diskofferingid") !== undefined && snapshot.volumeType !== "ROOT")
+      throw invalid(
+        "Disk Offering ID cannot be passed whilst creating volume from snapshot other than ROOT disk snapshots",
+      );
     if (snapshot.state !== "BackedUp")
-      throw invalid(`Snapshot id=${snapshot.id} is not in BackedUp state yet and can't be used for volume creation`);
+      throw invalid(`Snapshot ${snapshot.id} is not in BackedUp state yet and can't be used for volume creation`);
     offering = snapshot.volume.diskOffering;
   }
   if (parameters.text("diskofferingid") !== undefined)
     offering = world.findShared(world.diskOfferings, parameters, "diskofferingid");
-  else if (snapshot === undefined)
-    throw invalid("Missing parameter(s),either a positive volume size or a valid disk offering id must be specified.");
   if (snapshot === undefined) {
     world.checkZone(parameters);
     parameters.required("name");
   }
-  const size = sizeFor(world, offering, wanted, snapshot);
+  const size =
+    parameters.text("diskofferingid") === undefined && snapshot !== undefined
+      ? snapshot.size
+      : sizeFor(world, offering, wanted, snapshot);
   const machine =
     parameters.text("virtualmachineid") === undefined
       ? undefined
@@ -46,6 +53,8 @@ function createVolume(call: Call): Submission {
     type: "DATADISK",
     size,
     diskOffering: offering,
+    // What a root volume was made of passes on to what is made of its snapshots.
+    template: snapshot?.volume.template,
     snapshotId: snapshot?.id,
   };
   world.volumes.set(volume.id, volume);
@@ -104,12 +113,9 @@ function sizeFor(
       );
     return offering.sizeGib * gib;
   }
-  if (wanted === undefined) {
-    if (snapshot !== undefined) return snapshot.size;
-    throw invalid("This disk offering requires a custom size specified");
-  }
+  if (wanted === undefined) throw invalid("This disk offering requires a custom size specified");
   if (wanted < 1 || wanted > most)
-    throw invalid(`Volume size: ${wanted}GB is out of allowed range. Min: 1. Max: ${most}`);
+    throw invalid(`Volume size: ${wanted} GB is out of allowed range. Min: 1. Max: ${most}`);
   if (snapshot !== undefined && wanted * gib < snapshot.size)
     throw invalid(`Invalid size for volume creation: ${wanted}GB, snapshot size is: ${snapshot.size / gib}GB`);
   return wanted * gib;
@@ -145,23 +151,33 @@ export async function attach(
   machine: Machine,
   deviceId: number | undefined,
 ): Promise<void> {
-  if (volume.machine !== undefined) throw invalid("Please specify a volume that is not attached with any VM");
+  if (volume.machine !== undefined) throw invalid("Please specify a volume that is not attached to any VM.");
   if (!["Allocated", "Ready", "Uploaded"].includes(volume.state))
     throw invalid("Volume state must be in Allocated, Ready or in Uploaded state");
+  if (machine.state !== "Running" && machine.state !== "Stopped")
+    throw invalid("Please specify a VM that is either running or stopped.");
   const attached = world.volumesOf(machine);
   const root = deviceId === 0;
-  if (root) checkRootSwap(world, volume, machine, attached);
-  else if (machine.state !== "Running" && machine.state !== "Stopped")
-    throw invalid("Please specify a VM that is either running or stopped.");
-  if (hasSnapshots(world, machine))
-    throw invalid("Unable to attach volume, please specify a VM that does not have VM snapshots");
-  if (!root && attached.filter((each) => each.type === "DATADISK").length >= mostDataVolumes)
+  if (root) {
+    checkRootSwap(volume, machine);
+    if (attached.some((each) => each.deviceId === 0)) throw invalid("Vm already has root volume attached to it");
+    if (volume.state === "Uploaded" && !world.traits.attachesUploadedAsRoot)
+      throw new ApiError(errorCodes.internal, `Failed to attach volume ${volume.name} to VM ${machine.name}`);
+  } else if (attached.filter((each) => each.type === "DATADISK").length >= mostDataVolumes)
     throw invalid(
       `The specified VM already has the maximum number of data disks (${mostDataVolumes}) attached. Please specify another VM.`,
     );
+  if (hasSnapshots(world, machine))
+    throw invalid(
+      `Unable to attach volume to VM ${machine.name}/${machine.id}, please specify a VM that does not have VM snapshots`,
+    );
   const place = deviceId ?? freeDeviceId(attached);
-  if (place === 3) throw invalid("deviceId should be 1,2,4-15; deviceId 3 is reserved for CD-ROM");
-  if (attached.some((each) => each.deviceId === place)) throw invalid(`deviceId ${place} is used by vm ${machine.id}`);
+  const last = mostDataVolumes + 1;
+  if (place < 0 || place > last || place === 3)
+    throw new ApiError(errorCodes.internal, `deviceId should be 0,1,2,4-${last}`);
+  const other = attached.find((each) => each.deviceId === place);
+  if (other !== undefined)
+    throw new ApiError(errorCodes.internal, `deviceId ${place} is used by vol ${other.id} on vm ${machine.id}`);
   if (volume.state === "Allocated") await materialize(world, volume);
   if (volume.state === "Uploaded") {
     // The host copies it from secondary storage to a pool.
@@ -177,16 +193,11 @@ export async function attach(
   if (machine.state === "Running" && volume.disk !== undefined) machine.guest?.plug(volume.id, volume.disk);
 }
 
-/** What `validateRootVolumeDetachAttach` and the attachment as root check. */
-function checkRootSwap(world: World, volume: Volume, machine: Machine, attached: readonly Volume[]): void {
-  if (machine.state !== "Stopped" && machine.state !== "Destroyed")
-    throw invalid("Root volume attach is allowed only for a VM in Stopped or Destroyed state");
-  if (attached.some((each) => each.deviceId === 0)) throw invalid("Vm already has root volume attached to it");
-  if (volume.pool?.managed === true)
-    throw invalid("Root volume attach is not supported for a volume on managed storage");
-  if (volume.state === "Uploaded" && !world.traits.attachesUploadedAsRoot)
-    throw new ApiError(errorCodes.internal, `Failed to attach volume ${volume.name} to VM ${machine.name}`);
-  if (volume.state === "Allocated") throw invalid("A volume without data cannot be attached as root volume");
+/** What `validateRootVolumeDetachAttach` checks: its text names Destroyed too, its condition lets Stopped alone pass. */
+function checkRootSwap(volume: Volume, machine: Machine): void {
+  if (machine.state !== "Stopped")
+    throw invalid("Root volume detach can happen only when vm is in states: Stopped or Destroyed");
+  if (volume.pool?.managed === true) throw invalid("Root volume detach is not supported for Managed DataStores");
 }
 
 function freeDeviceId(attached: readonly Volume[]): number {
@@ -201,15 +212,17 @@ function hasSnapshots(world: World, machine: Machine): boolean {
 export async function detach(world: World, volume: Volume): Promise<void> {
   const { machine } = volume;
   if (machine === undefined) throw invalid("The specified volume is not attached to a VM.");
-  if (volume.type === "ROOT") {
-    if (machine.state !== "Stopped" && machine.state !== "Destroyed")
-      throw invalid("Root volume detach can happen only when vm is in states: Stopped or Destroyed");
-    if (volume.pool?.managed === true)
-      throw invalid("Root volume detach is not supported for a volume on managed storage");
-  }
+  if (!["Running", "Stopped", "Destroyed"].includes(machine.state))
+    throw invalid("Please specify a VM that is either running or stopped.");
+  if (volume.type === "ROOT") checkRootSwap(volume, machine);
   if (hasSnapshots(world, machine))
     throw invalid("Unable to detach volume, please specify a VM that does not have VM snapshots");
-  await machine.guest?.unplug(volume.id);
+  await release(volume);
+}
+
+/** Takes a volume from its machine without asking. */
+export async function release(volume: Volume): Promise<void> {
+  await volume.machine?.guest?.unplug(volume.id);
   volume.machine = undefined;
   volume.deviceId = undefined;
   volume.attached = undefined;
@@ -235,14 +248,16 @@ function attachVolume(call: Call): Submission {
 
 function detachVolume(call: Call): Submission {
   const { world, parameters, caller } = call;
-  let volume: Volume | undefined;
-  if (parameters.text("id") !== undefined) volume = world.find(world.volumes, parameters, "id", caller);
-  else {
-    const machine = world.find(world.machines, parameters, "virtualmachineid", caller);
-    const deviceId = parameters.integer("deviceid");
-    volume = world.volumesOf(machine).find((each) => each.deviceId === deviceId);
-  }
-  if (volume === undefined) throw invalid("Please specify a volume by id, or a VM and a device id");
+  const byId = parameters.text("id") !== undefined;
+  const [machineId, deviceId] = [parameters.text("virtualmachineid"), parameters.integer("deviceid")];
+  if (byId ? machineId !== undefined || deviceId !== undefined : machineId === undefined || deviceId === undefined)
+    throw invalid("Please provide either a volume id, or a tuple(device id, instance id)");
+  const volume = byId
+    ? world.find(world.volumes, parameters, "id", caller)
+    : world
+        .volumesOf(world.find(world.machines, parameters, "virtualmachineid", caller))
+        .find((each) => each.deviceId === deviceId);
+  if (volume === undefined) throw invalid(`Unable to find volume with device id ${deviceId}`);
   const found = volume;
   return {
     instanceType: "Volume",
@@ -262,9 +277,15 @@ export async function expunge(world: World, volume: Volume): Promise<void> {
     throw invalid(
       `Volume [id = ${volume.id}, name = ${volume.name}] has delete protection enabled and cannot be deleted.`,
     );
-  const busy = ["Creating", "Copying", "Snapshotting", "Resizing", "RevertSnapshotting", "UploadInProgress"];
-  if (busy.includes(volume.state))
-    throw invalid(`Volume is in state ${volume.state}; please specify a volume in Ready or Allocated state`);
+  if (volume.state === "Snapshotting")
+    throw invalid("There are snapshot operations in progress on the volume, unable to delete it");
+  if (volume.state === "UploadOp") throw invalid("Please specify a volume that is not uploading");
+  if (volume.state === "NotUploaded" || volume.state === "UploadInProgress")
+    throw invalid(
+      "The volume is either getting uploaded or it may be initiated shortly, please wait for it to be completed",
+    );
+  if (["Creating", "Copying", "Resizing", "RevertSnapshotting"].includes(volume.state))
+    throw new ApiError(errorCodes.internal, `Failed to delete volume ${volume.id} in state ${volume.state}`);
   volume.state = "Expunged";
   world.volumes.delete(volume.id);
   await volume.disk?.discard();
