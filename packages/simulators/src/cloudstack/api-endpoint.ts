@@ -136,7 +136,7 @@ export class ApiEndpoint {
         caller: { ownerId: caller.id, userId: caller.userId },
         instanceType: submission.instanceType,
         instanceId: submission.instanceId,
-        injectedId: parameters.text("injectedjobid"),
+        customId: parameters.text("customjobid"),
         queue: submission.queue,
       },
       faults,

@@ -1,8 +1,10 @@
 import { listed, type Call, type CommandDefinition } from "./command.ts";
 import { accountCommands } from "./commands/account-commands.ts";
 import { catalogCommands } from "./commands/catalog-commands.ts";
+import { deployCommands } from "./commands/deploy-commands.ts";
 import { jobCommands } from "./commands/job-commands.ts";
 import { machineCommands } from "./commands/machine-commands.ts";
+import { snapshotCommands } from "./commands/snapshot-commands.ts";
 import { tagCommands } from "./commands/tag-commands.ts";
 import { volumeCommands } from "./commands/volume-commands.ts";
 import type { Account } from "./entities.ts";
@@ -18,8 +20,10 @@ export class CommandTable {
     const all = [
       ...accountCommands,
       ...catalogCommands,
+      ...deployCommands,
       ...jobCommands,
       ...machineCommands,
+      ...snapshotCommands,
       ...tagCommands,
       ...volumeCommands,
       this.#listApis(),

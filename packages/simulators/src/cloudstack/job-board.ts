@@ -26,8 +26,8 @@ export interface JobRequest {
   readonly caller: { readonly ownerId: string; readonly userId: string };
   readonly instanceType?: string | undefined;
   readonly instanceId?: string | undefined;
-  /** `injectedjobid`: the id that the client wants. */
-  readonly injectedId?: string | undefined;
+  /** `customjobid`: the id that the client wants. */
+  readonly customId?: string | undefined;
   /** Jobs of one queue are done one after the other: those of a machine. */
   readonly queue?: string | undefined;
 }
@@ -51,14 +51,14 @@ export class JobBoard {
 
   /** @throws ApiError 431 where the id that the client wants is taken */
   submit(command: string, request: JobRequest, faults: readonly FaultAction[], work: () => Promise<object>): Job {
-    const { injectedId, caller } = request;
-    if (injectedId !== undefined) {
-      if (!/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(injectedId))
-        throw new ApiError(errorCodes.parameter, `UUID: ${injectedId} is not valid`);
-      if (this.#jobs.has(injectedId)) throw new ApiError(errorCodes.parameter, `UUID: ${injectedId} already exists`);
+    const { customId, caller } = request;
+    if (customId !== undefined) {
+      if (!/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(customId))
+        throw new ApiError(errorCodes.parameter, `UUID: ${customId} is not valid`);
+      if (this.#jobs.has(customId)) throw new ApiError(errorCodes.parameter, `UUID: ${customId} already exists`);
     }
     const job: Job = {
-      id: injectedId ?? randomUUID(),
+      id: customId ?? randomUUID(),
       cmd: request.cmd,
       ownerId: caller.ownerId,
       userId: caller.userId,

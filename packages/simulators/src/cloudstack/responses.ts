@@ -1,4 +1,4 @@
-import type { Account, Machine, Nic, Owner, Snapshot, Tag, Volume } from "./entities.ts";
+import type { Account, Machine, MachineSnapshot, Nic, Owner, Snapshot, Tag, Volume } from "./entities.ts";
 import type { Job, JobBoard } from "./job-board.ts";
 import type { World } from "./world.ts";
 
@@ -162,7 +162,7 @@ export function writeSnapshot({ world, jobs }: ResponseView, snapshot: Snapshot)
     created: writeTime(snapshot.created),
     volumeid: snapshot.volume.id,
     volumename: snapshot.volume.name,
-    volumetype: snapshot.volume.type,
+    volumetype: snapshot.volumeType,
     volumestate: snapshot.volume.state,
     snapshottype: "MANUAL",
     intervaltype: "MANUAL",
@@ -177,6 +177,26 @@ export function writeSnapshot({ world, jobs }: ResponseView, snapshot: Snapshot)
       ? { chainsize: chain.length, ...(snapshot.parentId === undefined ? {} : { parent: snapshot.parentId }) }
       : {}),
     tags: writeTags("Snapshot", snapshot.id, snapshot.tags),
+    ...jobFields(jobs, snapshot.id),
+  };
+}
+
+/** A snapshot of a machine. */
+export function writeMachineSnapshot({ world, jobs }: ResponseView, snapshot: MachineSnapshot): object {
+  return {
+    id: snapshot.id,
+    name: snapshot.name,
+    displayname: snapshot.displayName,
+    state: snapshot.state,
+    type: snapshot.type,
+    virtualmachineid: snapshot.machine.id,
+    virtualmachinename: snapshot.machine.name,
+    hypervisor: "KVM",
+    zoneid: world.zone.id,
+    zonename: world.zone.name,
+    current: true,
+    created: writeTime(snapshot.created),
+    ...ownerFields(snapshot.owner),
     ...jobFields(jobs, snapshot.id),
   };
 }

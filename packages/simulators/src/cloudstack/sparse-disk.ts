@@ -31,6 +31,23 @@ export class SparseDisk {
     return new SparseDisk(path, size);
   }
 
+  /** Copies several disks at one moment: none of them is written through this class between the copies. */
+  static async copyTogether(pairs: readonly { path: string; from: SparseDisk }[]): Promise<SparseDisk[]> {
+    const gate = Promise.withResolvers<void>();
+    const ready = pairs.map(() => Promise.withResolvers<void>());
+    const turns = pairs.map(({ path, from }, index) =>
+      from.#inTurn(async () => {
+        ready[index]?.resolve();
+        await gate.promise;
+        await copySparse(from.path, path);
+      }),
+    );
+    await Promise.all(ready.map((each) => each.promise));
+    gate.resolve();
+    await Promise.all(turns);
+    return pairs.map(({ path, from }) => new SparseDisk(path, from.size));
+  }
+
   /** Fresh memory with the bytes. @throws RangeError outside the disk */
   async read(offset: number, length: number): Promise<Buffer> {
     this.#check(offset, length);

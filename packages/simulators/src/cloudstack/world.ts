@@ -117,6 +117,11 @@ export class World {
     return SparseDisk.copy(this.pathOf(`${randomUUID()}.raw`), disk, size);
   }
 
+  /** Copies of several disks at one moment. */
+  async copiesOf(disks: readonly SparseDisk[]): Promise<SparseDisk[]> {
+    return SparseDisk.copyTogether(disks.map((from) => ({ from, path: this.pathOf(`${randomUUID()}.raw`) })));
+  }
+
   /** Volumes that were not expunged. */
   volumesOf(machine: Machine): Volume[] {
     const volumes = [...this.volumes.values()].filter((each) => each.machine === machine);
