@@ -75,14 +75,14 @@ export class TargetWorld {
     return this.#account(writer, volume);
   }
 
-  /** Writes pieces in a run of their own and commits them; the writer is closed. */
+  /** Writes pieces, each filled up to whole blocks, in a run of their own and commits them; the writer is closed. */
   async run(
     volume: Volume,
     pieces: readonly [number, Uint8Array][],
     options: Parameters<TargetWorld["open"]>[1] = {},
   ): Promise<Volume> {
     const writing = await this.open(volume, options);
-    for (const [offset, data] of pieces) await writing.write(offset, data);
+    for (const [offset, data] of pieces) await writing.write(offset, wholeBlocks(data, writing.writer.blockSize));
     const committed = await writing.commit();
     await writing.writer[Symbol.asyncDispose]();
     return committed;
@@ -163,4 +163,12 @@ export class TargetWorld {
     };
     return writing;
   }
+}
+
+/** Data filled up with zeroes to whole blocks, as core fills up what it gives a writer. */
+function wholeBlocks(data: Uint8Array, blockSize: number): Uint8Array {
+  if (data.byteLength % blockSize === 0) return data;
+  const whole = new Uint8Array(Math.ceil(data.byteLength / blockSize) * blockSize);
+  whole.set(data);
+  return whole;
 }
