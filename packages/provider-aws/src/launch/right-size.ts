@@ -37,9 +37,9 @@ const families: readonly Family[] = [
   { name: "m6i", architecture: "x86_64", sizes: nitroIntel, memoryGib: 4 },
   { name: "r6i", architecture: "x86_64", sizes: nitroIntel, memoryGib: 8 },
   { name: "t4g", architecture: "arm64", sizes: burstable, memoryGib: [0.5, 1, 2, 4] },
-  { name: "c6g", architecture: "arm64", sizes: nitro, memoryGib: 2 },
-  { name: "m6g", architecture: "arm64", sizes: nitro, memoryGib: 4 },
-  { name: "r6g", architecture: "arm64", sizes: nitro, memoryGib: 8 },
+  { name: "c7g", architecture: "arm64", sizes: nitro, memoryGib: 2 },
+  { name: "m7g", architecture: "arm64", sizes: nitro, memoryGib: 4 },
+  { name: "r7g", architecture: "arm64", sizes: nitro, memoryGib: 8 },
 ];
 
 /** Assumed where the source could not tell. */

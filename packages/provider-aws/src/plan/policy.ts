@@ -64,7 +64,7 @@ const actions: Readonly<Record<Duty, { blocks?: string[]; look?: string[]; make?
       "ebs:ListSnapshotBlocks",
       "ebs:GetSnapshotBlock",
     ],
-    look: ["ec2:DescribeSnapshots"],
+    look: ["ec2:DescribeSnapshots", "ec2:GetEbsEncryptionByDefault"],
     make: ["ec2:CreateTags"],
     own: ["ec2:DeleteSnapshot"],
   },

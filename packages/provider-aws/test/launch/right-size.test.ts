@@ -23,7 +23,7 @@ describe("right-sizing", () => {
   });
 
   test("an ARM machine gets an ARM type", () => {
-    expect(rightSize({ architecture: "arm64", cpus: 4, memoryBytes: 16 * gib })?.instanceType).toBe("m6g.xlarge");
+    expect(rightSize({ architecture: "arm64", cpus: 4, memoryBytes: 16 * gib })?.instanceType).toBe("m7g.xlarge");
   });
 
   test("what the source did not tell is assumed, and said", () => {
@@ -95,7 +95,13 @@ describe("boot mode", () => {
     expect(chooseBootMode({ firmware: "uefi" }, disk([0x83]))).toEqual({ mode: "uefi" });
     expect(chooseBootMode({ firmware: "bios" }, undefined)).toEqual({ mode: "legacy-bios" });
     expect(chooseBootMode({ architecture: "arm64" }, undefined)).toEqual({ mode: "uefi" });
-    expect(chooseBootMode({}, disk([0xee], [esp]))).toMatchObject({ mode: "uefi", note: expect.stringContaining("uefi") });
-    expect(chooseBootMode({}, new Uint8Array(512))).toMatchObject({ mode: "legacy-bios", note: expect.stringContaining("guess") });
+    expect(chooseBootMode({}, disk([0xee], [esp]))).toMatchObject({
+      mode: "uefi",
+      note: expect.stringContaining("uefi"),
+    });
+    expect(chooseBootMode({}, new Uint8Array(512))).toMatchObject({
+      mode: "legacy-bios",
+      note: expect.stringContaining("guess"),
+    });
   });
 });

@@ -1,0 +1,134 @@
+import type { Instance } from "@aws-sdk/client-ec2";
+import {
+  isAbort,
+  isProviderError,
+  type LaunchedMachine,
+  type LaunchRequest,
+  type MachineSpec,
+  type OwnedResource,
+  type Wait,
+} from "@diskferry/core/provider";
+import type { AwsConnection } from "../connection/connection.ts";
+import { tagsOf, tagValue } from "../connection/tags.ts";
+import { targetTagNames } from "../target/target-tags.ts";
+import { ensureConversion } from "./convert.ts";
+import { ensureImage } from "./image.ts";
+import { instanceIn, launchedInstance, runInstance } from "./instance.ts";
+import { type LaunchCommit, type LaunchPlan, planLaunch } from "./launch-plan.ts";
+import { groupsOf, imagesOf, instancesOf, volumesOf } from "./launched-resources.ts";
+import { swapVolumes } from "./swap.ts";
+import { endLaunch } from "./terminate.ts";
+import { placeOf } from "./test-network.ts";
+
+/**
+ * Launches a machine from commits by the road that the options name. Everything made carries the launch's key, and every step
+ * looks first for what an earlier call made: repeated after a kill at any call, it goes on. A launch that fails for good and
+ * has no instance takes back what it made.
+ */
+export async function launchMachine(
+  connection: AwsConnection,
+  machine: MachineSpec,
+  commits: readonly LaunchCommit[],
+  request: LaunchRequest,
+): Promise<LaunchedMachine> {
+  const { signal } = request;
+  const plan = await planLaunch(connection, machine, commits, request);
+  try {
+    const instance = await converge(connection, plan, { signal });
+    return describe(connection, plan, instance);
+  } catch (error) {
+    const isFinal = isProviderError(error) && !error.retryable && error.code !== "EXISTS" && !isAbort(error, signal);
+    if (isFinal) await takeBack(connection, plan, { signal });
+    throw error;
+  }
+}
+
+async function converge(connection: AwsConnection, plan: LaunchPlan, wait: Wait): Promise<Instance> {
+  const { road = "image", placeholder } = plan.options;
+  const known = await launchedInstance(connection, plan, wait);
+  let id = known?.InstanceId;
+  if (id === undefined) {
+    const image =
+      road === "swap"
+        ? placeholder!
+        : (await (road === "image" ? ensureImage : ensureConversion)(connection, plan, wait)).ImageId!;
+    const place = await placeOf(connection, plan, wait);
+    id = await runInstance(connection, plan, { image, place, ...wait });
+  }
+  if (road === "swap") await swapVolumes(connection, plan, id, wait);
+  const running = await instanceIn(connection, id, "running", wait);
+  return running!;
+}
+
+/** After a failure that will not pass, nothing is left behind; unless there is an instance, which may be somebody's by now. */
+async function takeBack(connection: AwsConnection, plan: LaunchPlan, { signal }: Wait): Promise<void> {
+  try {
+    const live = await instancesOf(connection, plan, { signal });
+    if (live.length === 0) await endLaunch(connection, plan, { signal });
+  } catch (error) {
+    if (!isProviderError(error)) throw error;
+    connection.notice(
+      `What the failed launch ${plan.launch} made could not be removed and carries its tags: ${error.message}`,
+    );
+  }
+}
+
+function describe(connection: AwsConnection, plan: LaunchPlan, instance: Instance): LaunchedMachine {
+  const { purpose, launch, machine, bootMode, notes } = plan;
+  const id = instance.InstanceId ?? "";
+  const address = instance.PrivateIpAddress;
+  return {
+    id,
+    name: machine.name ?? id,
+    purpose,
+    // Volumes are made of the commits; the replica stays as it is, also in a cutover.
+    consumed: false,
+    notes: [
+      `${instance.InstanceType} in ${instance.Placement?.AvailabilityZone}${address === undefined ? "" : `, private address ${address}`}`,
+      ...notes,
+    ],
+    data: { launch, region: connection.region, instanceType: instance.InstanceType ?? plan.instanceType, bootMode },
+  };
+}
+
+/** What launches of a job made and what is still there. */
+export async function* launchedOf(connection: AwsConnection, job: string, wait: Wait): AsyncGenerator<OwnedResource> {
+  const by = { job: tagValue(job) };
+  const names = targetTagNames(connection.settings.product);
+  const of = (tags: Parameters<typeof tagsOf>[0]): string => `of the launch ${tagsOf(tags)[names.launch] ?? "?"}`;
+  const lists: (() => Promise<OwnedResource[]>)[] = [
+    async () =>
+      (await instancesOf(connection, by, wait)).map(({ InstanceId = "", State, Tags }) => ({
+        kind: "instance",
+        id: InstanceId,
+        description: `instance (${State?.Name}) ${of(Tags)}`,
+      })),
+    async () =>
+      (await volumesOf(connection, by, wait)).map(({ VolumeId = "", State, Tags }) => ({
+        kind: "launched-volume",
+        id: VolumeId,
+        description: `volume (${State}) ${of(Tags)}`,
+      })),
+    async () =>
+      (await imagesOf(connection, by, wait)).map(({ ImageId = "", Tags }) => ({
+        kind: "image",
+        id: ImageId,
+        description: `image ${of(Tags)}`,
+      })),
+    async () =>
+      (await groupsOf(connection, by, wait)).map(({ GroupId = "", Tags }) => ({
+        kind: "security-group",
+        id: GroupId,
+        description: `security group ${of(Tags)}`,
+      })),
+  ];
+  for (const list of lists) {
+    try {
+      yield* await list();
+    } catch (error) {
+      // A job that only replicates need not be allowed to look at instances, and then launched none.
+      if (!isProviderError(error) || error.code !== "DENIED") throw error;
+      connection.notice(`What launches of job ${job} left could not all be listed: ${error.message}`);
+    }
+  }
+}
