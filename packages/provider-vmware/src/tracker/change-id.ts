@@ -10,7 +10,7 @@ export interface ChangeId {
 
 /** Reads a change id; undefined for what has another form. */
 export function parseChangeId(text: string): ChangeId | undefined {
-  const match = /^([0-9a-f \-]+)\/([0-9]{1,15})$/i.exec(text.trim());
+  const match = /^([0-9a-f -]+)\/([0-9]{1,15})$/i.exec(text.trim());
   if (match === null) return undefined;
   const epoch = (match[1] ?? "").replace(/[ -]/g, "").toLowerCase();
   return epoch.length === 32 ? { epoch, sequence: Number(match[2]) } : undefined;

@@ -47,7 +47,7 @@ function piecesOf(disk: { bytes: Uint8Array; grains: readonly number[] }, tableE
   header.writeBigUInt64LE(0xffffffffffffffffn, 56);
   header.writeBigUInt64LE(4n, 64);
   header.writeUInt16LE(1, 77);
-  const pieces = [Buffer.concat([header, Buffer.alloc(3 * sector)])];
+  const pieces: Buffer[] = [Buffer.concat([header, Buffer.alloc(3 * sector)])];
   let listed = 0;
   const table = (): Buffer => {
     const entries = Buffer.alloc(Math.ceil((tableEntries * 4) / sector) * sector);

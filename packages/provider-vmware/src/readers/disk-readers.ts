@@ -1,0 +1,127 @@
+import {
+  type BlockReader,
+  type DiskSnapshot,
+  isProviderError,
+  type ProviderErrorCode,
+  type Wait,
+} from "@diskferry/core/provider";
+import { vsphereError } from "../errors.ts";
+import type { ReaderName } from "../options.ts";
+import { describeDisk, type DiskPoint } from "../source/disk-point.ts";
+import { readObject } from "../vim/property-collector.ts";
+import type { VirtualDisk } from "../vim/virtual-disk.ts";
+import type { VsphereConnection } from "../vsphere-connection.ts";
+import { openFolderReader } from "./folder-reader.ts";
+import { NfcBudget } from "./nfc-budget.ts";
+import { openNfcReader } from "./nfc-reader.ts";
+import { heedPower } from "./power-heeding-reader.ts";
+import { openVddkReader } from "./vddk-reader.ts";
+
+/** What a reader is opened with. */
+export interface ReaderRequest extends Wait {
+  readonly connection: VsphereConnection;
+  readonly point: DiskPoint;
+  /** The disk as the snapshot froze it. */
+  readonly disk: VirtualDisk;
+  /** The host that the machine is on, for what its NFC server bears. */
+  readonly host: string;
+  readonly budget: NfcBudget;
+}
+
+/**
+ * A way to read a disk of a snapshot.
+ *
+ * @throws ProviderError UNSUPPORTED, CONFIG_INVALID, DENIED, or UNAVAILABLE that is not retryable, where this way does not
+ * lead there and another may
+ */
+export type OpenReader = (request: ReaderRequest) => Promise<BlockReader>;
+
+const ways: Readonly<Record<ReaderName, OpenReader>> = {
+  vddk: openVddkReader,
+  nfc: openNfcReader,
+  folder: openFolderReader,
+};
+
+/** The fastest first; the last works for machines that are off, or have no other snapshot. */
+const preference: readonly ReaderName[] = ["vddk", "nfc", "folder"];
+
+const anotherMayWork: ReadonlySet<ProviderErrorCode> = new Set(["UNSUPPORTED", "CONFIG_INVALID", "DENIED"]);
+const mostRemembered = 10_000;
+
+/** Opens disks by the first way of the preference that leads there, and says which. */
+export class DiskReaders {
+  readonly #connection: VsphereConnection;
+  readonly #budget: NfcBudget;
+  readonly #order: readonly ReaderName[];
+  /** By disk snapshot: a disk that was begun to be read one way goes on so, since an export cannot go back. */
+  readonly #chosen = new Map<string, ReaderName>();
+
+  constructor(connection: VsphereConnection) {
+    const { readers, readersPerHost, vddk } = connection.options;
+    this.#connection = connection;
+    this.#budget = new NfcBudget(readersPerHost);
+    // Without a place for VMware's library nobody meant it to be used.
+    this.#order = readers ?? preference.filter((name) => name !== "vddk" || vddk !== undefined);
+  }
+
+  /**
+   * Opens a disk of a snapshot.
+   *
+   * @throws ProviderError UNSUPPORTED where no way leads there, with the reason of each
+   */
+  async open(snapshot: DiskSnapshot, point: DiskPoint, disk: VirtualDisk, wait: Wait): Promise<BlockReader> {
+    const host = await this.#hostOf(point, wait);
+    const request = { connection: this.#connection, point, disk, host, budget: this.#budget, ...wait };
+    const known = this.#chosen.get(snapshot.id);
+    if (known !== undefined) return heedPower(await this.#again(known, request), this.#connection, point);
+    const reasons: string[] = [];
+    for (const name of this.#order) {
+      try {
+        const reader = await ways[name](request);
+        this.#remember(snapshot.id, name);
+        const passed = reasons.length === 0 ? "" : `, after ${reasons.join("; ")}`;
+        this.#connection.notice(`${describeDisk(point)} is read by ${name}${passed}`);
+        return heedPower(reader, this.#connection, point);
+      } catch (error) {
+        wait.signal?.throwIfAborted();
+        const permanent = isProviderError(error) && (anotherMayWork.has(error.code) || isBlocked(error));
+        if (!permanent) throw error;
+        reasons.push(`${name}: ${error.message}`);
+      }
+    }
+    throw vsphereError(
+      "UNSUPPORTED",
+      `${describeDisk(point)} can be read by none of the readers. ${reasons.join("; ")}`,
+      {
+        operation: "open",
+      },
+    );
+  }
+
+  /** Opens a disk once more; what worked before is worth another try, whatever stands in its way now. */
+  async #again(name: ReaderName, request: ReaderRequest): Promise<BlockReader> {
+    try {
+      return await ways[name](request);
+    } catch (error) {
+      if (!isProviderError(error) || !isBlocked(error)) throw error;
+      throw vsphereError("UNAVAILABLE", error.message, { operation: "open", retryable: true, cause: error });
+    }
+  }
+
+  async #hostOf({ machine, machineName }: DiskPoint, wait: Wait): Promise<string> {
+    const about = { ...wait, about: machineName };
+    const properties = await readObject(this.#connection.client, machine, ["runtime.host"], about);
+    return properties.reference("runtime.host")?.value ?? "unknown";
+  }
+
+  #remember(id: string, name: ReaderName): void {
+    const [oldest] = this.#chosen.keys();
+    if (this.#chosen.size >= mostRemembered && oldest !== undefined) this.#chosen.delete(oldest);
+    this.#chosen.set(id, name);
+  }
+}
+
+/** A port that is closed stays closed, however often it is tried. */
+function isBlocked(error: { code: ProviderErrorCode; retryable: boolean }): boolean {
+  return error.code === "UNAVAILABLE" && !error.retryable;
+}

@@ -1,0 +1,89 @@
+import type { Machine, ProviderContext, SourceConnector } from "@diskferry/core/provider";
+import { startVcenterSimulator, type VcenterSimulator, type VcenterSimulatorOptions } from "@diskferry/simulators";
+import { VsphereInventory, referenceOf } from "../src/inventory/vsphere-inventory.ts";
+import type { VsphereOptions } from "../src/options.ts";
+import { VsphereSource } from "../src/source/vsphere-source.ts";
+import { connectVsphere } from "../src/vsphere-connection.ts";
+
+const none = (): Promise<never> => Promise.reject(new Error("this test does not touch the power"));
+
+/** A simulated vCenter and connections to it, ended together. */
+export class World implements AsyncDisposable {
+  readonly simulator: VcenterSimulator;
+  /** What the sources had to say. */
+  readonly notices: string[] = [];
+  readonly #sources: SourceConnector[] = [];
+
+  private constructor(simulator: VcenterSimulator) {
+    this.simulator = simulator;
+  }
+
+  /** Plain HTTP unless the options say otherwise. */
+  static async start(options: VcenterSimulatorOptions = {}): Promise<World> {
+    return new World(await startVcenterSimulator({ tls: false, ...options }));
+  }
+
+  /** How to reach the simulator. */
+  options(more: Partial<VsphereOptions> = {}): VsphereOptions {
+    const { url, userName, password, tls } = this.simulator;
+    return {
+      url,
+      username: userName,
+      password,
+      retrySeconds: 20,
+      ...(tls === undefined ? {} : { thumbprint: tls.sha256 }),
+      ...more,
+    };
+  }
+
+  /** Another connection. */
+  async source(more: Partial<VsphereOptions> = {}, context: ProviderContext = {}): Promise<VsphereSource> {
+    const notice = (message: string): void => {
+      this.notices.push(message);
+      context.notice?.(message);
+    };
+    const connection = await connectVsphere(this.options(more), { ...context, notice });
+    const inventory = new VsphereInventory(connection);
+    const source = new VsphereSource({
+      connection,
+      machines: (wait) => inventory.machines(wait),
+      machine: (id, wait) => inventory.machine(id, wait),
+      refOf: referenceOf,
+      power: { state: none, shutdown: none, powerOff: none, powerOn: none },
+    });
+    this.#sources.push(source);
+    return source;
+  }
+
+  /** The machine of this name, as a source lists it. */
+  async machine(source: SourceConnector, name = "web"): Promise<Machine> {
+    return source.machine(name);
+  }
+
+  /** Names of the snapshots that a machine has. */
+  snapshots(name = "web"): string[] {
+    return [...this.simulator.machine(name).snapshots()].map((each) => each.name);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const source of this.#sources) await source[Symbol.asyncDispose]();
+    await this.simulator.stop();
+  }
+}
+
+/** Reads all of a disk, forwards. */
+export async function readAll(
+  source: SourceConnector,
+  disk: Parameters<SourceConnector["open"]>[0],
+  step = 1 << 20,
+): Promise<Uint8Array> {
+  const reader = await source.open(disk);
+  try {
+    const bytes = new Uint8Array(reader.size).fill(0xa5);
+    for (let at = 0; at < reader.size; at += step)
+      await reader.read(at, bytes.subarray(at, Math.min(reader.size, at + step)));
+    return bytes;
+  } finally {
+    await reader[Symbol.asyncDispose]();
+  }
+}
