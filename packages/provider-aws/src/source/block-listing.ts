@@ -1,0 +1,136 @@
+import { ListChangedBlocksCommand, ListSnapshotBlocksCommand } from "@aws-sdk/client-ebs";
+import type { Wait } from "@diskferry/core/provider";
+import type { AwsConnection } from "../connection/connection.ts";
+import { awsError, failureOf } from "../errors.ts";
+import { ebsBlockSize } from "./snapshot-facts.ts";
+
+/** One entry of a listing. */
+export interface ListedBlock {
+  index: number;
+  /** What GetSnapshotBlock wants to see; absent: the block was freed since the first snapshot and reads as zeroes. */
+  token?: string;
+}
+
+/** A page of a listing, as ListSnapshotBlocks and ListChangedBlocks answer it. */
+interface Page {
+  blocks: ListedBlock[];
+  nextToken: string | undefined;
+}
+
+export interface ListingRequest extends Wait {
+  snapshotId: string;
+  /** The snapshot to compare with; absent: everything that the snapshot holds. */
+  firstSnapshotId?: string | undefined;
+  /** The first block wanted. */
+  from: number;
+  /** Entries of a page, 100 to 10 000. Default 10 000, the most. */
+  pageSize?: number | undefined;
+}
+
+/** The most entries of a page (EBS direct APIs, MaxResults). */
+const largestPage = 10_000;
+/** Empty pages in a row, and listings begun anew in a row, that no listing needs. */
+const mostEmptyPages = 10_000;
+const mostRestarts = 5;
+
+/**
+ * The blocks of a listing from an index on, page by page: ascending, each once. Pages that are short or empty are no end:
+ * only a page without a token is. A page token that ran out (after 60 minutes) makes the listing begin anew behind the
+ * last block. Each page is asked for once; who is refused goes on from where it was.
+ * @throws ProviderError UNEXPECTED for a listing that is out of order, goes round in circles or counts in other blocks
+ */
+export async function* listBlocks(connection: AwsConnection, request: ListingRequest): AsyncGenerator<ListedBlock[]> {
+  let { from } = request;
+  let token: string | undefined;
+  let empty = 0;
+  let restarts = 0;
+  for (;;) {
+    let page: Page;
+    try {
+      page = await listPage(connection, request, from, token);
+    } catch (error) {
+      if (failureOf(error)?.reason !== "INVALID_PAGE_TOKEN" || token === undefined || ++restarts > mostRestarts)
+        throw error;
+      token = undefined;
+      continue;
+    }
+    for (const { index } of page.blocks) {
+      if (index < from) throw outOfOrder(request, `block ${index} where ${from} or a later one had to follow`);
+      from = index + 1;
+    }
+    if (page.blocks.length > 0) {
+      empty = restarts = 0;
+      yield page.blocks;
+    } else if (++empty > mostEmptyPages) throw outOfOrder(request, `${empty} empty pages in a row`);
+    if (page.nextToken === undefined) return;
+    if (page.nextToken === token && page.blocks.length === 0)
+      throw outOfOrder(request, "the same page again and again, with nothing on it");
+    token = page.nextToken;
+  }
+}
+
+async function listPage(
+  connection: AwsConnection,
+  request: ListingRequest,
+  from: number,
+  token: string | undefined,
+): Promise<Page> {
+  const { snapshotId, firstSnapshotId, signal, pageSize = largestPage } = request;
+  // A page token beats the starting index, so only one of them is sent.
+  const where = token === undefined ? { StartingBlockIndex: from } : { NextToken: token };
+  const about = { object: objectOf(request), snapshotId, signal };
+  if (firstSnapshotId === undefined) {
+    const page = await connection.ebs(
+      new ListSnapshotBlocksCommand({ SnapshotId: snapshotId, MaxResults: pageSize, ...where }),
+      about,
+    );
+    demandBlockSize(request, page.BlockSize);
+    const blocks = (page.Blocks ?? []).map(({ BlockIndex, BlockToken }) => {
+      if (BlockToken === undefined) throw outOfOrder(request, `block ${BlockIndex} without a token`);
+      return { index: indexOf(request, BlockIndex), token: BlockToken };
+    });
+    return { blocks, nextToken: nextOf(page.NextToken) };
+  }
+  const page = await connection.ebs(
+    new ListChangedBlocksCommand({
+      FirstSnapshotId: firstSnapshotId,
+      SecondSnapshotId: snapshotId,
+      MaxResults: pageSize,
+      ...where,
+    }),
+    about,
+  );
+  demandBlockSize(request, page.BlockSize);
+  const blocks = (page.ChangedBlocks ?? []).map(({ BlockIndex, SecondBlockToken }) => ({
+    index: indexOf(request, BlockIndex),
+    ...(SecondBlockToken === undefined ? {} : { token: SecondBlockToken }),
+  }));
+  return { blocks, nextToken: nextOf(page.NextToken) };
+}
+
+function nextOf(token: string | undefined): string | undefined {
+  return token === "" ? undefined : token;
+}
+
+function indexOf(request: ListingRequest, index: unknown): number {
+  if (typeof index === "number" && Number.isInteger(index) && index >= 0) return index;
+  throw outOfOrder(request, `${String(index)} as the index of a block`);
+}
+
+function demandBlockSize(request: ListingRequest, size: number | undefined): void {
+  if (size === ebsBlockSize) return;
+  throw outOfOrder(request, `blocks of ${size} bytes, where only ${ebsBlockSize} are known`);
+}
+
+function objectOf({ snapshotId, firstSnapshotId }: ListingRequest): string {
+  return firstSnapshotId === undefined ? snapshotId : `${snapshotId} since ${firstSnapshotId}`;
+}
+
+function outOfOrder(request: ListingRequest, what: string): Error {
+  return awsError(
+    "UNEXPECTED",
+    `The listing of ${objectOf(request)} is not to be trusted: it holds ${what}. Nothing more is taken from it; try again, ` +
+      `and tell AWS if it happens again.`,
+    { operation: request.firstSnapshotId === undefined ? "ListSnapshotBlocks" : "ListChangedBlocks" },
+  );
+}

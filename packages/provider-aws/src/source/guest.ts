@@ -1,0 +1,93 @@
+import { GetCommandInvocationCommand, SendCommandCommand } from "@aws-sdk/client-ssm";
+import type { Wait } from "@diskferry/core/provider";
+import type { AwsConnection } from "../connection/connection.ts";
+import { awsError } from "../errors.ts";
+import { sleep } from "../limits/clock.ts";
+
+/** What a command in a guest came to. */
+export interface GuestOutcome {
+  /** As Systems Manager calls it: `Success`, `Failed`, `TimedOut` … */
+  status: string;
+  /** The end of what it said. */
+  output: string;
+}
+
+/** States of an invocation that are no end (Systems Manager, GetCommandInvocation). */
+const underWay = new Set(["Pending", "InProgress", "Delayed", "Cancelling"]);
+/** What a command may need besides its own time, to be delivered and reported, in milliseconds. */
+const deliveryMs = 60_000;
+
+/**
+ * Runs a document of Systems Manager in an instance's guest and waits for its end.
+ * @throws ProviderError UNSUPPORTED where the guest is not reached; UNAVAILABLE where it does not end in time
+ */
+export async function runInGuest(
+  connection: AwsConnection,
+  request: {
+    instanceId: string;
+    document: string;
+    parameters: Record<string, string[]>;
+    comment: string;
+    timeoutSeconds: number;
+  } & Wait,
+): Promise<GuestOutcome> {
+  const { instanceId, document, parameters, comment, timeoutSeconds, signal } = request;
+  const { pollMs } = connection.settings.timeouts;
+  const { Command } = await connection.ssm(
+    new SendCommandCommand({
+      InstanceIds: [instanceId],
+      DocumentName: document,
+      Parameters: parameters,
+      Comment: comment.slice(0, 100),
+      TimeoutSeconds: Math.max(30, timeoutSeconds),
+    }),
+    // Sent once: a second one would freeze a guest that is frozen already.
+    { object: instanceId, once: true, signal },
+  );
+  const CommandId = Command?.CommandId ?? "";
+  const end = performance.now() + timeoutSeconds * 1000 + deliveryMs;
+  for (;;) {
+    await sleep(Math.min(pollMs, 2000), signal);
+    const seen = await connection.ssm(new GetCommandInvocationCommand({ CommandId, InstanceId: instanceId }), {
+      object: `${document} on ${instanceId}`,
+      signal,
+    });
+    const status = seen.Status ?? "Pending";
+    if (!underWay.has(status)) {
+      const output = `${seen.StandardOutputContent ?? ""}\n${seen.StandardErrorContent ?? ""}`.trim();
+      return { status, output: output.slice(-500) };
+    }
+    if (performance.now() > end)
+      throw awsError(
+        "UNAVAILABLE",
+        `${document} on ${instanceId} has not ended after ${timeoutSeconds} s (${status}). See it in Systems Manager: ${CommandId}.`,
+        { operation: "SendCommand", retryable: false },
+      );
+  }
+}
+
+/**
+ * Shell lines that run `pre`, and see to it that `post` is run in the guest after `seconds` by itself: whoever asked may be
+ * killed in between, and a guest must not stay frozen.
+ */
+export function guardedCommands(pre: readonly string[], post: readonly string[], seconds: number): string[] {
+  const thaw = Buffer.from(post.join("\n")).toString("base64");
+  return [
+    `nohup sh -c 'sleep ${seconds}; echo ${thaw} | base64 -d | sh' >/dev/null 2>&1 & echo $! >/run/diskferry-guard`,
+    "set -e",
+    ...pre,
+  ];
+}
+
+/** Shell lines that run `post` and call off what `guardedCommands` left behind; failing where that had already struck. */
+export function releaseCommands(post: readonly string[]): string[] {
+  return [
+    "guard=$(cat /run/diskferry-guard 2>/dev/null); rm -f /run/diskferry-guard",
+    'held=1; if [ -n "$guard" ] && kill "$guard" 2>/dev/null; then held=0; fi',
+    "(",
+    "set -e",
+    ...post,
+    ") && ended=0 || ended=1",
+    '[ "$held$ended" = 00 ]',
+  ];
+}

@@ -1,0 +1,131 @@
+import { createHash } from "node:crypto";
+import { GetSnapshotBlockCommand, type GetSnapshotBlockCommandOutput } from "@aws-sdk/client-ebs";
+import type { BlockReader, ReadOptions, Wait } from "@diskferry/core/provider";
+import type { AwsConnection } from "../connection/connection.ts";
+import { awsError, failureOf } from "../errors.ts";
+import { BlockTokens } from "./block-tokens.ts";
+import { type SnapshotFacts, awaitListable, demandReadable, describeSnapshot, ebsBlockSize } from "./snapshot-facts.ts";
+
+/**
+ * Opens a snapshot for reading, of this account or shared with it.
+ * @throws ProviderError NOT_FOUND; UNSUPPORTED for one that is archived, failed, public or on an Outpost; UNAVAILABLE for
+ * one that is pending
+ */
+export async function openSnapshotReader(
+  connection: AwsConnection,
+  snapshotId: string,
+  wait: Wait = {},
+): Promise<BlockReader> {
+  const facts = await describeSnapshot(connection, snapshotId, wait);
+  demandReadable(facts);
+  // EC2 describes public snapshots of others too; only the EBS direct APIs tell whether they read this one.
+  if (facts.ownerId !== connection.accountId) await awaitListable(connection, snapshotId, wait);
+  return new SnapshotReader(connection, facts);
+}
+
+/** Reads blocks of a snapshot, each verified by its length and SHA-256. */
+class SnapshotReader implements BlockReader {
+  readonly size: number;
+  readonly blockSize: number = ebsBlockSize;
+  readonly preferredLength: number = ebsBlockSize;
+  readonly concurrency: number;
+  readonly #connection: AwsConnection;
+  readonly #snapshotId: string;
+  readonly #tokens: BlockTokens;
+
+  constructor(connection: AwsConnection, facts: SnapshotFacts) {
+    this.#connection = connection;
+    this.#snapshotId = facts.id;
+    this.size = facts.size;
+    this.concurrency = connection.settings.concurrency;
+    this.#tokens = new BlockTokens(connection, facts.id);
+  }
+
+  async read(offset: number, into: Uint8Array, options: ReadOptions = {}): Promise<void> {
+    const { signal, hint } = options;
+    signal?.throwIfAborted();
+    const end = offset + into.byteLength;
+    if (offset < 0 || offset % ebsBlockSize !== 0 || end > this.size || (end % ebsBlockSize !== 0 && end !== this.size))
+      throw new RangeError(
+        `${this.#snapshotId}: ${offset}+${into.byteLength} is no range of blocks of ${this.size} bytes`,
+      );
+    const token = typeof hint === "string" && into.byteLength <= ebsBlockSize ? hint : undefined;
+    const parts: Promise<void>[] = [];
+    for (let at = 0; at < into.byteLength; at += ebsBlockSize) {
+      const part = into.subarray(at, Math.min(into.byteLength, at + ebsBlockSize));
+      parts.push(this.#block((offset + at) / ebsBlockSize, part, token, signal));
+    }
+    // All of them, also when one failed: nothing may write into the caller's buffer afterwards.
+    const failed = (await Promise.allSettled(parts)).find((each) => each.status === "rejected");
+    if (failed !== undefined) throw failed.reason;
+  }
+
+  async #block(
+    index: number,
+    into: Uint8Array,
+    hint: string | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    // A token of ours was listed after one was refused, so it is the better one.
+    const first = this.#tokens.known(index) ?? hint ?? (await this.#tokens.tokenOf(index, { signal }));
+    if (first === null) return void into.fill(0);
+    try {
+      return await this.#get(index, first, into, signal);
+    } catch (error) {
+      if (failureOf(error)?.reason !== "INVALID_BLOCK_TOKEN") throw error;
+    }
+    const token = await this.#tokens.tokenOf(index, { signal, refused: first });
+    if (token === null) return void into.fill(0);
+    await this.#get(index, token, into, signal);
+  }
+
+  async #get(index: number, token: string, into: Uint8Array, signal: AbortSignal | undefined): Promise<void> {
+    const snapshotId = this.#snapshotId;
+    const object = `block ${index} of ${snapshotId}`;
+    await this.#connection.ebs(
+      new GetSnapshotBlockCommand({ SnapshotId: snapshotId, BlockIndex: index, BlockToken: token }),
+      { object, snapshotId, signal },
+      (output, attempt) => receive(output, into, object, attempt),
+    );
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {}
+}
+
+/** Takes a block's body down and checks it. What arrives after the attempt was given up is dropped. */
+async function receive(
+  output: GetSnapshotBlockCommandOutput,
+  into: Uint8Array,
+  object: string,
+  signal: AbortSignal,
+): Promise<void> {
+  const { BlockData, Checksum, ChecksumAlgorithm, DataLength } = output;
+  const damaged = (what: string): Error =>
+    awsError("CORRUPT", `${object} did not arrive as AWS holds it: ${what}. It is read again.`, {
+      operation: "GetSnapshotBlock",
+      retryable: true,
+    });
+  if (BlockData === undefined) throw damaged("there is no data");
+  const body = BlockData as AsyncIterable<Uint8Array> & { destroy?(reason?: Error): void };
+  const hash = createHash("sha256");
+  let length = 0;
+  const stop = (): void => body.destroy?.();
+  signal.addEventListener("abort", stop, { once: true });
+  try {
+    for await (const part of body) {
+      signal.throwIfAborted();
+      hash.update(part);
+      // A disk that ends within its last block wants only what belongs to it.
+      const room = into.byteLength - length;
+      if (room > 0) into.set(part.byteLength > room ? part.subarray(0, room) : part, length);
+      length += part.byteLength;
+      if (length > ebsBlockSize) break;
+    }
+  } finally {
+    signal.removeEventListener("abort", stop);
+  }
+  if (length !== ebsBlockSize) throw damaged(`${length} bytes instead of ${ebsBlockSize}`);
+  if (DataLength !== ebsBlockSize) throw damaged(`AWS calls it ${DataLength} bytes long`);
+  if (ChecksumAlgorithm !== "SHA256") throw damaged(`its checksum is ${ChecksumAlgorithm}, not SHA256`);
+  if (hash.digest("base64") !== Checksum) throw damaged("its SHA-256 is another one");
+}
