@@ -1,6 +1,14 @@
-import { type ProviderDefinition, defineProvider } from "@diskferry/core/provider";
+import {
+  type ProviderDefinition,
+  type SourceConnector,
+  type TargetProvider,
+  defineProvider,
+} from "@diskferry/core/provider";
 import { awsScheme, optionsFromUri } from "./connection/aws-uri.ts";
+import { AwsConnection } from "./connection/connection.ts";
 import { type AwsOptions, optionsSchema } from "./options.ts";
+import { AwsSource } from "./source/aws-source.ts";
+import { EbsTarget } from "./target/ebs-target.ts";
 
 /** The provider of AWS: instances, EBS volumes and snapshots. */
 export const provider: ProviderDefinition<AwsOptions> = defineProvider<AwsOptions>({
@@ -9,4 +17,10 @@ export const provider: ProviderDefinition<AwsOptions> = defineProvider<AwsOption
   schemes: [awsScheme],
   config: optionsSchema,
   fromUri: optionsFromUri,
+  async source(options, context): Promise<SourceConnector> {
+    return new AwsSource(await AwsConnection.open(options, context));
+  },
+  async target(options, context): Promise<TargetProvider> {
+    return new EbsTarget(await AwsConnection.open(options, context));
+  },
 });
