@@ -217,7 +217,7 @@ export class VsphereInventory implements AsyncDisposable {
     return readMachine(properties, {
       placeId,
       folderPath: (parent) => this.#folderPath(parent),
-      canDecrypt: options.vddk?.libdir !== undefined && (options.readers?.includes("vddk") ?? true),
+      canDecrypt: options.vddk !== undefined && (options.readers?.includes("vddk") ?? true),
     });
   }
 

@@ -39,8 +39,13 @@ export type QuiesceWish =
 /** All snapshots of a machine, each before those that stand on it. */
 export async function listSnapshots(client: VimClient, machine: MoRef, wait: CallWait = {}): Promise<SnapshotNode[]> {
   const properties = await readObject(client, machine, ["snapshot"], wait);
+  return snapshotTree(properties.get("snapshot"));
+}
+
+/** The snapshots that a machine's property `snapshot` tells of, each before those that stand on it. */
+export function snapshotTree(info: VimElement | undefined): SnapshotNode[] {
   const found: SnapshotNode[] = [];
-  for (const root of properties.get("snapshot")?.all("rootSnapshotList") ?? []) readTree(root, undefined, found);
+  for (const root of info?.all("rootSnapshotList") ?? []) readTree(root, undefined, found);
   return found;
 }
 

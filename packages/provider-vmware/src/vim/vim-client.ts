@@ -72,6 +72,7 @@ export class VimClient implements AsyncDisposable {
   readonly #codec: VimCodec;
   readonly #session: VimSession;
   readonly #closing = new AbortController();
+  #user: SessionUser = { key: "", userName: "" };
   #lastAnswer = Date.now();
   #keepAlive: NodeJS.Timeout | undefined;
   #soap: Promise<VimClient> | undefined;
@@ -116,6 +117,11 @@ export class VimClient implements AsyncDisposable {
   /** The API version that calls are made in, such as `8.0.3.0`. */
   get apiVersion(): string {
     return this.#codec.version;
+  }
+
+  /** Who is logged in, as the server knows it: `VSPHERE.LOCAL\\Administrator`, with the session's key. */
+  get user(): SessionUser {
+    return this.#user;
   }
 
   /** Grows when a new session began: collectors, views and leases of the one before are gone. */
@@ -233,7 +239,8 @@ export class VimClient implements AsyncDisposable {
     const { path, headers, body } = this.#codec.encode(name, manager, args, undefined);
     const answer = await this.http.request(path, { ...wait, headers, body, operation: name });
     try {
-      decodeAnswer(this.#codec, name, answer, this.http.host);
+      const [session] = decodeAnswer(this.#codec, name, answer, this.http.host);
+      this.#user = { key: session?.string("key") ?? "", userName: session?.string("userName") ?? "" };
     } catch (error) {
       if (!(error instanceof VimFault)) throw error;
       const who = "userName" in credentials ? credentials.userName : "the bearer of a ticket";
@@ -300,6 +307,13 @@ export class VimClient implements AsyncDisposable {
     const joined = "cloneTicket" in credentials ? { cloneTicket: await this.cloneTicket(wait) } : credentials;
     return VimClient.connect({ ...this.#options, credentials: joined, protocol: "soap" }, wait);
   }
+}
+
+/** Whose session it is. */
+export interface SessionUser {
+  /** The session's key, which privileges are asked by; a secret as good as the cookie. */
+  readonly key: string;
+  readonly userName: string;
 }
 
 /** The last argument of a call. */

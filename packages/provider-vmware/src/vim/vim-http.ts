@@ -82,6 +82,11 @@ export class VimHttp implements AsyncDisposable {
     this.#streams = agent(streamsAtOnce);
   }
 
+  /** Whom this client believes. */
+  get trust(): Trust {
+    return this.#options.trust ?? {};
+  }
+
   /** The server's name and port, for messages. */
   get host(): string {
     return this.origin.host;

@@ -28,8 +28,6 @@ export type VimMethodName =
   | "FindByInventoryPath"
   | "FindAllByUuid"
   | "HasPrivilegeOnEntities"
-  | "FetchUserPrivilegeOnEntities"
-  | "QueryPerfCounter"
   | "QueryPerf"
   | "ReconfigVM_Task"
   | "CreateSnapshot_Task"
@@ -84,9 +82,7 @@ const vimMethods: Readonly<Record<VimMethodName, VimMethod>> = {
     parameters: ["entity", "sessionId", "privId"],
     repeatable: true,
   },
-  FetchUserPrivilegeOnEntities: { on: "AuthorizationManager", parameters: ["entities", "userName"], repeatable: true },
 
-  QueryPerfCounter: { on: "PerformanceManager", parameters: ["counterId"], repeatable: true },
   QueryPerf: { on: "PerformanceManager", parameters: ["querySpec"], repeatable: true },
 
   ReconfigVM_Task: { on: "VirtualMachine", parameters: ["spec"] },

@@ -1,0 +1,101 @@
+import type { Machine, Wait } from "@diskferry/core/provider";
+import { referenceOf } from "../inventory/vsphere-inventory.ts";
+import type { MoRef } from "../vim/moref.ts";
+import { readObject, readProperties } from "../vim/property-collector.ts";
+import { type SnapshotNode, snapshotTree } from "../vim/snapshot-calls.ts";
+import type { VimClient } from "../vim/vim-client.ts";
+import { readDisks, slotOf, type VirtualDisk } from "../vim/virtual-disk.ts";
+import { readTrackingState, type TrackingState } from "../vim/tracking-calls.ts";
+import type { HostRelease } from "./releases.ts";
+
+/** A datastore and what is left of it. */
+export interface DatastoreFacts {
+  readonly ref: MoRef;
+  readonly name: string;
+  /** `VMFS`, `NFS`, `NFS41`, `vsan`, `VVOL`. */
+  readonly type: string;
+  /** Bytes. */
+  readonly freeSpace: number;
+  readonly accessible: boolean;
+}
+
+/** What a pre-flight looks at, read once. */
+export interface MachineFacts {
+  readonly ref: MoRef;
+  readonly disks: readonly VirtualDisk[];
+  readonly tracking: TrackingState;
+  readonly snapshots: readonly SnapshotNode[];
+  readonly consolidationNeeded: boolean;
+  readonly connectionState: string;
+  /** The text of a question that blocks the machine. */
+  readonly question: string | undefined;
+  readonly host: (HostRelease & { readonly ref: MoRef; readonly address: string }) | undefined;
+  readonly datastores: readonly DatastoreFacts[];
+}
+
+/** Reads what a pre-flight needs of one machine. Changes nothing. */
+export async function readMachineFacts(client: VimClient, machine: Machine, wait: Wait): Promise<MachineFacts> {
+  const ref = referenceOf(machine);
+  const about = { ...wait, about: machine.name };
+  const properties = await readObject(
+    client,
+    ref,
+    [
+      "config.hardware.device",
+      "snapshot",
+      "runtime.consolidationNeeded",
+      "runtime.connectionState",
+      "runtime.question",
+      "runtime.host",
+    ],
+    about,
+  );
+  const disks = readDisks(properties.get("config.hardware.device"));
+  const stores = new Map(
+    disks.flatMap(({ backing: { datastore } }) => (datastore ? [[datastore.value, datastore]] : [])),
+  );
+  const hostRef = properties.reference("runtime.host");
+  return {
+    ref,
+    disks,
+    tracking: await readTrackingState(client, ref, about),
+    snapshots: snapshotTree(properties.get("snapshot")),
+    consolidationNeeded: properties.boolean("runtime.consolidationNeeded") ?? false,
+    connectionState: properties.string("runtime.connectionState") ?? "unknown",
+    question: properties.get("runtime.question")?.string("text"),
+    host: hostRef === undefined ? undefined : await readHost(client, hostRef, wait),
+    datastores: await readDatastores(client, [...stores.values()], wait),
+  };
+}
+
+async function readHost(client: VimClient, ref: MoRef, wait: Wait): Promise<MachineFacts["host"]> {
+  const properties = await readObject(client, ref, ["name", "summary.config.product"], wait);
+  const product = properties.get("summary.config.product");
+  const name = properties.string("name") ?? ref.value;
+  // A host by itself calls itself localhost; it is reached where we reached it.
+  const address = client.about.kind === "esxi" ? client.http.origin.hostname : name;
+  const version = product?.string("version") ?? client.about.version;
+  return { ref, name, address, version, build: product?.string("build") ?? "" };
+}
+
+async function readDatastores(client: VimClient, refs: readonly MoRef[], wait: Wait): Promise<DatastoreFacts[]> {
+  const found = await readProperties(client, refs, ["summary"], wait);
+  return found.flatMap((each) => {
+    const summary = each.get("summary");
+    if (summary === undefined) return [];
+    return {
+      ref: each.object,
+      name: summary.string("name") ?? each.object.value,
+      type: summary.string("type") ?? "",
+      freeSpace: summary.number("freeSpace") ?? 0,
+      accessible: summary.boolean("accessible") ?? true,
+    };
+  });
+}
+
+/** Where tracking of a disk stands: `running`, `off` by one of its two flags, or set and waiting for a stun. */
+export function trackingOf(disk: VirtualDisk, { enabled, bySlot }: TrackingState): "running" | "off" | "waiting" {
+  if (disk.backing.changeId !== undefined) return "running";
+  const flag = bySlot.get(slotOf(disk) ?? "");
+  return enabled && flag !== false ? "waiting" : "off";
+}
