@@ -9,3 +9,14 @@ export {
 } from "./options.ts";
 export type { ApplicationOptions, SourceOptions } from "./source/source-options.ts";
 export type { TargetOptions } from "./target/target-options.ts";
+export type { LaunchOptions, NetworkOptions, VolumeOptions } from "./target/target-options.ts";
+export {
+  actionsOf,
+  type Duty,
+  type PolicyDocument,
+  policyFor,
+  type PolicyScope,
+  type PolicyStatement,
+} from "./plan/policy.ts";
+export { type AttachedVolume, type DeviceRoots, type FoundDevice, type OpenedFile } from "./device/attached-device.ts";
+export { type DeviceRun, openAttachedVolume } from "./device/device-writer.ts";
