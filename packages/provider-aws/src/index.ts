@@ -20,3 +20,4 @@ export {
 } from "./plan/policy.ts";
 export { type AttachedVolume, type DeviceRoots, type FoundDevice, type OpenedFile } from "./device/attached-device.ts";
 export { type DeviceRun, openAttachedVolume } from "./device/device-writer.ts";
+export { type CopiedSnapshot, type CopySnapshotRequest, copySnapshot } from "./copy/copy-snapshot.ts";

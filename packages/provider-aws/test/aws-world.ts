@@ -37,3 +37,10 @@ export async function awsWorld(options: AwsSimulatorOptions = {}): Promise<AwsWo
 export function randomBlock(length: number = block): Buffer {
   return randomBytes(length);
 }
+
+/** Everything that a stream gives. */
+export async function gather<Item>(items: AsyncIterable<Item>): Promise<Item[]> {
+  const all: Item[] = [];
+  for await (const item of items) all.push(item);
+  return all;
+}

@@ -32,6 +32,10 @@ export interface TagNames {
   held: string;
   /** The snapshot it was copied from. */
   copyOf: string;
+  /** The volume of the snapshot it was copied from. */
+  copyVolume: string;
+  /** An account that a snapshot is shared with until its copy is done. */
+  shared: string;
 }
 
 /** How a product's tags are called. */
@@ -47,6 +51,8 @@ export function tagNames(product: string): TagNames {
     consistency: of("consistency"),
     held: of("held"),
     copyOf: of("copy-of"),
+    copyVolume: of("copy-volume"),
+    shared: of("shared-with"),
   };
 }
 
