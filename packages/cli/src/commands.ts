@@ -1,12 +1,13 @@
 import type { Command } from "./command.ts";
 import { audit } from "./commands/audit.ts";
 import { cleanup } from "./commands/cleanup.ts";
+import { conformance } from "./commands/conformance.ts";
 import { copy } from "./commands/copy.ts";
 import { cutover } from "./commands/cutover.ts";
 import { doctor } from "./commands/doctor.ts";
 import { launch } from "./commands/launch.ts";
 import { plan } from "./commands/plan.ts";
-import { providers } from "./commands/providers.ts";
+import { providers, providersAdd } from "./commands/providers.ts";
 import { receiptVerify } from "./commands/receipt-verify.ts";
 import { status } from "./commands/status.ts";
 import { sync } from "./commands/sync.ts";
@@ -27,5 +28,7 @@ export const commands: readonly Command[] = [
   cleanup,
   receiptVerify,
   providers,
+  providersAdd,
+  conformance,
   doctor,
 ];

@@ -17,7 +17,11 @@ export const exitCodes: readonly ExitCode[] = [
   { exitCode: 4, meaning: "not allowed: credentials or rights", errors: ["AUTH", "DENIED"] },
   { exitCode: 5, meaning: "one of the two sides cannot do this", errors: ["UNSUPPORTED"] },
   { exitCode: 6, meaning: "in use, taken over or there already", errors: ["IN_USE", "FENCED", "EXISTS"] },
-  { exitCode: 7, meaning: "damaged, or a verification or audit found a difference", errors: ["CORRUPT"] },
+  {
+    exitCode: 7,
+    meaning: "damaged, or a verification, audit or conformance run found what must not be",
+    errors: ["CORRUPT"],
+  },
   { exitCode: 8, meaning: "not reachable or full; run it again later", errors: ["UNAVAILABLE", "THROTTLED"] },
   { exitCode: 9, meaning: "change tracking was lost, and the job is told to stop then", errors: ["TRACKING_LOST"] },
   { exitCode: 75, meaning: "paused at a durable point; the same command goes on", errors: [] },
