@@ -1,5 +1,5 @@
 import { mkdtemp, rm } from "node:fs/promises";
-import { createServer } from "node:http";
+import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -11,6 +11,7 @@ import type { DeviceBus } from "./guest-devices.ts";
 import { addAccount, addMachine, addProject, furnish, type MachineSpec } from "./inventory.ts";
 import { JobBoard } from "./job-board.ts";
 import type { ReleaseName } from "./releases.ts";
+import { StorageEndpoint } from "./storage-endpoint.ts";
 import { World, type Settings } from "./world.ts";
 
 /** How a simulator starts; everything has a default. */
@@ -120,6 +121,8 @@ export interface CloudstackSimulator extends AsyncDisposable {
   addMachine(spec: MachineSpec): Promise<string>;
   /** What is seen inside a machine made with `guest`. */
   guestOf(machineId: string): CloudstackGuest;
+  /** Puts a file with these bytes on a pool, unknown to CloudStack, for `importVolume`. */
+  addStray(pool: string, fileName: string, bytes: Uint8Array, size?: number): Promise<void>;
   /** Adds a project of the tenant's. Its id. */
   addProject(name: string): string;
   /** Gives the tenant's account, or a project, a limit; storage is counted in GiB. */
@@ -160,7 +163,8 @@ export async function startCloudstackSimulator(options: CloudstackSimulatorOptio
   const durationMs = typeof jobMs === "number" ? (): number => jobMs : jobMs;
   const jobs = new JobBoard(() => world.now(), durationMs);
   const faults = new FaultPlan(options.seed ?? 1);
-  const commands = new CommandTable(version);
+  const storage = new StorageEndpoint(world, faults);
+  const commands = new CommandTable(version, storage);
   const endpoint = new ApiEndpoint(world, jobs, faults, commands);
   const guestRules = {
     bus: options.devices?.bus ?? "virtio",
@@ -174,11 +178,11 @@ export async function startCloudstackSimulator(options: CloudstackSimulatorOptio
   const server = createServer((request, response) => {
     endpoint.serve(request, response).catch(() => request.socket.destroy());
   });
-  await new Promise<void>((listening, failed) => {
-    server.once("error", failed);
-    server.listen(options.port ?? 0, "127.0.0.1", listening);
+  const storageServer = createServer((request, response) => {
+    storage.serve(request, response).catch(() => request.socket.destroy());
   });
-  const { port } = server.address() as AddressInfo;
+  const port = await listenOn(server, options.port ?? 0);
+  storage.origin = `http://127.0.0.1:${await listenOn(storageServer, 0)}`;
 
   const volume = (id: string): Volume => found(world.volumes.get(id), `volume ${id}`);
   const machine = (id: string): Machine => found(world.machines.get(id), `machine ${id}`);
@@ -189,9 +193,11 @@ export async function startCloudstackSimulator(options: CloudstackSimulatorOptio
     );
   let closing: Promise<void> | undefined;
   const close = async (): Promise<void> => {
-    const closed = new Promise<void>((done) => server.close(() => done()));
-    server.closeAllConnections();
-    await closed;
+    for (const each of [server, storageServer]) {
+      const closed = new Promise<void>((done) => each.close(() => done()));
+      each.closeAllConnections();
+      await closed;
+    }
     await jobs.stop();
     for (const each of world.machines.values()) await each.guest?.close();
     await rm(folder, { recursive: true, force: true });
@@ -230,6 +236,11 @@ export async function startCloudstackSimulator(options: CloudstackSimulatorOptio
     volumeFile: (id) => found(volume(id).disk, `file of volume ${id}`).path,
     addMachine: async (spec) => (await addMachine(world, spec, guestRules)).id,
     guestOf: (id) => guestView(machine(id)),
+    addStray: async (name, fileName, bytes, size = bytes.length) => {
+      const disk = await world.newDisk(size);
+      await disk.write(0, bytes);
+      world.strays.set(`${pool(name).id}/${fileName}`, disk);
+    },
     addProject: (name) => addProject(world, name, [tenant]).id,
     limit: (resource, most, ownerId) => {
       const owner = ownerId === undefined ? tenant : (world.accounts.get(ownerId) ?? world.projects.get(ownerId));
@@ -250,6 +261,14 @@ export async function startCloudstackSimulator(options: CloudstackSimulatorOptio
     close: () => (closing ??= close()),
     [Symbol.asyncDispose]: () => (closing ??= close()),
   };
+}
+
+async function listenOn(server: Server, port: number): Promise<number> {
+  await new Promise<void>((listening, failed) => {
+    server.once("error", failed);
+    server.listen(port, "127.0.0.1", listening);
+  });
+  return (server.address() as AddressInfo).port;
 }
 
 function credentialsOf(account: Account): CloudstackCredentials {

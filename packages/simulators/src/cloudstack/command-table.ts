@@ -2,11 +2,14 @@ import { listed, type Call, type CommandDefinition } from "./command.ts";
 import { accountCommands } from "./commands/account-commands.ts";
 import { catalogCommands } from "./commands/catalog-commands.ts";
 import { deployCommands } from "./commands/deploy-commands.ts";
+import { importCommands } from "./commands/import-commands.ts";
 import { jobCommands } from "./commands/job-commands.ts";
 import { machineCommands } from "./commands/machine-commands.ts";
 import { snapshotCommands } from "./commands/snapshot-commands.ts";
 import { tagCommands } from "./commands/tag-commands.ts";
+import { transferCommands } from "./commands/transfer-commands.ts";
 import { volumeCommands } from "./commands/volume-commands.ts";
+import type { StorageEndpoint } from "./storage-endpoint.ts";
 import type { Account } from "./entities.ts";
 import { reaches, type ReleaseName } from "./releases.ts";
 
@@ -16,15 +19,17 @@ const pagedParameters = ["page", "pagesize", "keyword", "listall", "account", "d
 export class CommandTable {
   readonly #commands: ReadonlyMap<string, CommandDefinition>;
 
-  constructor(release: ReleaseName) {
+  constructor(release: ReleaseName, storage: StorageEndpoint) {
     const all = [
       ...accountCommands,
       ...catalogCommands,
       ...deployCommands,
+      ...importCommands,
       ...jobCommands,
       ...machineCommands,
       ...snapshotCommands,
       ...tagCommands,
+      ...transferCommands(storage),
       ...volumeCommands,
       this.#listApis(),
     ].filter((each) => each.since === undefined || reaches(release, each.since));

@@ -88,6 +88,14 @@ export class SparseDisk {
     });
   }
 
+  /** Takes over a raw file's bytes; the disk keeps its size. */
+  async load(path: string): Promise<void> {
+    await this.#inTurn(async () => {
+      await copySparse(path, this.path);
+      await truncate(this.path, this.size);
+    });
+  }
+
   /**
    * Moves the bytes to a file of their own, so that a program that still has the old file open can write what it likes
    * and reach nothing: what a detached device is to a guest.

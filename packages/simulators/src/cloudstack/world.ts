@@ -68,6 +68,8 @@ export class World {
   readonly machines: Map<string, Machine> = new Map();
   readonly snapshots: Map<string, Snapshot> = new Map();
   readonly machineSnapshots: Map<string, MachineSnapshot> = new Map();
+  /** Files on pools that no volume knows, by `<pool id>/<file>`. */
+  readonly strays: Map<string, SparseDisk> = new Map();
   #clockOffset = 0;
   #macs = 0;
 
@@ -115,6 +117,16 @@ export class World {
 
   async copyOf(disk: SparseDisk, size?: number): Promise<SparseDisk> {
     return SparseDisk.copy(this.pathOf(`${randomUUID()}.raw`), disk, size);
+  }
+
+  /** Writes a disk's bytes to a file of the caller's. */
+  async copyInto(disk: SparseDisk, path: string): Promise<void> {
+    await SparseDisk.copy(path, disk);
+  }
+
+  /** Fills a disk with a raw file's bytes. */
+  async fill(disk: SparseDisk, path: string): Promise<void> {
+    await disk.load(path);
   }
 
   /** Copies of several disks at one moment. */
