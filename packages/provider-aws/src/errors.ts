@@ -137,7 +137,10 @@ const meanings: Readonly<Record<string, Meaning>> = {
   "InvalidGroup.NotFound": gone,
   "InvalidSubnetID.NotFound": gone,
   "InvalidKeyPair.NotFound": gone,
-  "InvalidIPAddress.InUse": { code: "IN_USE", remedy: "The address belongs to another network interface; name another." },
+  "InvalidIPAddress.InUse": {
+    code: "IN_USE",
+    remedy: "The address belongs to another network interface; name another.",
+  },
   DependencyViolation: { code: "IN_USE", remedy: "Something still uses it." },
   InsufficientInstanceCapacity: {
     code: "UNAVAILABLE",

@@ -105,11 +105,13 @@ export class RateLimit {
     if (permit.epoch !== this.#epoch) return;
     this.#refill();
     this.#epoch++;
-    if (this.#rate <= this.#floor) {
+    const isStorm = this.#rate <= this.#floor;
+    if (isStorm) {
       this.#pauseMs = Math.min(longestPauseMs, Math.max(windowMs, this.#pauseMs * 2));
       this.#heldUntil = this.#clock.now() + this.#pauseMs;
     }
-    this.#learned = this.#rate;
+    // Who refuses even the lowest rate has told nothing of the quota: when that is over the search begins anew.
+    this.#learned = isStorm ? undefined : this.#rate;
     this.#rate = Math.max(this.#floor, this.#rate / 2);
     this.#step = 0;
     this.#tokens = Math.min(this.#tokens, 0);
