@@ -1,9 +1,8 @@
 #!/usr/bin/env node
-import { parseArgs } from "node:util";
-import { startAwsSimulator } from "./aws/aws-simulator.ts";
+import { awsUsage, runAws } from "./aws/aws-command.ts";
 import { runVcenter, vcenterUsage } from "./vcenter/vcenter-command.ts";
 
-const usage = `usage: diskferry-simulators aws [--port 0]\n       ${vcenterUsage}\n`;
+const usage = `usage: ${awsUsage}\n       ${vcenterUsage}\n`;
 const [name, ...rest] = process.argv.slice(2);
 
 try {
@@ -23,10 +22,7 @@ async function serveVcenter(): Promise<void> {
 }
 
 async function serveAws(): Promise<void> {
-  const { values } = parseArgs({ args: rest, options: { port: { type: "string", default: "0" } } });
-  if (!/^\d{1,5}$/.test(values.port)) throw new TypeError(`${values.port} is no port`);
-  const simulator = await startAwsSimulator({ port: Number(values.port) });
-  const { endpoint, credentials, instances } = simulator;
-  process.stdout.write(`${JSON.stringify({ endpoint, credentials, instances })}\n`);
-  for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => void simulator.close());
+  const stop = new AbortController();
+  for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => stop.abort());
+  await runAws(rest, (line) => process.stdout.write(`${line}\n`), { signal: stop.signal });
 }

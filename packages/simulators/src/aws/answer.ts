@@ -2,7 +2,8 @@
 export interface Answer {
   status: number;
   headers: Record<string, string>;
-  body: string | Buffer;
+  /** Pieces are sent one after the other and not changed. */
+  body: string | readonly Buffer[];
 }
 
 /** An answer in JSON. */

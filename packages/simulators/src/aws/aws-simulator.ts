@@ -1,20 +1,21 @@
-import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
-import { AwsError } from "./aws-error.ts";
+import { serveRequest } from "./aws-requests.ts";
 import { BlockPool } from "./block-pool.ts";
-import type { Answer } from "./answer.ts";
-import { EbsEndpoint, ebsRoute } from "./ebs-endpoint.ts";
-import { Ec2Endpoint, ec2ErrorAnswer, ec2Form } from "./ec2-endpoint.ts";
-import { FaultPlan, type AwsFault } from "./fault-plan.ts";
+import { BlockTable } from "./block-table.ts";
+import { EbsEndpoint } from "./ebs-endpoint.ts";
+import { Ec2Endpoint } from "./ec2-endpoint.ts";
 import { Ec2Scope } from "./ec2-scope.ts";
+import { makeVolume } from "./ec2-volumes.ts";
+import { FaultPlan } from "./fault-plan.ts";
 import type { Guest, GuestCommand } from "./guest-commands.ts";
+import { Quotas } from "./quotas.ts";
 import { makeReadyInstances } from "./ready-instances.ts";
 import type { Instance, Snapshot, Volume } from "./resources.ts";
-import { SsmEndpoint, ssmErrorAnswer } from "./ssm-endpoint.ts";
-import { answerSts, stsErrorAnswer } from "./sts-endpoint.ts";
-import { Quotas } from "./quotas.ts";
-import { authenticate, guessService, type AwsCredentials, type AwsService } from "./signature.ts";
-import { World, type AwsDelays, type AwsRole } from "./world.ts";
+import type { AwsCredentials } from "./signature.ts";
+import { SsmEndpoint } from "./ssm-endpoint.ts";
+import { SyntheticContent } from "./synthetic-content.ts";
+import { blocksPerGib, World, type AwsDelays, type AwsRole } from "./world.ts";
 
 /** How a simulator starts; everything has a default. */
 export interface AwsSimulatorOptions {
@@ -35,10 +36,14 @@ export interface AwsSimulatorOptions {
   strictTokens?: boolean;
   /** Computes the digests of a guest's writes at the write instead of the first read. */
   precomputeDigests?: boolean;
+  /** false: of blocks put only the digests are kept, so that uploads of any size need no room. */
+  keepUploads?: boolean;
   /** Milliseconds each answer waits; 0 by default. */
   latencyMs?: number;
   /** Of the fault plan's chances; 1 by default. */
   seed?: number;
+  /** Whether two instances stand ready in the first account; true by default. */
+  readyInstances?: boolean;
   /** The region of the two ready instances; us-east-1 by default. */
   region?: string;
 }
@@ -47,7 +52,7 @@ export interface AwsSimulatorOptions {
 export interface AwsSimulator extends AsyncDisposable {
   readonly endpoint: string;
   readonly credentials: readonly AwsCredentials[];
-  /** Ids of the two instances that stand ready. */
+  /** Ids of the two instances that stand ready; empty when none were asked for. */
   readonly instances: { readonly linux: string; readonly windows: string };
   readonly faults: FaultPlan;
   /** Ids of an instance's volumes, the root first. */
@@ -57,6 +62,13 @@ export interface AwsSimulator extends AsyncDisposable {
   trimVolume(volumeId: string, offset: number, length: number): Promise<void>;
   volumeBytes(volumeId: string, offset: number, length: number): Promise<Buffer>;
   snapshotBytes(snapshotId: string, offset: number, length: number): Promise<Buffer>;
+  /**
+   * Adds a volume to the first account whose blocks are a function of their index, so that it takes no room whatever
+   * its size. Every `stride`-th block holds data; the first `digests` of these have their digests computed at once.
+   */
+  addSyntheticVolume(volume: { sizeGib: number; stride?: number; digests?: number }): string;
+  /** Writes into a volume whether or not a guest has it. */
+  fillVolume(volumeId: string, offset: number, bytes: Uint8Array): Promise<void>;
   /** Grows a volume, as ModifyVolume does. */
   growVolume(volumeId: string, sizeGib: number): void;
   archiveSnapshot(snapshotId: string): void;
@@ -85,58 +97,11 @@ export interface AwsSimulator extends AsyncDisposable {
   close(): Promise<void>;
 }
 
-/** Requests longer than this are cut off: a block, or a large form. */
-const longestBody = 2 ** 20;
-
 const defaultCredentials: AwsCredentials[] = ["111111111111", "222222222222"].map((accountId) => ({
   accountId,
   accessKeyId: `AKIASIMULATED${accountId.slice(0, 7)}`,
   secretAccessKey: `simulated-secret-of-${accountId}`,
 }));
-
-async function bodyOf(request: IncomingMessage): Promise<Buffer> {
-  const parts: Buffer[] = [];
-  let length = 0;
-  for await (const part of request as AsyncIterable<Buffer>) {
-    length += part.length;
-    if (length > longestBody) throw new AwsError(413, "RequestEntityTooLarge", "The body is too long.");
-    parts.push(part);
-  }
-  return Buffer.concat(parts);
-}
-
-function faultError(fault: AwsFault, ec2: boolean): AwsError | undefined {
-  switch (fault) {
-    case "throttle":
-      return ec2
-        ? new AwsError(503, "RequestLimitExceeded", "Request limit exceeded.")
-        : new AwsError(400, "ThrottlingException", "Rate exceeded");
-    case "resource-throttle":
-      return new AwsError(400, "RequestThrottledException", "Rate exceeded", "RESOURCE_LEVEL_THROTTLE");
-    case "internal-error":
-      return new AwsError(500, ec2 ? "InternalError" : "InternalServerException", "An internal error has occurred");
-    case "unavailable":
-      return new AwsError(503, ec2 ? "Unavailable" : "ServiceUnavailableException", "Service unavailable");
-    case "read-failed":
-      return new AwsError(400, "ValidationException", "Failed to read block data", "INVALID_PARAMETER_VALUE");
-    case "write-timeout":
-      return new AwsError(400, "ValidationException", "The write request timed out", "WRITE_REQUEST_TIMEOUT");
-    case "expired-block-token":
-      return new AwsError(400, "ValidationException", "The block token has expired.", "INVALID_BLOCK_TOKEN");
-    case "expired-page-token":
-      return new AwsError(400, "ValidationException", "The page token has expired.", "INVALID_PAGE_TOKEN");
-    case "expired-credentials":
-      return ec2
-        ? new AwsError(400, "RequestExpired", "Request has expired.")
-        : new AwsError(403, "ExpiredTokenException", "The security token included in the request is expired");
-    case "clock-skew":
-      return ec2
-        ? new AwsError(400, "RequestExpired", "Request has expired.")
-        : new AwsError(403, "InvalidSignatureException", "Signature expired");
-    default:
-      return undefined;
-  }
-}
 
 /** Starts EC2 and EBS on 127.0.0.1; the region and service of a request are those of its signature. */
 export async function startAwsSimulator(options: AwsSimulatorOptions = {}): Promise<AwsSimulator> {
@@ -158,6 +123,7 @@ export async function startAwsSimulator(options: AwsSimulatorOptions = {}): Prom
     emptyPageEvery: options.emptyPageEvery ?? 5,
     overReportEvery: options.overReportEvery ?? 0,
     strictTokens: options.strictTokens ?? false,
+    keepUploads: options.keepUploads ?? true,
   });
   const scope = new Ec2Scope(world);
   const importFailures: string[] = [];
@@ -167,40 +133,9 @@ export async function startAwsSimulator(options: AwsSimulatorOptions = {}): Prom
   for (const { accountId } of list)
     world.roles.set(`arn:aws:iam::${accountId}:role/vmimport`, { trusts: ["vmie.amazonaws.com"] });
 
-  async function serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const url = new URL(request.url ?? "/", "http://simulator");
-    const service = guessService(request, url.pathname);
-    let fault: AwsFault | undefined;
-    let answer: Answer;
-    try {
-      const body = await bodyOf(request);
-      const route = service === "ebs" ? ebsRoute(request.method ?? "", url.pathname) : undefined;
-      const form = service === "ec2" || service === "sts" ? ec2Form(body.toString()) : undefined;
-      const target = String(request.headers["x-amz-target"] ?? "").replace("AmazonSSM.", "");
-      const operation = route?.operation ?? form?.text("Action") ?? (service === "ssm" ? target : "Unknown");
-      fault = faults.next(operation);
-      if (fault === "hang") return;
-      if (fault === "reset") return void request.socket.destroy();
-      const broken = fault === undefined ? undefined : faultError(fault, service === "ec2");
-      if (broken !== undefined) throw broken;
-      const caller = authenticate(request, url, body, keys, world.now());
-      if (options.latencyMs !== undefined) await new Promise((done) => setTimeout(done, options.latencyMs));
-      const limit = quotas.take(operation, `${caller.accountId}/${caller.region}`, route?.snapshotId, world.now());
-      if (limit !== undefined) throw throttled(operation, limit);
-      if (service === "sts" && form !== undefined) answer = answerSts(world, keys, form, caller);
-      else if (form !== undefined) answer = await ec2.answer(form, caller);
-      else if (service === "ssm") answer = await ssm.answer(operation, body, caller);
-      else if (route === undefined) throw new AwsError(404, "UnknownOperationException", "There is no such operation.");
-      else
-        answer = await ebs.answer(route, { method: request.method ?? "", url, headers: request.headers, body, caller });
-    } catch (error) {
-      answer = errorAnswer(service, error);
-    }
-    send(response, answer, fault, world.now());
-  }
-
+  const services = { world, keys, quotas, faults, ebs, ec2, ssm, latencyMs: options.latencyMs };
   const server = createServer((request, response) => {
-    serve(request, response).catch(() => request.socket.destroy());
+    serveRequest(services, request, response).catch(() => request.socket.destroy());
   });
   await new Promise<void>((listening, failed) => {
     server.once("error", failed);
@@ -210,7 +145,7 @@ export async function startAwsSimulator(options: AwsSimulatorOptions = {}): Prom
   const account = list[0]?.accountId ?? "111111111111";
   const region = options.region ?? "us-east-1";
   const owner = { accountId: account, region, service: "ec2" as const, accessKeyId: "", arn: "" };
-  const instances = makeReadyInstances(scope, owner);
+  const instances = options.readyInstances === false ? { linux: "", windows: "" } : makeReadyInstances(scope, owner);
 
   const settled = <T>(all: ReadonlyMap<string, T>, id: string): T => {
     world.settle();
@@ -242,6 +177,20 @@ export async function startAwsSimulator(options: AwsSimulatorOptions = {}): Prom
     trimVolume: async (id, offset, length) => world.trim(guestVolume(id), offset, length),
     volumeBytes: async (id, offset, length) => world.bytes(volume(id), offset, length),
     snapshotBytes: async (id, offset, length) => world.bytes(snapshot(id), offset, length),
+    addSyntheticVolume: ({ sizeGib, stride = 1, digests = 0 }) => {
+      const content = new SyntheticContent(sizeGib * blocksPerGib, stride);
+      let index = content.next(0);
+      for (let done = 0; done < digests && index !== undefined; done++) {
+        content.digest(index);
+        index = content.next(index + 1);
+      }
+      const shape = { sizeGib, type: "gp3" };
+      const made = makeVolume(scope, { caller: owner, zone: `${region}a`, shape, tags: {} });
+      made.blocks = new BlockTable(content);
+      made.state = "available";
+      return made.id;
+    },
+    fillVolume: async (id, offset, bytes) => world.write(volume(id), offset, bytes),
     growVolume: (id, sizeGib) => {
       if (sizeGib < volume(id).sizeGib) throw new RangeError("a volume cannot shrink");
       volume(id).sizeGib = sizeGib;
@@ -278,43 +227,4 @@ export async function startAwsSimulator(options: AwsSimulatorOptions = {}): Prom
 function found<T>(value: T | undefined, id: string): T {
   if (value === undefined) throw new Error(`there is no ${id}`);
   return value;
-}
-
-function throttled(operation: string, limit: "account" | "snapshot"): AwsError {
-  if (operation !== "GetSnapshotBlock" && operation !== "PutSnapshotBlock")
-    return new AwsError(400, "ThrottlingException", "Rate exceeded");
-  const reason = limit === "account" ? "ACCOUNT_THROTTLED" : "RESOURCE_LEVEL_THROTTLE";
-  return new AwsError(400, "RequestThrottledException", "Rate exceeded", reason);
-}
-
-function errorAnswer(service: AwsService, error: unknown): Answer {
-  const code = service === "ec2" ? "InternalError" : "InternalServerException";
-  const known = error instanceof AwsError ? error : new AwsError(500, code, String(error));
-  const write = { ec2: ec2ErrorAnswer, sts: stsErrorAnswer, ssm: ssmErrorAnswer, ebs: ebsErrorAnswer }[service];
-  return write(known);
-}
-
-function ebsErrorAnswer(error: AwsError): Answer {
-  return {
-    status: error.status,
-    headers: { "content-type": "application/json", "x-amzn-errortype": error.code },
-    body: JSON.stringify({ Message: error.message, ...(error.reason === undefined ? {} : { Reason: error.reason }) }),
-  };
-}
-
-function send(response: ServerResponse, answer: Answer, fault: AwsFault | undefined, now: number): void {
-  let body = Buffer.from(answer.body as Buffer);
-  if (fault === "empty") body = Buffer.alloc(0);
-  if (fault === "flip" && body.length > 0) {
-    const middle = body.length >> 1;
-    body[middle] = (body[middle] ?? 0) ^ 1;
-  }
-  // Clients correct their clocks by this header.
-  const date = new Date(now).toUTCString();
-  response.writeHead(answer.status, { ...answer.headers, date, "content-length": body.length });
-  if (fault === "truncate") {
-    response.write(body.subarray(0, body.length >> 1), () => response.destroy());
-    return;
-  }
-  response.end(body);
 }

@@ -2,12 +2,16 @@ import { createHash } from "node:crypto";
 import { mkdtemp, open, rm, type FileHandle } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { SyntheticContent } from "./synthetic-content.ts";
 
 /** Bytes of one EBS block (EBS direct APIs, ListSnapshotBlocks: BlockSize 524288). */
 export const blockSize = 524288;
 
 /** One immutable block of data; a later write of the same place makes another one, even when the bytes are equal. */
-export interface StoredBlock {
+export type StoredBlock = PooledBlock | { readonly synthetic: SyntheticContent; readonly index: number };
+
+/** A block in the pool's file. */
+export interface PooledBlock {
   /** Place in the pool's file, in blocks. */
   readonly slot: number;
   /** SHA-256 in base64; absent until somebody computed it. */
@@ -46,9 +50,20 @@ export class BlockPool {
 
   /** Reads one block into a fresh buffer of the caller's; what the file does not reach is zero. */
   async read(block: StoredBlock): Promise<Buffer> {
+    if ("synthetic" in block) return Buffer.concat(block.synthetic.pieces(block.index));
     const bytes = Buffer.alloc(blockSize);
     await this.#file.read(bytes, 0, blockSize, block.slot * blockSize);
     return bytes;
+  }
+
+  /** A block ready to be sent, in pieces that nobody may change, and its digest. */
+  async sendable(block: StoredBlock): Promise<{ pieces: Buffer[]; digest: string }> {
+    if ("synthetic" in block) {
+      const { synthetic, index } = block;
+      return { pieces: synthetic.pieces(index), digest: synthetic.digest(index) };
+    }
+    const bytes = await this.read(block);
+    return { pieces: [bytes], digest: (block.digest ??= digestOf(bytes)) };
   }
 
   /** Closes and removes the file. */

@@ -154,7 +154,7 @@ export function importActions(scope: Ec2Scope, failures: string[]): Ec2Actions {
       region: task.region,
       tags: {},
       sizeGib: source.sizeGib,
-      blocks: new Map(source.blocks),
+      blocks: source.blocks.copy(),
       description: `Created by AWS-VMImport service for ${task.id}`,
       encrypted: task.encrypted,
       volumeId: "vol-ffffffff",

@@ -176,7 +176,7 @@ export function snapshotActions(scope: Ec2Scope): Ec2Actions {
       region: caller.region,
       tags: scope.tags(form, "snapshot"),
       sizeGib: source.sizeGib,
-      blocks: new Map(source.blocks),
+      blocks: source.blocks.copy(),
       description: form.text("Description") ?? "",
       encrypted,
       volumeId: "vol-ffffffff",

@@ -1,3 +1,4 @@
+import { BlockTable } from "./block-table.ts";
 import { listing, maybe, tagSet, time, wrong, type Ec2Actions, type Ec2Scope, type XmlObject } from "./ec2-scope.ts";
 import type { Ec2Form } from "./ec2-wire.ts";
 import type { Instance, Snapshot, Tags, Volume, VolumeShape } from "./resources.ts";
@@ -35,7 +36,7 @@ export function makeVolume(scope: Ec2Scope, order: VolumeOrder): Volume {
     state: "creating",
     zone: order.zone,
     encrypted,
-    blocks: new Map(snapshot?.blocks),
+    blocks: snapshot?.blocks.copy() ?? new BlockTable(),
     createdAt: world.now(),
     ...(kmsKeyId === undefined ? {} : { kmsKeyId }),
     ...(snapshot === undefined ? {} : { snapshotId: snapshot.id }),

@@ -1,3 +1,4 @@
+import { BlockTable } from "./block-table.ts";
 import { defaultNetwork, takeAddress } from "./ec2-network.ts";
 import type { Ec2Scope } from "./ec2-scope.ts";
 import type { Instance } from "./resources.ts";
@@ -55,7 +56,7 @@ function makeInstance(scope: Ec2Scope, caller: Caller, name: string, devices: st
       tags: { Name: `${name} ${device}` },
       state: "available",
       encrypted: false,
-      blocks: new Map(),
+      blocks: new BlockTable(),
       createdAt: now,
       attachment: {
         instanceId: instance.id,

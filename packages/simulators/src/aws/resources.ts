@@ -1,4 +1,4 @@
-import type { StoredBlock } from "./block-pool.ts";
+import type { BlockTable } from "./block-table.ts";
 
 /** Key and value of each tag. */
 export type Tags = Record<string, string>;
@@ -22,7 +22,7 @@ export interface Volume extends Resource {
   encrypted: boolean;
   kmsKeyId?: string;
   snapshotId?: string;
-  blocks: Map<number, StoredBlock>;
+  blocks: BlockTable;
   /** What a block that was never written holds: zeros, or noise when it came out of an encrypted snapshot's hole. */
   noiseKey?: string;
   attachment?: Attachment;
@@ -58,7 +58,7 @@ export interface VolumeShape {
 /** A snapshot; its state follows from the clock. */
 export interface Snapshot extends Resource {
   sizeGib: number;
-  blocks: Map<number, StoredBlock>;
+  blocks: BlockTable;
   description: string;
   encrypted: boolean;
   kmsKeyId?: string;
@@ -72,7 +72,7 @@ export interface Snapshot extends Resource {
   /** Set when the end is `error` instead of `completed`, with what DescribeSnapshots tells. */
   failure?: string;
   /** Of snapshots begun by StartSnapshot. */
-  upload?: { timeoutMs: number; touchedAt: number; written: Set<number>; busy: Set<number>; visibleAt: number };
+  upload?: SnapshotUpload;
   tier: "standard" | "archive";
   /** The last move between the tiers. */
   tiering?: SnapshotTiering;
@@ -83,6 +83,17 @@ export interface Snapshot extends Resource {
   /** The snapshot this one was copied from. */
   copyOf?: string;
   copiedAt?: number;
+}
+
+/** What a snapshot begun by StartSnapshot keeps while it is written. */
+export interface SnapshotUpload {
+  timeoutMs: number;
+  touchedAt: number;
+  /** Digests in base64 by index. */
+  written: Map<number, string>;
+  /** Indices that a request is writing at this moment. */
+  busy: Set<number>;
+  visibleAt: number;
 }
 
 /** A move of a snapshot between storage tiers. */

@@ -43,7 +43,7 @@ export function guessService(request: IncomingMessage, path: string): AwsService
 const skewLimitMs = 300_000;
 
 const hmac = (key: string | Buffer, text: string): Buffer => createHmac("sha256", key).update(text).digest();
-const sha256 = (bytes: string | Uint8Array): string => createHash("sha256").update(bytes).digest("hex");
+const sha256 = (bytes: string): string => createHash("sha256").update(bytes).digest("hex");
 const escape = (text: string): string =>
   encodeURIComponent(text).replace(/[!'()*]/g, (each) => `%${each.charCodeAt(0).toString(16).toUpperCase()}`);
 
@@ -90,13 +90,13 @@ function canonicalQuery(url: URL): string {
 }
 
 /**
- * Checks the SigV4 signature of a request, its age, its body's hash and its session token.
+ * Checks the SigV4 signature of a request, its age, the hash of its body (SHA-256, hexadecimal) and its session token.
  * @throws AwsError as the service named in the credential scope words it.
  */
 export function authenticate(
   request: IncomingMessage,
   url: URL,
-  body: Uint8Array,
+  bodyHash: string,
   credentials: ReadonlyMap<string, AwsCredentials>,
   now: number,
 ): Caller {
@@ -121,8 +121,8 @@ export function authenticate(
   const unsigned = ["host", ...must].filter((name) => !names.includes(name) && name !== "x-amz-content-sha256");
   if (unsigned.length > 0) throw refuse(service, "mismatch");
   const declared = request.headers["x-amz-content-sha256"];
-  const hash = typeof declared === "string" ? declared : sha256(body);
-  if (hash !== "UNSIGNED-PAYLOAD" && hash !== sha256(body)) throw refuse(service, "mismatch");
+  const hash = typeof declared === "string" ? declared : bodyHash;
+  if (hash !== "UNSIGNED-PAYLOAD" && hash !== bodyHash) throw refuse(service, "mismatch");
   if (hash === "UNSIGNED-PAYLOAD" && service !== "ebs") throw refuse(service, "mismatch");
   const headers = names.map(
     (name) =>

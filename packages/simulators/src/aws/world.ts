@@ -155,7 +155,7 @@ export class World {
     const tail = offset + length - end * blockSize;
     if (tail > 0) await this.write(volume, end * blockSize, new Uint8Array(tail));
     await this.#inTurn(volume, async () => {
-      for (const index of [...volume.blocks.keys()]) if (index >= first && index < end) volume.blocks.delete(index);
+      volume.blocks.free(first, end);
     });
   }
 
@@ -168,7 +168,7 @@ export class World {
       region: volume.region,
       tags,
       sizeGib: volume.sizeGib,
-      blocks: new Map(volume.blocks),
+      blocks: volume.blocks.copy(),
       description,
       encrypted: volume.encrypted,
       volumeId: volume.id,
