@@ -163,7 +163,7 @@ const transport: Readonly<Record<string, Meaning>> = {
   EPIPE: { code: "UNAVAILABLE", remedy: "it closed the connection" },
 };
 
-/** Errors of the time before a request left this machine: it cannot have been done. */
+/** Errors of the time before a request left this machine, or before the server was up: it cannot have been done. */
 const beforeSending: ReadonlySet<string> = new Set([
   "ECONNREFUSED",
   "ENOTFOUND",
@@ -171,9 +171,10 @@ const beforeSending: ReadonlySet<string> = new Set([
   "EHOSTUNREACH",
   "ENETUNREACH",
   "UND_ERR_CONNECT_TIMEOUT",
+  "HTTP_503",
 ]);
 
-/** Whether an error proves that the server never saw the request. */
+/** Whether an error proves that the server never took the request. */
 export function neverSent(error: unknown): boolean {
   return codesOf(error).some((code) => beforeSending.has(code));
 }

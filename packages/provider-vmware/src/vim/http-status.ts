@@ -21,6 +21,8 @@ export function statusError(answer: HttpAnswer, operation: string, host: string)
   const seconds = Number(answer.header("retry-after"));
   return vsphereError(meaning.code, `${operation} at ${host} failed with HTTP ${answer.status}: ${meaning.why}`, {
     operation,
+    // Tells 503 from the rest for whoever decides on repeating: nothing was done.
+    cause: Object.assign(new Error(`HTTP ${answer.status}`), { code: `HTTP_${answer.status}` }),
     ...(Number.isFinite(seconds) && seconds > 0 ? { retryAfterMs: seconds * 1000 } : {}),
   });
 }

@@ -2,10 +2,11 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { isProviderError, type Wait } from "@diskferry/core/provider";
 import { vsphereError } from "../errors.ts";
 import { type MoRef, moRefText } from "./moref.ts";
-import { type VimArgument, vimData } from "./vim-argument.ts";
+import { type VimArgument, type VimArguments, vimData } from "./vim-argument.ts";
 import type { CallWait, VimClient } from "./vim-client.ts";
 import type { VimElement } from "./vim-element.ts";
 import { faultOf } from "./vim-fault.ts";
+import type { VimMethodName } from "./vim-methods.ts";
 import { readObjectContent, VimProperties } from "./vim-properties.ts";
 
 /** Objects in one page: with their devices some MiB at most, and the server builds it in well under a second. */
@@ -92,7 +93,7 @@ export async function* listObjects(
         return;
       } finally {
         // A view belongs to its session and is gone with it.
-        if (client.generation === generation) await client.call("DestroyView", view, {}, wait);
+        if (client.generation === generation) await tidy(client, "DestroyView", view, {}, wait);
       }
     } catch (error) {
       wait.signal?.throwIfAborted();
@@ -121,9 +122,7 @@ async function* retrieve(client: VimClient, spec: VimArgument, wait: CallWait): 
       token = answer?.string("token");
     }
   } finally {
-    if (token !== undefined && wait.signal?.aborted !== true) {
-      await client.call("CancelRetrievePropertiesEx", collector, { token }, wait);
-    }
+    if (token !== undefined) await tidy(client, "CancelRetrievePropertiesEx", collector, { token }, wait);
   }
 }
 
@@ -199,9 +198,7 @@ async function follow(
       if (done(properties)) return properties;
     }
   } finally {
-    if (client.generation === generation && wait.signal?.aborted !== true) {
-      await client.call("DestroyPropertyCollector", collector, {}, wait);
-    }
+    if (client.generation === generation) await tidy(client, "DestroyPropertyCollector", collector, {}, wait);
   }
 }
 
@@ -212,5 +209,21 @@ function apply(update: VimElement, properties: VimProperties, about: string): vo
   for (const change of update.all("changeSet")) {
     const name = change.string("name");
     if (name !== undefined) properties.set(name, change.string("op") === "assign" ? change.child("val") : undefined);
+  }
+}
+
+/** Gives back what the server keeps for a session. Where that fails the session's end does it, and nothing else is lost. */
+async function tidy(
+  client: VimClient,
+  name: VimMethodName,
+  self: MoRef,
+  args: VimArguments,
+  wait: Wait,
+): Promise<void> {
+  if (wait.signal?.aborted === true) return;
+  try {
+    await client.call(name, self, args, wait);
+  } catch (error) {
+    client.notice(`${(error as Error).message}; it ends with the session`);
   }
 }

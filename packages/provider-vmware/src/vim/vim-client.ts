@@ -139,6 +139,11 @@ export class VimClient implements AsyncDisposable {
     return this.#codec.name === "soap" ? this.#session.credential : undefined;
   }
 
+  /** Tells people something that was handled. */
+  notice(message: string): void {
+    this.#options.notice?.(message);
+  }
+
   /**
    * A client that speaks SOAP to the same server: this one where it does, else a second login. Leases belong to a session
    * and their links want its cookie, so exports are made through it. It is disposed with this one.

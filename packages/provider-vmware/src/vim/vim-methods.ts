@@ -62,12 +62,13 @@ const vimMethods: Readonly<Record<VimMethodName, VimMethod>> = {
   /** A token is good once. */
   ContinueRetrievePropertiesEx: { on: "PropertyCollector", parameters: ["token"] },
   CancelRetrievePropertiesEx: { on: "PropertyCollector", parameters: ["token"], repeatable: true },
-  CreatePropertyCollector: { on: "PropertyCollector", parameters: [] },
+  /** One too many goes with the session, as does a view. */
+  CreatePropertyCollector: { on: "PropertyCollector", parameters: [], repeatable: true },
   DestroyPropertyCollector: { on: "PropertyCollector", parameters: [] },
   CreateFilter: { on: "PropertyCollector", parameters: ["spec", "partialUpdates"] },
   WaitForUpdatesEx: { on: "PropertyCollector", parameters: ["version", "options"] },
 
-  CreateContainerView: { on: "ViewManager", parameters: ["container", "type", "recursive"] },
+  CreateContainerView: { on: "ViewManager", parameters: ["container", "type", "recursive"], repeatable: true },
   DestroyView: { on: "ContainerView", parameters: [] },
 
   FindByInventoryPath: { on: "SearchIndex", parameters: ["inventoryPath"], repeatable: true },

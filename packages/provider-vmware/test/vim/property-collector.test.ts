@@ -1,0 +1,102 @@
+import { generateMachines, startVcenterSimulator } from "@diskferry/simulators";
+import { describe, expect, test } from "vitest";
+import { moRef } from "../../src/vim/moref.ts";
+import { listObjects, readObject, waitForProperties } from "../../src/vim/property-collector.ts";
+import { machineRef } from "../../src/vim/snapshot-calls.ts";
+import type { VimClient } from "../../src/vim/vim-client.ts";
+import { openClient } from "./open-client.ts";
+
+const wanted = { types: ["VirtualMachine"], paths: ["name"] };
+
+async function names(client: VimClient): Promise<string[]> {
+  const found: string[] = [];
+  for await (const page of listObjects(client, client.references.rootFolder, wanted)) {
+    for (const each of page) found.push(each.string("name") ?? "");
+  }
+  return found;
+}
+
+describe.each(["soap", "vi-json"] as const)("by %s", (protocol) => {
+  test("a listing comes in pages, each machine once, and leaves nothing at the server", async () => {
+    const machines = generateMachines(250);
+    await using simulator = await startVcenterSimulator({ tls: false, machines, pageSize: 40 });
+    await using client = await openClient(simulator, { protocol });
+    expect((await names(client)).sort()).toEqual(machines.map(({ name }) => name).sort());
+    expect(simulator.calls.get("ContinueRetrievePropertiesEx")).toBe(6);
+    expect(simulator.calls.get("DestroyView")).toBe(1);
+    expect(simulator.calls.get("CancelRetrievePropertiesEx")).toBeUndefined();
+  });
+
+  test("a listing that is left early is cancelled at the server", async () => {
+    const machines = generateMachines(250);
+    await using simulator = await startVcenterSimulator({ tls: false, machines, pageSize: 40 });
+    await using client = await openClient(simulator, { protocol });
+    for await (const page of listObjects(client, client.references.rootFolder, wanted)) {
+      expect(page).toHaveLength(40);
+      break;
+    }
+    expect(simulator.calls.get("ContinueRetrievePropertiesEx")).toBeUndefined();
+    expect(simulator.calls.get("CancelRetrievePropertiesEx")).toBe(1);
+    expect(simulator.calls.get("DestroyView")).toBe(1);
+  });
+
+  test("a session that ends between two pages costs no machine and doubles none", async () => {
+    const machines = generateMachines(250);
+    await using simulator = await startVcenterSimulator({ tls: false, machines, pageSize: 40 });
+    await using client = await openClient(simulator, { protocol });
+    const run = (): void => simulator.expireSessions();
+    simulator.inject({ method: "ContinueRetrievePropertiesEx", calls: [3], action: { kind: "run", run } });
+    const found = await names(client);
+    expect(found).toHaveLength(250);
+    expect(new Set(found).size).toBe(250);
+    expect(client.generation).toBe(2);
+  });
+
+  test("an object that does not exist is not found, by its own words", async () => {
+    await using simulator = await startVcenterSimulator({ tls: false });
+    await using client = await openClient(simulator, { protocol });
+    const failure = readObject(client, machineRef("vm-999"), ["name"], { about: "web" });
+    await expect(failure).rejects.toMatchObject({ code: "NOT_FOUND", message: /web/ });
+    const waiting = waitForProperties(client, machineRef("vm-999"), ["name"], () => true);
+    await expect(waiting).rejects.toMatchObject({ code: "NOT_FOUND" });
+  });
+
+  test("a property that the server does not have is refused, not left out", async () => {
+    await using simulator = await startVcenterSimulator({ tls: false });
+    await using client = await openClient(simulator, { protocol });
+    const failure = readObject(client, moRef("Datacenter", "datacenter-2"), ["nonsense"]);
+    await expect(failure).rejects.toMatchObject({ code: "UNSUPPORTED" });
+  });
+
+  test("a property is followed until it is as wanted", async () => {
+    await using simulator = await startVcenterSimulator({ tls: false, machines: [{ name: "web", disks: [] }] });
+    await using client = await openClient(simulator, { protocol });
+    const { id } = simulator.machine("web");
+    const states: (string | undefined)[] = [];
+    const waiting = waitForProperties(client, machineRef(id), ["runtime.powerState"], (seen) => {
+      states.push(seen.string("runtime.powerState"));
+      if (states.length === 1) simulator.powerFailure("web");
+      return seen.string("runtime.powerState") === "poweredOff";
+    });
+    await waiting;
+    expect(states).toEqual(["poweredOn", "poweredOff"]);
+    expect(simulator.calls.get("DestroyPropertyCollector")).toBe(1);
+  });
+
+  test("a wait ends by its signal", async () => {
+    await using simulator = await startVcenterSimulator({ tls: false, machines: [{ name: "web", disks: [] }] });
+    await using client = await openClient(simulator, { protocol });
+    const stop = new AbortController();
+    const waiting = waitForProperties(
+      client,
+      machineRef(simulator.machine("web").id),
+      ["name"],
+      () => {
+        stop.abort(new Error("enough"));
+        return false;
+      },
+      { signal: stop.signal },
+    );
+    await expect(waiting).rejects.toThrow("enough");
+  });
+});
