@@ -41,7 +41,9 @@ async function open(
 }
 
 async function all(source: SourceConnector): Promise<Machine[]> {
-  return Array.fromAsync(source.machines());
+  const found: Machine[] = [];
+  for await (const machine of source.machines()) found.push(machine);
+  return found;
 }
 
 describe.each(["soap", "vi-json"] as const)("by %s", (protocol) => {
