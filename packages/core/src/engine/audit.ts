@@ -49,12 +49,20 @@ export interface AuditReport {
 /**
  * Puts the tracker to the test: takes a snapshot, asks what changed since the record, and reads a random sample of what
  * it calls unchanged from the source. Nothing is written to the target; the snapshot is released.
- * @throws ProviderError UNSUPPORTED where there is no tracker or no digest to compare with.
+ * @throws ProviderError UNSUPPORTED where there is no tracker or no digest to compare with; IN_USE while a run is under way.
  */
 export async function audit(job: Job, options: AuditOptions = {}): Promise<AuditReport> {
   const settings = settingsOf(job.options);
-  const { record } = await recordOf(job, options);
+  const { record, state } = await recordOf(job, options);
   const { source } = job;
+  if (state.run !== undefined) {
+    throw new ProviderError(
+      "IN_USE",
+      `Run ${state.run.id} of job ${job.id} is under way, and a place that keeps one snapshot per job would give up its ` +
+        `snapshot for the audit's. Let it end, then audit.`,
+      { operation: "audit" },
+    );
+  }
   if (source.tracker === undefined) {
     throw new ProviderError(
       "UNSUPPORTED",
@@ -78,7 +86,10 @@ export async function audit(job: Job, options: AuditOptions = {}): Promise<Audit
       if (point === undefined || point.size !== disk.size || disk.checkpoint === undefined) {
         throw new ProviderError(
           "TRACKING_LOST",
-          `Disk ${disk.disk} cannot be audited: ${disk.checkpoint === undefined ? "the record holds no checkpoint" : "its size changed"}. Run the job once more first.`,
+          disk.checkpoint === undefined
+            ? `Disk ${disk.disk} cannot be audited: its last run left no checkpoint, so its source cannot tell what changed ` +
+                `since. Where the source tracks changes, run the job once more first; else every run compares all.`
+            : `Disk ${disk.disk} cannot be audited: its size changed. Run the job once more first.`,
           { operation: "audit" },
         );
       }

@@ -2,6 +2,7 @@ import { describe, expect, it } from "vitest";
 import { randomBytes, randomFrom } from "../../../../test/seed.ts";
 import { audit, boundOf } from "../../src/engine/audit.ts";
 import { replicate } from "../../src/engine/replicate.ts";
+import { beginRun } from "../../src/engine/transfer.ts";
 import { KIB, MIB, scene, type Scene } from "./scene.ts";
 
 const LEAVES = 256;
@@ -105,6 +106,15 @@ describe("audit", () => {
       for (let n = 0; n < drawn; n++) chance *= Math.max(0, population - changed - n) / (population - n);
       expect(chance).toBeLessThanOrEqual(1 - confidence + 1e-12);
     }
+  });
+
+  it("is refused while a run is under way, whose snapshot it could cost", async () => {
+    const { job, record } = scene();
+    await replicate(job());
+    await beginRun(job());
+    const calls = record();
+    await expect(audit(job())).rejects.toMatchObject({ code: "IN_USE" });
+    expect(calls).toEqual([]);
   });
 
   it("is refused without a tracker, without digests and without a checkpoint", async () => {
