@@ -129,8 +129,9 @@ export async function readQcow2(path: string, disk: SparseDisk): Promise<void> {
     for (let entry = 0; entry < size / 8; entry++) {
       const word = l2.readBigUInt64BE(entry * 8);
       const offset = (index * (size / 8) + entry) * size;
-      // Bit 0: all zeroes, whatever the cluster holds.
-      if (offset >= disk.size || word === 0n || (word & 1n) === 1n) continue;
+      // Bit 0 of a cluster that is not compressed: all zeroes, whatever it holds.
+      const zeroed = (word & compressed) === 0n && (word & 1n) === 1n;
+      if (offset >= disk.size || word === 0n || zeroed) continue;
       const bytes =
         (word & compressed) === 0n
           ? await readCluster(file, Number(word & 0x00fffffffffffe00n), size)

@@ -144,14 +144,14 @@ export class World {
     return this.volumesOf(machine).find((each) => each.type === "ROOT");
   }
 
-  /** The pool for a storage tag; without one the first that has none. @throws ApiError 533 where nothing fits */
+  /** The pool for a storage tag; without one the first that has none. @throws ApiError 530 where nothing fits */
   poolFor(tag: string | undefined, size: number): StoragePool {
     for (const pool of this.pools.values()) {
       if (pool.tag !== tag || pool.maintenance) continue;
       if (this.usedOf(pool) + size <= pool.capacity) return pool;
     }
     throw new ApiError(
-      errorCodes.insufficientCapacity,
+      errorCodes.internal,
       `Unable to find suitable primary storage when creating volume (${size} bytes)`,
     );
   }

@@ -2,9 +2,54 @@ import { createHmac } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { CloudstackCredentials, CloudstackSimulator } from "../../src/cloudstack/cloudstack-simulator.ts";
 
-/** A field of an answer, however deep. */
-// oxlint-disable-next-line no-explicit-any -- answers are read as a person with curl would
-export type Json = any;
+/** An answer, read as a person with curl would: every field that these tests look at, there or not. */
+export interface Json {
+  readonly id: string;
+  readonly name: string;
+  readonly url: string;
+  readonly state: string;
+  readonly type: string;
+  readonly created: string;
+  readonly errortext: string;
+  readonly jobid: string;
+  readonly cmd: string;
+  readonly sessionkey: string;
+  readonly postURL: string;
+  readonly metadata: string;
+  readonly expires: string;
+  readonly signature: string;
+  readonly storageid: string;
+  readonly domainid: string;
+  readonly description: string;
+  readonly networkname: string;
+  readonly projectid: string;
+  readonly count: number;
+  readonly errorcode: number;
+  readonly cserrorcode: number;
+  readonly jobstatus: number;
+  readonly jobresultcode: number;
+  readonly deviceid: number;
+  readonly size: number;
+  readonly cpunumber: number;
+  readonly volume: Json & readonly [Json, ...Json[]];
+  readonly virtualmachine: Json & readonly [Json, ...Json[]];
+  readonly snapshot: Json & readonly [Json, ...Json[]];
+  readonly vmsnapshot: Json & readonly [Json, ...Json[]];
+  readonly api: Json & readonly [Json, ...Json[]];
+  readonly asyncjobs: Json & readonly [Json, ...Json[]];
+  readonly tags: Json & readonly [Json, ...Json[]];
+  readonly nic: Json & readonly [Json, ...Json[]];
+  readonly project: Json & readonly [Json, ...Json[]];
+  readonly account: Json & readonly [Json, ...Json[]];
+  readonly resourcelimit: Json & readonly [Json, ...Json[]];
+  readonly ostype: Json & readonly [Json, ...Json[]];
+  readonly jobresult: Json;
+  readonly details: Json;
+  readonly capability: Json;
+  readonly getuploadparams: Json;
+  readonly nicAdapter?: string;
+  readonly success: boolean;
+}
 
 /** What the API answered. */
 export interface Reply {
@@ -51,7 +96,7 @@ export class ApiClient {
     const form = new URLSearchParams({ signature: sign(signed, this.#keys.secretKey), ...signed });
     const answer =
       method === "POST"
-        ? await fetch(this.#simulator.url, { method, body: form })
+        ? await fetch(this.#simulator.url, { method: "POST", body: form })
         : await fetch(`${this.#simulator.url}?${form.toString().replaceAll("+", "%20")}`);
     return replyOf(answer);
   }
@@ -106,7 +151,9 @@ export class ApiClient {
 
 /** Reads an envelope. */
 export async function replyOf(answer: Response): Promise<Reply> {
-  const [[envelope, body] = ["", {}]] = Object.entries((await answer.json()) as Record<string, Json>);
+  const [first] = Object.entries((await answer.json()) as Record<string, Json>);
+  if (first === undefined) throw new Error(`an answer ${answer.status} without an envelope`);
+  const [envelope, body] = first;
   return { status: answer.status, envelope, body };
 }
 

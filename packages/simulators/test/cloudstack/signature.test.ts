@@ -168,7 +168,7 @@ describe("who calls", () => {
       status: 432,
       text: "The API [createSnapshot] does not exist or is not available for the account tenant.",
     });
-    const names = (await client.call("listApis")).api.map((each: { name: string }) => each.name);
+    const names = (await client.call("listApis")).api.map((each) => each.name);
     expect(names).toContain("attachVolume");
     expect(names).not.toContain("createSnapshot");
     expect(names).not.toContain("importVolume");

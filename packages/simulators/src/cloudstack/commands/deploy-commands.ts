@@ -146,8 +146,7 @@ async function giveRoot(call: Call, machine: Machine, origin: Origin, size: numb
   } catch (error) {
     throw new ApiError(
       errorCodes.insufficientCapacity,
-      `Unable to orchestrate the start of VM instance {"instanceName":"i-2-3-VM","uuid":"${machine.id}"}.`,
-      error instanceof ApiError ? error.exception : undefined,
+      `Unable to create a deployment for VM instance ${machine.name}: ${error instanceof Error ? error.message : String(error)}`,
     );
   }
   const from = origin.snapshot?.disk ?? origin.template.disk;
