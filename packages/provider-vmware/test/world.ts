@@ -1,11 +1,7 @@
 import type { Machine, ProviderContext, SourceConnector } from "@diskferry/core/provider";
 import { startVcenterSimulator, type VcenterSimulator, type VcenterSimulatorOptions } from "@diskferry/simulators";
-import { VsphereInventory, referenceOf } from "../src/inventory/vsphere-inventory.ts";
 import type { VsphereOptions } from "../src/options.ts";
-import { VsphereSource } from "../src/source/vsphere-source.ts";
-import { connectVsphere } from "../src/vsphere-connection.ts";
-
-const none = (): Promise<never> => Promise.reject(new Error("this test does not touch the power"));
+import { provider } from "../src/provider.ts";
 
 /** A simulated vCenter and connections to it, ended together. */
 export class World implements AsyncDisposable {
@@ -37,20 +33,12 @@ export class World implements AsyncDisposable {
   }
 
   /** Another connection. */
-  async source(more: Partial<VsphereOptions> = {}, context: ProviderContext = {}): Promise<VsphereSource> {
+  async source(more: Partial<VsphereOptions> = {}, context: ProviderContext = {}): Promise<SourceConnector> {
     const notice = (message: string): void => {
       this.notices.push(message);
       context.notice?.(message);
     };
-    const connection = await connectVsphere(this.options(more), { ...context, notice });
-    const inventory = new VsphereInventory(connection);
-    const source = new VsphereSource({
-      connection,
-      machines: (wait) => inventory.machines(wait),
-      machine: (id, wait) => inventory.machine(id, wait),
-      refOf: referenceOf,
-      power: { state: none, shutdown: none, powerOff: none, powerOn: none },
-    });
+    const source = await provider.source!(this.options(more), { ...context, notice });
     this.#sources.push(source);
     return source;
   }

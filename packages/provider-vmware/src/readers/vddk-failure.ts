@@ -94,6 +94,9 @@ const meanings: readonly Meaning[] = [
   },
 ];
 
+/** nbdkit adds this to every failure to open, whatever the reason. */
+const guess = /Please verify whether the "thumbprint" parameter/;
+
 /** What became of nbdkit, of the way to it, or of a read through it, in words that teach; `output` is what it printed. */
 export function vddkFailure(
   what: string,
@@ -126,7 +129,7 @@ export function vddkFailure(
 
 /** The errors at the end of what nbdkit printed. */
 function lastLines(output: string): string {
-  const lines = output.split("\n").filter((line) => line.trim() !== "" && !/: debug: /.test(line));
+  const lines = output.split("\n").filter((line) => line.trim() !== "" && !/: debug: /.test(line) && !guess.test(line));
   const errors = lines.filter((line) => /error/i.test(line));
   const chosen = errors.length > 0 ? errors : lines;
   return chosen.slice(-3).join(" | ").slice(0, 1000).trim();

@@ -38,19 +38,24 @@ export async function* tilesOfAreas(request: AreasRequest): AsyncGenerator<Tile,
   const { size, from, to, between, what, signal } = request;
   const mostPages = spareAnswers + Math.ceil((to - from) / leastPerPage);
   let at = from;
-  for (let page = 0; at < to; page++) {
+  let tiled = from;
+  /** Whether the sector in which the last answer ended has changed as far as that answer went. */
+  let carried = false;
+  for (let page = 0; tiled < to; page++) {
     if (page === mostPages) throw lost(what, `${page} answers did not reach byte ${to}`);
     signal?.throwIfAborted();
     const { startOffset, length, areas } = await request.page(at, { signal });
     signal?.throwIfAborted();
     if (startOffset !== at) throw lost(what, `an answer about byte ${startOffset} where ${at} was asked for`);
+    if (!(length > 0)) throw lost(what, `an answer that covers ${length} bytes at ${at}`);
     const end = Math.min(at + length, size);
-    if (!(length > 0) || (end < size && end % sector !== 0)) {
-      throw lost(what, `an answer that covers ${length} bytes at ${at}`);
-    }
-    const stop = Math.min(end, to);
+    const stop = Math.min(to, Math.floor(end / sector) * sector);
     let last = at;
-    let tiled = at;
+    if (carried && stop > tiled) {
+      yield { offset: tiled, length: sector, kind: "changed" };
+      tiled += sector;
+      carried = false;
+    }
     for (const area of areas) {
       const inOrder = area.length > 0 && area.start >= last && area.start < end;
       last = area.start + area.length;
@@ -63,9 +68,11 @@ export async function* tilesOfAreas(request: AreasRequest): AsyncGenerator<Tile,
       if (first > tiled) yield { offset: tiled, length: first - tiled, kind: between };
       if (until > first) yield { offset: first, length: until - first, kind: "changed" };
       tiled = Math.max(tiled, until);
+      if (last > stop) carried = true;
     }
     if (stop > tiled) yield { offset: tiled, length: stop - tiled, kind: between };
-    at = stop;
+    tiled = stop;
+    at = end;
   }
 }
 
