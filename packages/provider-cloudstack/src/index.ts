@@ -1,0 +1,25 @@
+export { provider } from "./provider.ts";
+export { optionsSchema } from "./options.ts";
+export type {
+  ApplianceOptions,
+  CloudstackOptions,
+  LaunchOptions,
+  NetworkOptions,
+  SourceOptions,
+  TimeoutOptions,
+} from "./options.ts";
+export { CloudstackClient, mapParameter, tagParameters } from "./client/cloudstack-client.ts";
+export type { CloudstackClientOptions, Parameters, Submitted } from "./client/cloudstack-client.ts";
+export type { AnswerObject } from "./client/decode.ts";
+export { choiceOf, jobOf, machineOf, machineSnapshotOf, snapshotOf, volumeOf } from "./client/entities.ts";
+export type {
+  CloudChoice,
+  CloudJob,
+  CloudMachine,
+  CloudMachineSnapshot,
+  CloudSnapshot,
+  CloudVolume,
+} from "./client/entities.ts";
+export { type SignedParameters, expiresText, signatureOf, textToSign } from "./client/signature.ts";
+export type { RawAnswer, TlsTrust, Transport } from "./client/transport.ts";
+export { ApiFailure } from "./errors.ts";

@@ -1,0 +1,218 @@
+import { z } from "zod";
+
+const text = z.string().min(1);
+const path = text.refine((value) => !value.includes("\0"), "holds a NUL byte");
+const milliseconds = z.int().min(1);
+
+const devices = z.strictObject({
+  /** Where links by serial number are; default `/dev/disk/by-id`. */
+  byId: path.optional(),
+  /** Default `/dev`. */
+  dev: path.optional(),
+  /** Default `/sys`. */
+  sys: path.optional(),
+});
+
+const remote = z.strictObject({
+  /** Host name or address of the appliance as this machine reaches it. */
+  host: text,
+  /** Port of its NBD server. Default 10809. */
+  port: z.int().min(1).max(65535).optional(),
+  /** A folder with ca-cert.pem, client-cert.pem and client-key.pem. */
+  certificates: path,
+  /** The name in the appliance's certificate; default: `host`. */
+  serverName: text.optional(),
+});
+
+const appliance = z.strictObject({
+  /** Id or name of the virtual machine that volumes are attached to: the one this runs on, unless `remote` is given. */
+  machine: text,
+  /** Where this machine shows its devices. */
+  devices: devices.optional(),
+  /** The appliance is another machine, which `diskferry appliance` runs on. */
+  remote: remote.optional(),
+});
+
+const network = z.strictObject({
+  /** The source's network this is for; absent: every card that no other entry names. */
+  from: text.optional(),
+  /** Id or name of a network of the zone. */
+  network: text,
+  /** Keep the source's MAC address. Default false. */
+  keepMac: z.boolean().optional(),
+  /** Keep the source's first address, which has to be of that network. Default false. */
+  keepAddress: z.boolean().optional(),
+});
+
+const launch = z.strictObject({
+  /**
+   * How the root volume gets into the machine: `volume` deploys from it, `swap` replaces the root of a machine made from a
+   * template. Default `auto`: `volume` where the platform can, else `swap`.
+   */
+  method: z.enum(["auto", "volume", "swap"]).optional(),
+  /** Id or name of a small template for `swap`; its root volume is deleted last. Default: the smallest that is ready. */
+  template: text.optional(),
+  /** Id or name; default: the smallest that holds the source's processors and memory. */
+  serviceOffering: text.optional(),
+  /** Networks of a cutover. */
+  networks: z.array(network).min(1).optional(),
+  /** Id or name of an isolated network for test launches. */
+  testNetwork: text.optional(),
+  /** The guest's operating system as CloudStack lists it, such as `Debian GNU/Linux 12 (64-bit)`. */
+  osType: text.optional(),
+  /** `rootDiskController` of the machine; default: virtio for Linux, sata for UEFI Windows, ide for other Windows. */
+  rootDiskController: z.enum(["virtio", "scsi", "sata", "ide", "osdefault"]).optional(),
+  /** `nicAdapter` of the machine; default: virtio for Linux, E1000 for Windows. */
+  nicAdapter: z.enum(["virtio", "E1000", "RTL8139", "PCNet32"]).optional(),
+  /** MHz of each processor, for an offering that leaves it open. Default 1000. */
+  cpuSpeed: z.int().min(1).optional(),
+  /** Whether the machine is started. Default true. */
+  start: z.boolean().optional(),
+});
+
+const source = z.strictObject({
+  /**
+   * How a running machine of several disks is snapshotted: `machine` by a VM snapshot with memory, which stops it for as long
+   * as that takes and is one point in time; `volumes` one after the other. Default `auto`: `machine` where it works.
+   */
+  snapshots: z.enum(["auto", "machine", "volumes"]).optional(),
+  /** How snapshots are read: attached to the appliance, or downloaded (4.20 and later). Default `appliance`. */
+  read: z.enum(["appliance", "download"]).optional(),
+});
+
+/** The options of the provider `cloudstack`, for a source or a target; every name unknown to it is refused. */
+export const optionsSchema: z.ZodType<CloudstackOptions> = z
+  .strictObject({
+    endpoint: z.url({ protocol: /^https?$/, message: "must be the API's http: or https: URL, …/client/api" }),
+    apiKey: text.optional(),
+    secretKey: text.optional(),
+    username: text.optional(),
+    password: text.optional(),
+    domain: text.startsWith("/", "is a path: /customers/acme").optional(),
+    tls: z
+      .strictObject({
+        caFile: path.optional(),
+        pin: text.regex(/^([0-9A-Fa-f]{2}:?){32}$/, "must be a SHA-256 fingerprint, 64 hex digits").optional(),
+      })
+      .optional(),
+    project: text.optional(),
+    zone: text.optional(),
+    appliance: appliance.optional(),
+    diskOffering: text.optional(),
+    machine: text.optional(),
+    mode: z.enum(["attach", "upload", "import"]).optional(),
+    /** `import`: the pool, by id or name. */
+    storage: text.optional(),
+    launch: launch.optional(),
+    source: source.optional(),
+    timeouts: z
+      .strictObject({
+        connectMs: milliseconds.optional(),
+        requestMs: milliseconds.optional(),
+        pollMs: milliseconds.optional(),
+        pollMostMs: milliseconds.optional(),
+        jobMs: milliseconds.optional(),
+        deviceMs: milliseconds.optional(),
+      })
+      .optional(),
+    retryBudgetMs: z.int().min(0).optional(),
+  })
+  .superRefine((options, context) => {
+    const refuse = (message: string, ...where: string[]): void => {
+      context.addIssue({ code: "custom", message, path: where });
+    };
+    if ((options.apiKey === undefined) !== (options.secretKey === undefined))
+      refuse("apiKey and secretKey belong together", options.apiKey === undefined ? "apiKey" : "secretKey");
+    if ((options.username === undefined) !== (options.password === undefined))
+      refuse("username and password belong together", options.username === undefined ? "username" : "password");
+    if (options.apiKey !== undefined && options.username !== undefined)
+      refuse("keys and a user exclude each other", "username");
+    if (options.tls?.pin !== undefined && options.tls.caFile !== undefined)
+      refuse("pin and caFile exclude each other", "tls", "pin");
+  });
+
+/** The appliance: the machine that volumes are attached to. */
+export interface ApplianceOptions {
+  machine: string;
+  devices?: { byId?: string | undefined; dev?: string | undefined; sys?: string | undefined } | undefined;
+  remote?:
+    | { host: string; port?: number | undefined; certificates: string; serverName?: string | undefined }
+    | undefined;
+}
+
+/** Where a card of the source goes. */
+export interface NetworkOptions {
+  from?: string | undefined;
+  network: string;
+  keepMac?: boolean | undefined;
+  keepAddress?: boolean | undefined;
+}
+
+/** How machines are launched. */
+export interface LaunchOptions {
+  method?: "auto" | "volume" | "swap" | undefined;
+  template?: string | undefined;
+  serviceOffering?: string | undefined;
+  networks?: NetworkOptions[] | undefined;
+  testNetwork?: string | undefined;
+  osType?: string | undefined;
+  rootDiskController?: "virtio" | "scsi" | "sata" | "ide" | "osdefault" | undefined;
+  nicAdapter?: "virtio" | "E1000" | "RTL8139" | "PCNet32" | undefined;
+  cpuSpeed?: number | undefined;
+  start?: boolean | undefined;
+}
+
+/** How a source is snapshotted and read. */
+export interface SourceOptions {
+  snapshots?: "auto" | "machine" | "volumes" | undefined;
+  read?: "appliance" | "download" | undefined;
+}
+
+/** How long things may take, in milliseconds. */
+export interface TimeoutOptions {
+  /** A connection, TLS included. Default 10 000. */
+  connectMs?: number | undefined;
+  /** One call of the API. Default 60 000. */
+  requestMs?: number | undefined;
+  /** Between the first two looks at a job; it grows by itself. Default 1000. */
+  pollMs?: number | undefined;
+  /** The longest between two looks. Default 10 000. */
+  pollMostMs?: number | undefined;
+  /** How long a job may be pending. Default four hours. */
+  jobMs?: number | undefined;
+  /** How long the device of an attached volume may take to appear. Default 60 000. */
+  deviceMs?: number | undefined;
+}
+
+/** The options of the provider `cloudstack`. */
+export interface CloudstackOptions {
+  /** `https://cloud.example.org/client/api`. */
+  endpoint: string;
+  /** Keys of a user. Absent, and no user either: CLOUDSTACK_KEY and CLOUDSTACK_SECRET of the environment. */
+  apiKey?: string | undefined;
+  secretKey?: string | undefined;
+  /** Instead of keys: a user who logs in. */
+  username?: string | undefined;
+  password?: string | undefined;
+  /** Path of the user's domain; default `/`. */
+  domain?: string | undefined;
+  /** Whom to believe; absent: the authorities Node trusts. */
+  tls?: { caFile?: string | undefined; pin?: string | undefined } | undefined;
+  /** Id or name of a project; absent: the account's own things. */
+  project?: string | undefined;
+  /** Id or name; absent: the only zone there is. */
+  zone?: string | undefined;
+  appliance?: ApplianceOptions | undefined;
+  /** Id or name of the offering of new volumes; absent: the first of a custom size on shared storage. */
+  diskOffering?: string | undefined;
+  /** The machine that a URI names. */
+  machine?: string | undefined;
+  /** How disks get in: `attach`, the default, writes volumes on the appliance; `upload` and `import` are one-shot. */
+  mode?: "attach" | "upload" | "import" | undefined;
+  storage?: string | undefined;
+  launch?: LaunchOptions | undefined;
+  source?: SourceOptions | undefined;
+  timeouts?: TimeoutOptions | undefined;
+  /** How long a call that changed nothing is repeated. Default 120 000. */
+  retryBudgetMs?: number | undefined;
+}

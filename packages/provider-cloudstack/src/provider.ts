@@ -1,0 +1,17 @@
+import { type ProviderDefinition, defineProvider } from "@diskferry/core/provider";
+import { Cloud } from "./cloud.ts";
+import { cloudstackSchemes, optionsFromUri } from "./cloudstack-uri.ts";
+import { type CloudstackOptions, optionsSchema } from "./options.ts";
+import { cloudstackTarget } from "./target/cloudstack-target.ts";
+
+/** The provider of Apache CloudStack: volumes as target, snapshots as source, machines to launch. */
+export const provider: ProviderDefinition<CloudstackOptions> = defineProvider<CloudstackOptions>({
+  spec: "v1",
+  name: "cloudstack",
+  schemes: cloudstackSchemes,
+  config: optionsSchema,
+  fromUri: optionsFromUri,
+  async target(options, context) {
+    return cloudstackTarget(await Cloud.open(options, context));
+  },
+});

@@ -1,0 +1,52 @@
+import type { Volume } from "@diskferry/core/provider";
+import type { ConformanceHarness, TargetHarness } from "@diskferry/provider-testkit";
+import type { CloudstackSimulator } from "@diskferry/simulators";
+import { CloudstackClient, type CloudstackOptions, provider } from "../../src/index.ts";
+import { startCloud } from "../cloud.ts";
+
+/** What is judged, and how it is taken down. */
+export interface Judged extends AsyncDisposable {
+  harness: ConformanceHarness;
+}
+
+const badConfig = { endpoint: "https://cloud.example.org/client/api", apiKey: "half of a pair", colour: "blue" };
+
+/** A volume that exists already, with bytes in it. */
+async function existingVolume(simulator: CloudstackSimulator, options: CloudstackOptions): Promise<string> {
+  await using client = new CloudstackClient({ ...options, tls: undefined, pollMs: 2 });
+  const { id = "" } = await client.submit("createVolume", {
+    name: "somebody's disk",
+    zoneid: simulator.zoneId,
+    diskofferingid: simulator.diskOfferings["Custom"],
+    size: 1,
+  });
+  const machine = simulator.appliance.id;
+  await client.run("attachVolume", { id, virtualmachineid: machine });
+  await simulator.writeVolume(id, 0, Buffer.alloc(4096, "somebody's bytes "));
+  await client.run("detachVolume", { id });
+  return id;
+}
+
+async function targetHarness(simulator: CloudstackSimulator, options: CloudstackOptions): Promise<TargetHarness> {
+  return {
+    open: () => provider.target!(options),
+    size: 4 * 2 ** 20 + 512,
+    readVolume: (volume: Volume, offset, length) => simulator.volumeBytes(volume.id, offset, length),
+    existingDisk: await existingVolume(simulator, options),
+  };
+}
+
+/** Volumes on the appliance this runs on. */
+export async function localWriterTarget(): Promise<Judged> {
+  const cloud = await startCloud();
+  const { simulator, options } = cloud;
+  return {
+    harness: {
+      name: "CloudStack volumes, local writer",
+      definition: { provider, config: options, badConfig, uri: "cloudstack://cloud.example.org/web01?zone=zone1" },
+      target: await targetHarness(simulator, options),
+      secrets: [simulator.tenant.apiKey, simulator.tenant.secretKey],
+    },
+    [Symbol.asyncDispose]: () => cloud[Symbol.asyncDispose](),
+  };
+}
