@@ -1,6 +1,7 @@
 import { compose, type Layer } from "../layers/layer.ts";
-import { retry } from "../layers/retry.ts";
+import { retry, type RetryOptions } from "../layers/retry.ts";
 import { timeout } from "../layers/timeout.ts";
+import { callMessage, publish, traceCalls } from "../telemetry/channels.ts";
 
 /** How often and how patiently every request is tried. Plain data: it crosses to worker threads. */
 export interface AttemptPolicy {
@@ -41,11 +42,14 @@ export const DEFAULT_ATTEMPTS: AttemptPolicy = {
 export function controlLayer(policy: AttemptPolicy): Layer {
   const { attempts, baseMs, maxMs, controlMs, flushMs, perAttemptMs } = policy;
   const bounds = timeout({ perAttemptMs, perMethodMs: { flush: flushMs, commit: controlMs } });
-  return compose([retry({ attempts, baseMs, maxMs, totalMs: controlMs }), bounds]);
+  return compose([retry({ attempts, baseMs, maxMs, totalMs: controlMs, onRetry }), traceCalls(), bounds]);
 }
 
 /** The layers that own retries and deadlines; nothing below them repeats anything. */
 export function attemptLayer(policy: AttemptPolicy): Layer {
   const { attempts, baseMs, maxMs, totalMs, perAttemptMs } = policy;
-  return compose([retry({ attempts, baseMs, maxMs, totalMs }), timeout({ perAttemptMs })]);
+  return compose([retry({ attempts, baseMs, maxMs, totalMs, onRetry }), traceCalls(), timeout({ perAttemptMs })]);
 }
+
+const onRetry: RetryOptions["onRetry"] = (call, { code, message }, delayMs) =>
+  publish("diskferry:call-retry", () => ({ ...callMessage(call), code, message, delayMs }));

@@ -68,6 +68,7 @@ export class DiskRunner {
   readonly #options: DiskRunOptions;
   readonly #report: DiskReport;
   #writer: BlockWriter | undefined;
+  #began = false;
   #knowledge: Knowledge | undefined;
   #manifest: Manifest | undefined;
 
@@ -181,6 +182,21 @@ export class DiskRunner {
 
   /** Copies the disk, or [from, to) of it. False: it was paused and all that was copied is durable. */
   async copy(range?: { from: number; to: number }): Promise<boolean> {
+    let outcome: "done" | "paused" | "failed" = "failed";
+    try {
+      const done = await this.#copy(range);
+      outcome = done ? "done" : "paused";
+      return done;
+    } finally {
+      if (this.#began) {
+        const { job, run } = this.#options;
+        const scope = { job: job.id, run, disk: this.disk };
+        publish("diskferry:transfer-end", () => ({ ...scope, outcome, movedBytes: this.#report.moved }));
+      }
+    }
+  }
+
+  async #copy(range?: { from: number; to: number }): Promise<boolean> {
     const { job, settings, lease, run, snapshot, record, meter, pause, signal } = this.#options;
     let state = this.#state;
     if (state.copied !== undefined && range === undefined) {
@@ -199,6 +215,7 @@ export class DiskRunner {
     const { writer, knowledge } = await this.#live();
     const counted = knowledge.done.count * state.leaf;
     meter.setPhase("copying");
+    this.#began = true;
     publish("diskferry:transfer-start", () => ({
       job: job.id,
       run,

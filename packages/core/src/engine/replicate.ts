@@ -123,6 +123,17 @@ export class Replication implements AsyncDisposable {
     });
     using _meter = this.#meter;
     publish("diskferry:replication-start", () => ({ job: id, run: run.id, disks: Object.keys(run.disks).length }));
+    let ended: RunReport | undefined;
+    try {
+      ended = await this.#goOn();
+      return ended;
+    } finally {
+      const { status: outcome = "failed", metrics } = ended ?? {};
+      publish("diskferry:replication-end", () => ({ job: id, run: run.id, outcome, metrics }));
+    }
+  }
+
+  async #goOn(): Promise<RunReport> {
     const previousTakenAt = this.#document.state.record?.snapshot.takenAt;
     if (!(await this.#copyDisks())) return this.#report("paused", []);
     await this.#commit();
@@ -130,9 +141,7 @@ export class Replication implements AsyncDisposable {
     await this.#record();
     const durableAt = new Date().toISOString();
     await this.#release();
-    const report = this.#report("done", receipts, { durableAt, previousTakenAt });
-    publish("diskferry:replication-end", () => ({ job: id, run: run.id, outcome: "done", metrics: report.metrics }));
-    return report;
+    return this.#report("done", receipts, { durableAt, previousTakenAt });
   }
 
   /** Finds the run under way or begins one: snapshot, volumes, modes. Nothing is copied. */
