@@ -87,7 +87,9 @@ export function releaseCommands(post: readonly string[]): string[] {
     "(",
     "set -e",
     ...post,
-    ") && ended=0 || ended=1",
+    ")",
+    // Not joined by && to the list above: there `set -e` means nothing.
+    "ended=$?",
     '[ "$held$ended" = 00 ]',
   ];
 }

@@ -63,13 +63,17 @@ export async function takeSnapshot(
   const wanted = new Set(disks.map((disk) => disk.key));
   const spare = ours.members.filter(({ volumeId }) => !wanted.has(volumeId));
   if (request.disks !== undefined && spare.length > 0 && spare.length < ours.members.length) {
-    // VSS takes all volumes of an instance; those that nobody asked for are given back.
+    // VSS takes all volumes of an instance; those that nobody asked for are given back, and the others told so first.
+    const kept = ours.members.filter((each) => !spare.includes(each));
+    const Resources = kept.map(({ id }) => id);
+    const Tags = [{ Key: names.count, Value: String(kept.length) }];
+    await connection.ec2(new CreateTagsCommand({ Resources, Tags }), { object: ours.id, signal });
     await deleteSnapshots(
       connection,
       spare.map(({ id }) => id),
       { signal },
     );
-    ours = { ...ours, members: ours.members.filter((each) => !spare.includes(each)) };
+    ours = { ...ours, members: kept };
   }
   for (const { id } of ours.members) await awaitListable(connection, id, { signal });
   return handleOf(connection, ours, key);

@@ -1,0 +1,134 @@
+import { execFileSync } from "node:child_process";
+import { expect, test } from "vitest";
+import type { Machine } from "@diskferry/core/provider";
+import type { AwsOptions } from "../../src/index.ts";
+import { releaseCommands } from "../../src/source/guest.ts";
+import { type AwsWorld, awsWorld, gather } from "../aws-world.ts";
+import { type Place, place } from "./taken.ts";
+
+const application: NonNullable<NonNullable<AwsOptions["source"]>["application"]> = {
+  linux: { pre: ["fsfreeze -f /data"], post: ["fsfreeze -u /data"], achieves: "filesystem" },
+  windows: {},
+};
+
+async function windowsOf(it: Place, world: AwsWorld): Promise<Machine> {
+  return it.source.machine(world.simulator.instances.windows);
+}
+
+/** The lines of each command that a guest was given. */
+function linesGiven(world: AwsWorld): string[] {
+  return world.simulator.commands().map(({ parameters }) => (parameters["commands"] ?? []).join("\n"));
+}
+
+test("a Linux guest runs its commands before and after the point in time, and what they achieve is reported", async () => {
+  await using world = await awsWorld();
+  await using it = await place(world, { source: { application } });
+  const order: string[] = [];
+  world.simulator.playGuest(({ parameters }) => {
+    const made = world.simulator.faults.counters()["CreateSnapshots"] ?? 0;
+    order.push(`${(parameters["commands"] ?? []).includes("fsfreeze -f /data") ? "pre" : "post"} after ${made}`);
+    return { status: "Success" };
+  });
+  const snapshot = await it.source.snapshot(it.machine, { key: "frozen", consistency: "filesystem", job: "j" });
+  expect(snapshot.consistency).toBe("filesystem");
+  expect(order).toEqual(["pre after 0", "post after 1"]);
+  // Read back from what the snapshots themselves say, by another connection.
+  await using other = await place(world);
+  expect((await gather(other.source.owned("j")))[0]?.snapshot?.consistency).toBe("filesystem");
+  expect((await other.source.snapshot(it.machine, { key: "frozen" })).consistency).toBe("filesystem");
+});
+
+test("commands that fail make a snapshot of crash consistency, with a notice, and the guest is thawed", async () => {
+  await using world = await awsWorld();
+  await using it = await place(world, { source: { application } });
+  world.simulator.playGuest(({ parameters }) =>
+    (parameters["commands"] ?? []).includes("fsfreeze -f /data")
+      ? { status: "Failed", responseCode: 1, errors: "not a mount point" }
+      : { status: "Success" },
+  );
+  const snapshot = await it.source.snapshot(it.machine, { key: "k", consistency: "filesystem" });
+  expect(snapshot.consistency).toBe("crash");
+  expect(it.notices.join()).toMatch(/filesystem consistency is not reached.*not a mount point/);
+  expect(linesGiven(world).at(-1)).toContain("fsfreeze -u /data");
+});
+
+test("a freeze that did not hold until the end is crash consistency, and is told", async () => {
+  await using world = await awsWorld();
+  await using it = await place(world, { source: { application } });
+  world.simulator.playGuest(({ parameters }) =>
+    (parameters["commands"] ?? []).includes("fsfreeze -f /data")
+      ? { status: "Success" }
+      : { status: "Failed", responseCode: 1 },
+  );
+  const snapshot = await it.source.snapshot(it.machine, { key: "k", consistency: "filesystem" });
+  expect(snapshot.consistency).toBe("crash");
+  expect(it.notices.join()).toContain("only crash consistency is certain");
+});
+
+test("a guest is thawed also when the snapshot fails", async () => {
+  await using world = await awsWorld();
+  await using it = await place(world, { source: { application }, retryBudgetMs: 0 });
+  world.simulator.deny("111111111111", "ec2:CreateSnapshots");
+  const failing = it.source.snapshot(it.machine, { key: "k", consistency: "filesystem" });
+  await expect(failing).rejects.toMatchObject({ code: "DENIED" });
+  expect(linesGiven(world)[1]).toContain("fsfreeze -u /data");
+});
+
+test("Windows takes its snapshots by VSS, and application consistency is what VSS wrote down", async () => {
+  for (const isConsistent of [true, false]) {
+    await using world = await awsWorld();
+    await using it = await place(world, { source: { application } });
+    world.simulator.playGuest(() => ({ status: "Success", applicationConsistent: isConsistent }));
+    const snapshot = await it.source.snapshot(await windowsOf(it, world), { key: "v", consistency: "application" });
+    expect(snapshot.consistency).toBe(isConsistent ? "application" : "crash");
+    expect(snapshot.disks.length).toBe(2);
+    expect(world.simulator.faults.counters()["CreateSnapshots"]).toBeUndefined();
+    expect(world.simulator.commands()[0]).toMatchObject({ document: "AWSEC2-CreateVssSnapshot" });
+    const again = await it.source.snapshot(await windowsOf(it, world), { key: "v", consistency: "application" });
+    expect(again.id).toBe(snapshot.id);
+    await it.source.release(snapshot);
+  }
+});
+
+test("of what VSS took only the disks that were asked for stay", async () => {
+  await using world = await awsWorld();
+  await using it = await place(world, { source: { application } });
+  const machine = await windowsOf(it, world);
+  const { key } = machine.disks[1]!;
+  const snapshot = await it.source.snapshot(machine, { key: "v", disks: [key], consistency: "application", job: "j" });
+  expect(snapshot.disks.map(({ disk }) => disk)).toEqual([key]);
+  expect((await it.source.snapshot(machine, { key: "v", disks: [key] })).id).toBe(snapshot.id);
+  await it.source.release(snapshot);
+  expect(await gather(it.source.owned("j"))).toEqual([]);
+});
+
+test("a guest that Systems Manager does not reach, or commands nobody gave, mean crash consistency and a notice", async () => {
+  await using world = await awsWorld();
+  await using without = await place(world);
+  expect((await without.source.snapshot(without.machine, { key: "a", consistency: "application" })).consistency).toBe(
+    "crash",
+  );
+  expect(without.notices.join()).toContain("source.application.linux");
+  world.simulator.manageInstance(world.simulator.instances.linux, false);
+  await using it = await place(world, { source: { application } });
+  expect((await it.source.snapshot(it.machine, { key: "b", consistency: "application" })).consistency).toBe("crash");
+  expect(it.notices.join()).toContain("AmazonSSMManagedInstanceCore");
+});
+
+test("the lines that thaw a guest tell by their end whether the freeze held and the commands worked", () => {
+  const run = (lines: string[]): number => {
+    try {
+      execFileSync("sh", ["-c", lines.join("\n")], { stdio: "ignore" });
+      return 0;
+    } catch (error) {
+      return (error as { status: number }).status;
+    }
+  };
+  const at = (lines: string[], path: string): string[] =>
+    lines.map((line) => line.replaceAll("/run/diskferry-guard", path));
+  const path = `/tmp/diskferry-guard-${process.pid}`;
+  const guard = `sleep 60 & echo $! >${path}`;
+  expect(run([guard, ...at(releaseCommands(["true"]), path)])).toBe(0);
+  expect(run([guard, ...at(releaseCommands(["false", "true"]), path)])).toBe(1);
+  expect(run(at(releaseCommands(["true"]), path))).toBe(1);
+});
