@@ -136,6 +136,7 @@ export class EbsTarget implements TargetProvider {
   async open(volume: Volume, { run, base, job, signal }: OpenRequest): Promise<BlockWriter> {
     signal?.throwIfAborted();
     const connection = this.#connection;
+    this.#here(volume, "open");
     const key = this.#keyOf(volume);
     const marker = await this.#find(volume.id, signal, this.#fresh.has(volume.id));
     if (marker === undefined || marker.tags[this.#names.role] !== "volume")
@@ -159,6 +160,7 @@ export class EbsTarget implements TargetProvider {
 
   /** The commit a run starts from, fit to be a parent. */
   async #parent(base: Volume, signal: AbortSignal | undefined): Promise<OwnSnapshot> {
+    this.#here(base, "open");
     const { encrypted, kmsKey } = this.#connection.options.target ?? {};
     const parent = await this.#find(base.id, signal);
     if (parent === undefined || parent.state === "error")
@@ -190,7 +192,9 @@ export class EbsTarget implements TargetProvider {
   }
 
   /** A commit that is there. */
-  async #commit({ id, data }: Volume, signal: AbortSignal | undefined): Promise<OwnSnapshot> {
+  async #commit(volume: Volume, signal: AbortSignal | undefined): Promise<OwnSnapshot> {
+    this.#here(volume, "open");
+    const { id, data } = volume;
     const found = data?.["kind"] === "volume" ? undefined : await this.#find(id, signal);
     if (found?.state === "completed" && found.tags[this.#names.role] !== "volume") return found;
     throw this.#gone(id, "It is no commit, or was removed.");
@@ -199,6 +203,7 @@ export class EbsTarget implements TargetProvider {
   async remove(volume: Volume, { signal }: Wait = {}): Promise<void> {
     signal?.throwIfAborted();
     const connection = this.#connection;
+    this.#here(volume, "remove");
     const snapshot = await this.#find(volume.id, signal, this.#fresh.has(volume.id));
     if (volume.data?.["kind"] === "volume") {
       const uploads = { [this.#names.volume]: volume.id, [this.#names.role]: "upload" };
@@ -272,6 +277,17 @@ export class EbsTarget implements TargetProvider {
     // What is no id of AWS is not there; asked for, it would be refused in other words.
     if (!/^snap-[0-9a-f]+$/.test(id)) return Promise.resolve(undefined);
     return findSnapshot(this.#connection, id, { settling, signal });
+  }
+
+  /** Elsewhere the same id would only look as if it were gone. */
+  #here({ id, data }: Volume, operation: string): void {
+    const region = data?.["region"];
+    if (region === undefined || region === this.#connection.region) return;
+    throw awsError(
+      "CONFIG_INVALID",
+      `Snapshot ${id} is in ${String(region)}, and this target is in ${this.#connection.region}: open a target in that Region.`,
+      { operation },
+    );
   }
 
   #keyOf(volume: Volume): string {

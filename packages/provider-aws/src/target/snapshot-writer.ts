@@ -17,7 +17,7 @@ import type { Upload } from "./uploads.ts";
 import { readsAsZeroes } from "./zero-policy.ts";
 
 const DIGEST_BYTES = 32;
-/** How long a first block is waited for that AWS does not know the snapshot of yet, between two tries. */
+/** Between two tries of a first block whose snapshot AWS does not know yet, at most. */
 const FIRST_BLOCK_WAIT_MS = 250;
 
 const zeroes = new Uint8Array(BLOCK_BYTES);
@@ -110,7 +110,7 @@ export function snapshotWriter({
         const mayComeYet = !isKnown && performance.now() < visibleBy;
         if (!(mayComeYet && isProviderError(error) && error.code === "NOT_FOUND")) throw explainPut(error, index);
       }
-      await sleep(FIRST_BLOCK_WAIT_MS, signal);
+      await sleep(Math.min(FIRST_BLOCK_WAIT_MS, pollMs), signal);
     }
   }
 

@@ -6,12 +6,13 @@ import { optionsFor } from "./target-place.ts";
 
 const mebi = 1024 * 1024;
 
-/** The index of a launched machine's volume: the root first, then in the order of the device names. */
-const volumeAt = { boot: 0 } as Record<string, number>;
+/** The place of a launched machine's volumes: the root first, then in the order of the device names. */
+const volumeAt: Record<string, number> = { boot: 0, data: 1 };
 
 test("every clause of the contract for targets holds that can be judged, and those are the ones on record", async () => {
   await using simulator = await startAwsSimulator({ quotaScale: 100, delays: { completeMs: 5, changeMs: 5 } });
   const config = optionsFor(simulator);
+  const volumeOf = (machine: string, disk: string): string => simulator.volumesOf(machine)[volumeAt[disk]!]!;
   const harness: ConformanceHarness = {
     name: "EBS snapshots",
     secrets: simulator.credentials.map(({ secretAccessKey }) => secretAccessKey),
@@ -20,8 +21,8 @@ test("every clause of the contract for targets holds that can be judged, and tho
       // Rounded up to whole GiB by EBS; the disk itself ends within a block.
       size: 16 * mebi + 512,
       readVolume: ({ id }, offset, length) => simulator.snapshotBytes(id, offset, length),
-      writeLaunched: (machine, disk, offset, bytes) =>
-        simulator.writeVolume(simulator.volumesOf(machine)[volumeAt[disk] ?? 0]!, offset, bytes),
+      writeLaunched: (machine, disk, offset, bytes) => simulator.writeVolume(volumeOf(machine, disk), offset, bytes),
+      readLaunched: (machine, disk, offset, length) => simulator.volumeBytes(volumeOf(machine, disk), offset, length),
       unfenced:
         "EBS cuts no writer off: each run writes a snapshot of its own, and a stale worker of the same run can only repeat identical blocks",
     },

@@ -29,11 +29,9 @@ export function optionsFor(simulator: AwsSimulator, account = 0): AwsOptions {
   };
 }
 
-export async function startPlace(
-  simulated: AwsSimulatorOptions = {},
-  more: Partial<AwsOptions> = {},
-): Promise<Place> {
-  const simulator = await startAwsSimulator({ quotaScale: 100, ...simulated });
+export async function startPlace(simulated: AwsSimulatorOptions = {}, more: Partial<AwsOptions> = {}): Promise<Place> {
+  const delays = { startVisibleMs: 0, completeMs: 2, listableMs: 0, changeMs: 2, ...simulated.delays };
+  const simulator = await startAwsSimulator({ quotaScale: 100, ...simulated, delays });
   onTestFinished(() => simulator.close());
   const options = { ...optionsFor(simulator), ...more };
   const notices: string[] = [];
@@ -56,9 +54,7 @@ export async function writeBlocks(
   writer: BlockWriter,
   blocks: ReadonlyMap<number, Uint8Array>,
 ): Promise<() => AsyncIterable<WrittenExtent>> {
-  await Promise.all(
-    [...blocks].map(([index, bytes]) => writer.write(index * block, bytes, { digest: sha256(bytes) })),
-  );
+  await Promise.all([...blocks].map(([index, bytes]) => writer.write(index * block, bytes, { digest: sha256(bytes) })));
   return () => writtenOf(blocks);
 }
 
