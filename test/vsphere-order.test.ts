@@ -64,12 +64,25 @@ async function threeRuns(killAt: number, moment: "before" | "after", seed: numbe
   place.fault = ({ method }) => {
     if (["write", "flush", "commit", "zero"].includes(method)) around(method, () => undefined);
   };
+  const killable = new Proxy(store, {
+    get(target, name) {
+      const found: unknown = Reflect.get(target, name, target);
+      if (typeof found !== "function") return found;
+      const method = found.bind(target) as (...args: unknown[]) => unknown;
+      if (!["set", "put", "append", "delete"].includes(String(name))) return method;
+      return async (...args: unknown[]): Promise<unknown> => {
+        let done: unknown;
+        around(`state ${String(name)}`, () => (done = method(...args)));
+        return done;
+      };
+    },
+  });
   const job = (): Job => ({
     id: "order",
     source: layeredSource(disk, keys, around),
     machine: "vm",
     target: place.openTarget(),
-    store,
+    store: killable,
     options: { leaf: blockBytes, workers: 0, attempts: { attempts: 1, reopens: 0 } },
   });
   for (let run = 1; run <= 3; run++) {
