@@ -16,6 +16,8 @@ export interface CloudVolume {
   deviceId: number | undefined;
   snapshotId: string | undefined;
   diskOfferingId: string | undefined;
+  /** Of a volume that goes back to a template. */
+  templateId: string | undefined;
   storageType: string | undefined;
   hypervisor: string | undefined;
   created: string | undefined;
@@ -135,6 +137,7 @@ export function volumeOf(answer: AnswerObject): CloudVolume {
     deviceId: numberIn(answer["deviceid"]),
     snapshotId: textIn(answer["snapshotid"]),
     diskOfferingId: textIn(answer["diskofferingid"]),
+    templateId: textIn(answer["templateid"]),
     storageType: textIn(answer["storagetype"]),
     hypervisor: textIn(answer["hypervisor"]),
     created: timeIn(answer["created"]),

@@ -124,7 +124,7 @@ async function openAt(path: string, mode: "read" | "write", places: DevicePlaces
 }
 
 /** Asks the PCI bus and every SCSI host to look for what was plugged in. Who may not ask goes on waiting. */
-async function rescan({ sys }: DevicePlaces): Promise<void> {
+export async function rescan({ sys }: DevicePlaces): Promise<void> {
   await tell(join(sys, "bus", "pci", "rescan"), "1");
   for (const { name } of await entries(join(sys, "class", "scsi_host"))) {
     await tell(join(sys, "class", "scsi_host", name, "scan"), "- - -");

@@ -10,6 +10,8 @@ import type {
 import type { Cloud } from "../cloud.ts";
 import { cloudstackError } from "../errors.ts";
 import { jobMark, readOwnName } from "../names.ts";
+import { launchMachine } from "../launch/launch-machine.ts";
+import { terminateMachine } from "../launch/terminate-machine.ts";
 import { deleteVolume, inUse, knownVolume } from "./attachment.ts";
 import { type Bench, localBench } from "./bench.ts";
 import { holdForReading, holdForWriting, letGo } from "./holdings.ts";
@@ -56,6 +58,17 @@ export function cloudstackTarget(cloud: Cloud, bench: Bench = localBench(cloud))
     },
     remove: (volume, wait = {}) => remove(cloud, volume, wait),
     owned: (job, wait = {}) => ownedBy(cloud, job, wait),
+    launch: (spec, disks, request) => launchMachine(cloud, spec, disks, request),
+    async terminate(machine, wait = {}) {
+      wait.signal?.throwIfAborted();
+      const { job, key, replicas } = machine.data ?? {};
+      if (typeof job !== "string" || typeof key !== "string") {
+        throw cloudstackError("CONFIG_INVALID", `Machine ${machine.id} was not launched by this provider.`);
+      }
+      const ending = { scope: { job, key }, machineId: machine.id, purpose: machine.purpose };
+      const ids = Array.isArray(replicas) ? replicas.filter((id) => typeof id === "string") : [];
+      await terminateMachine(cloud, ending, ids, wait);
+    },
     async [Symbol.asyncDispose](): Promise<void> {
       if (closed) return;
       closed = true;

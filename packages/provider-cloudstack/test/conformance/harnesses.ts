@@ -27,11 +27,19 @@ async function existingVolume(simulator: CloudstackSimulator, options: Cloudstac
   return id;
 }
 
+function launchedVolume(simulator: CloudstackSimulator, machine: string, disk: string): string {
+  return simulator.volumesOf(machine)[disk === "boot" ? 0 : 1] ?? "";
+}
+
 async function targetHarness(simulator: CloudstackSimulator, options: CloudstackOptions): Promise<TargetHarness> {
   return {
     open: () => provider.target!(options),
     size: 4 * 2 ** 20 + 512,
     readVolume: (volume: Volume, offset, length) => simulator.volumeBytes(volume.id, offset, length),
+    readLaunched: (machine, disk, offset, length) =>
+      simulator.volumeBytes(launchedVolume(simulator, machine, disk), offset, length),
+    writeLaunched: (machine, disk, offset, bytes) =>
+      simulator.writeVolume(launchedVolume(simulator, machine, disk), offset, bytes),
     existingDisk: await existingVolume(simulator, options),
   };
 }
