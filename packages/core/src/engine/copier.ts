@@ -189,11 +189,13 @@ export class Copier {
       result.digests[item.index] = digests;
     }
     const padded = this.#padded(item, data);
-    if (this.#options.passDigests && padded !== data) digests = await this.#digestsOfBlocks(padded, digests!, signal);
+    // What the target holds is known by the digests of the disk's bytes; those of its blocks are for sending alone.
+    const ofBlocks =
+      this.#options.passDigests && padded !== data ? await this.#digestsOfBlocks(padded, digests!, signal) : digests;
     for (const [start, end] of this.#wanted(item, digests, result)) {
       const stop = end === data.length ? padded.length : end;
       for (const span of spansOf(padded, start, stop, this.#unit())) {
-        await this.#send(item, padded, span, digests, result, signal);
+        await this.#send(item, padded, span, ofBlocks, result, signal);
       }
     }
   }
