@@ -1,0 +1,176 @@
+import { execFileSync, spawn } from "node:child_process";
+import { createHash } from "node:crypto";
+import { mkdtempSync, openSync, closeSync, rmSync, truncateSync, writeFileSync, writeSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
+import { cleanup, type Job, launch, openDirectoryState, plan, replicate, terminate } from "@diskferry/core";
+import { type AwsOptions, provider as aws } from "@diskferry/provider-aws";
+import { type LocalOptions, provider as local } from "@diskferry/provider-local";
+import { type AwsSimulator, type AwsSimulatorOptions, startAwsSimulator } from "@diskferry/simulators";
+import type { Errand } from "./aws/replicate-to-aws.ts";
+import { describeWithPeers } from "./peers.ts";
+import { randomBytes, seedOf } from "./seed.ts";
+
+// From files of a machine to a launched instance: what the instance finds on its disks is what the files hold.
+
+const block = 512 * 1024;
+const seed = seedOf(3003);
+let folder = "";
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), "diskferry-aws-"));
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+/** A sparse raw file with random blocks at some indices; it ends inside a block. */
+function rawFile(name: string, blocks: number, filled: readonly number[], salt: number): string {
+  const path = join(folder, name);
+  writeFileSync(path, "");
+  truncateSync(path, blocks * block + 512);
+  for (const index of filled) overwrite(path, index, salt);
+  return path;
+}
+
+function overwrite(path: string, index: number, salt: number): void {
+  const fd = openSync(path, "r+");
+  try {
+    writeSync(fd, randomBytes(block, seed + 1000 * salt + index), 0, block, index * block);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+async function simulate(options: AwsSimulatorOptions = {}): Promise<{ simulator: AwsSimulator; target: AwsOptions }> {
+  const delays = { completeMs: 5, changeMs: 5, startVisibleMs: 0, listableMs: 5, ...options.delays };
+  const simulator = await startAwsSimulator({ quotaScale: 100, ...options, delays });
+  onTestFinished(() => simulator.close());
+  const { accessKeyId, secretAccessKey } = simulator.credentials[0]!;
+  const target: AwsOptions = {
+    region: "us-east-1",
+    endpoint: simulator.endpoint,
+    credentials: { accessKeyId, secretAccessKey },
+    concurrency: 16,
+    timeouts: { pollMs: 5, visibleMs: 5000, powerMs: 10_000, snapshotMs: 10_000 },
+  };
+  return { simulator, target };
+}
+
+async function jobOf(id: string, from: LocalOptions, to: AwsOptions, options: Job["options"] = {}): Promise<Job> {
+  const store = await openDirectoryState(join(folder, `state of ${id}`));
+  const source = await local.source!(from);
+  const target = await aws.target!(to);
+  onTestFinished(async () => {
+    await target[Symbol.asyncDispose]();
+    await source[Symbol.asyncDispose]();
+    await store[Symbol.asyncDispose]();
+  });
+  return { id, machine: from.machine!, source, target, store, options };
+}
+
+const digest = (bytes: Uint8Array): string => createHash("sha256").update(bytes).digest("hex");
+
+/** Demands that a launched instance finds the disks' bytes, and zeroes behind their ends. */
+async function holds(simulator: AwsSimulator, instance: string, raws: readonly string[]): Promise<void> {
+  const volumes = simulator.volumesOf(instance);
+  expect(volumes).toHaveLength(raws.length);
+  for (const [at, raw] of raws.entries()) {
+    const bytes = execFileSync("cat", [raw], { maxBuffer: 2 ** 30 });
+    const found = await simulator.volumeBytes(volumes[at]!, 0, bytes.length + block);
+    expect(digest(found.subarray(0, bytes.length)), `${raw}, seed ${seed}`).toBe(digest(bytes));
+    expect(
+      found.subarray(bytes.length).every((byte) => byte === 0),
+      `${raw}, behind its end`,
+    ).toBe(true);
+  }
+}
+
+const puts = (simulator: AwsSimulator): number => simulator.faults.counters()["PutSnapshotBlock"] ?? 0;
+
+describeWithPeers(["qemu-img"], "files to AWS", () => {
+  test("raw and qcow2 disks become snapshots, an image and an instance with equal bytes; an increment moves what changed", async () => {
+    const { simulator, target } = await simulate();
+    const root = rawFile("root.raw", 12, [0, 1, 2, 9], 1);
+    const data = rawFile("data.raw", 20, [0, 7, 19], 2);
+    const image = join(folder, "data.qcow2");
+    const convert = (): void => void execFileSync("qemu-img", ["convert", "-f", "raw", "-O", "qcow2", data, image]);
+    convert();
+    const from: LocalOptions = {
+      machine: "web-1",
+      disks: [
+        { key: "root", path: root, boot: true, frozen: true },
+        { key: "data", path: image, frozen: true },
+      ],
+    };
+    const job = await jobOf("several", from, target, { verify: "full" });
+
+    const planned = await plan(job);
+    expect(planned.calls.find(({ operation }) => operation === "PutSnapshotBlock")?.count.value).toBe(13 + 21);
+    expect(planned.privileges.target?.missing).toEqual([]);
+    expect(planned.findings.filter(({ severity }) => severity === "blocker")).toEqual([]);
+
+    const first = await replicate(job);
+    expect(first.disks.map(({ mode }) => mode)).toEqual(["full", "full"]);
+    expect(puts(simulator)).toBe(4 + 3);
+    const machine = await launch(job);
+    await holds(simulator, machine.id, [root, data]);
+    await terminate(job, machine.id);
+
+    overwrite(root, 2, 3);
+    overwrite(root, 5, 3);
+    overwrite(data, 19, 3);
+    convert();
+    const before = puts(simulator);
+    const second = await replicate(job);
+    expect(second.disks.map(({ mode }) => mode)).toEqual(["rescan", "rescan"]);
+    expect(puts(simulator) - before).toBe(3);
+    const again = await launch(job);
+    await holds(simulator, again.id, [root, data]);
+    await terminate(job, again.id);
+
+    // The last record and the recovery point before it stay; what only stood for the volumes goes.
+    const swept = await cleanup(job);
+    expect(swept.removed.every(({ kind }) => kind === "volume")).toBe(true);
+    expect(swept.kept.filter(({ kind }) => kind === "commit")).toHaveLength(4);
+    const third = await replicate(job);
+    expect(third.disks.map(({ moved }) => moved)).toEqual([0, 0]);
+    await cleanup(job, { includeReplicas: true });
+    const left = [];
+    for await (const owned of job.target.owned("several")) left.push(owned);
+    expect(left).toEqual([]);
+  }, 60_000);
+});
+
+test("an upload whose process is killed goes on in the same pending snapshot", async () => {
+  const { simulator, target } = await simulate({ latencyMs: 5 });
+  const count = 64;
+  const all = Array.from({ length: count }, (_, index) => index);
+  const root = rawFile("killed.raw", count, all, 5);
+  const from: LocalOptions = { machine: "m", disks: [{ key: "root", path: root, boot: true, frozen: true }] };
+  const errand: Errand = {
+    job: "killed",
+    state: join(folder, "state of killed"),
+    machine: "m",
+    source: from,
+    target: { ...target, concurrency: 4 },
+    options: { leaseMs: 1000 },
+  } as Errand;
+  const script = new URL("./aws/replicate-to-aws.ts", import.meta.url).pathname;
+  const child = spawn(process.execPath, ["--conditions=diskferry-source", script, JSON.stringify(errand)], {
+    stdio: ["ignore", "ignore", "inherit"],
+  });
+  const ended = new Promise<NodeJS.Signals | null>((resolve) => child.once("exit", (_, signal) => resolve(signal)));
+  await expect.poll(() => puts(simulator), { timeout: 20_000, interval: 2 }).toBeGreaterThan(20);
+  child.kill("SIGKILL");
+  expect(await ended).toBe("SIGKILL");
+  const started = simulator.faults.counters()["StartSnapshot"];
+  const job = await jobOf("killed", from, target);
+  const pending: string[] = [];
+  for await (const { kind, id } of job.target.owned("killed")) if (kind === "upload") pending.push(id);
+  expect(pending).toHaveLength(1);
+  const report = await replicate(job);
+  expect(report.resumed).toBe(true);
+  expect(report.disks[0]!.volume!.id).toBe(pending[0]);
+  expect(simulator.faults.counters()["StartSnapshot"]).toBe(started);
+  const machine = await launch(job);
+  await holds(simulator, machine.id, [root]);
+}, 60_000);
