@@ -22,6 +22,8 @@ export function optionsFromUri(uri: string): VsphereOptions {
   let url: URL;
   try {
     // Only known schemes have authorities that URL takes apart.
+    // An empty host would make the first part of the path one.
+    if (!/^vsphere:\/\/[^/?#]/i.test(uri)) throw new TypeError("no host");
     url = new URL(uri.replace(/^vsphere:/i, "https:"));
   } catch {
     throw vsphereError("CONFIG_INVALID", "a vSphere URI is written vsphere://vcenter.example.org/DC0/vm/web-1");

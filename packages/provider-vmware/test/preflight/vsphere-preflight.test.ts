@@ -1,0 +1,301 @@
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Finding, PlannedDisk, Preflight } from "@diskferry/core/provider";
+import { startVcenterSimulator, type VcenterSimulator, type VcenterSimulatorOptions } from "@diskferry/simulators";
+import { afterEach, describe, expect, test } from "vitest";
+import { VsphereInventory } from "../../src/inventory/vsphere-inventory.ts";
+import type { VsphereOptions } from "../../src/options.ts";
+import { type Reach, reachPort } from "../../src/preflight/ports.ts";
+import { privileges } from "../../src/preflight/privileges.ts";
+import { releaseFindings, trackingBugFindings } from "../../src/preflight/releases.ts";
+import { libraryFindings } from "../../src/preflight/vddk-library.ts";
+import { vspherePreflight } from "../../src/preflight/vsphere-preflight.ts";
+import { connectVsphere } from "../../src/vsphere-connection.ts";
+
+const mib = 1 << 20;
+const open: Reach = () => Promise.resolve(undefined);
+const machines = [{ name: "web", disks: [{ size: mib }, { size: mib }], tracking: true }];
+const simulators: VcenterSimulator[] = [];
+
+afterEach(async () => {
+  for (const each of simulators.splice(0)) await each.stop();
+});
+
+interface Look {
+  readonly found: Preflight;
+  readonly simulator: VcenterSimulator;
+  /** The findings as lines: severity, subject, message, remedy. */
+  readonly lines: string[];
+}
+
+async function look(
+  options: VcenterSimulatorOptions,
+  more: { options?: Partial<VsphereOptions>; reach?: Reach; before?: (simulator: VcenterSimulator) => void } = {},
+): Promise<Look> {
+  const simulator = await startVcenterSimulator({ tls: false, machines, ...options });
+  simulators.push(simulator);
+  more.before?.(simulator);
+  const { url, userName: username, password } = simulator;
+  await using connection = await connectVsphere({ url, username, password, ...more.options });
+  await using inventory = new VsphereInventory(connection);
+  const machine = await inventory.machine("web");
+  const before = new Map(simulator.calls);
+  const disks = machine.disks.map((disk): PlannedDisk => {
+    const none = { value: 0, kind: "bound" } as const;
+    return { disk: disk.key, size: disk.size, mode: "incremental", read: none, write: none };
+  });
+  const found = await vspherePreflight(connection, machine, { disks }, { reach: more.reach ?? open });
+  for (const [method, count] of simulator.calls) {
+    const changes = /_Task$|^Mark|^Export|^Shutdown/.test(method) && count !== (before.get(method) ?? 0);
+    expect(changes, `${method} was called by a look that changes nothing`).toBe(false);
+  }
+  return { found, simulator, lines: found.findings.map(line) };
+}
+
+function line({ severity, subject, message, remedy }: Finding): string {
+  return `${severity}: ${subject}: ${message}${remedy === undefined ? "" : ` -> ${remedy}`}`;
+}
+
+const text = ({ lines }: Look): string => lines.join("\n");
+const blockers = ({ found }: Look): Finding[] => found.findings.filter(({ severity }) => severity === "blocker");
+
+describe("a look before a run", () => {
+  test("at a machine that is well finds no blocker and no warning, and tells each disk's reader and tracking", async () => {
+    for (const protocol of ["soap", "vi-json"] as const) {
+      const seen = await look({}, { options: { protocol } });
+      expect(seen.lines.filter((each) => !each.startsWith("info: "))).toEqual([]);
+      expect(text(seen)).toMatch(/disk 2000 \(Hard disk 1\) of web: it is read by nfc, else folder/);
+      expect(text(seen)).toMatch(/disk 2001 .*: its changes are tracked/);
+      expect(text(seen)).toMatch(/VMware vCenter Server 8\.0\.3 .*: this release is supported/);
+      expect(text(seen)).toMatch(/host esx1\.example\.org: 7\.5 % of its CPU and 25\.0 % of its memory/);
+      expect(text(seen)).toMatch(/datastore datastore1: 4096\.0 GiB are free \(VMFS\)/);
+      expect(seen.found.privileges?.missing).toEqual([]);
+      expect(seen.found.privileges?.needed).toContain("VirtualMachine.State.CreateSnapshot");
+      expect(seen.found.privileges?.needed).not.toContain("VirtualMachine.Config.DiskLease");
+      expect(seen.found.calls).toContainEqual({
+        operation: "QueryChangedDiskAreas",
+        count: { value: 2, kind: "estimate" },
+      });
+    }
+  });
+
+  test("at the place alone needs no machine", async () => {
+    const simulator = await startVcenterSimulator({ tls: false });
+    simulators.push(simulator);
+    const { url, userName: username, password } = simulator;
+    await using connection = await connectVsphere({ url, username, password });
+    const found = await vspherePreflight(connection, undefined, { disks: [] });
+    expect(found.findings.map(({ severity }) => severity)).toEqual(["info", "info"]);
+    expect(found.privileges?.missing).toEqual([]);
+  });
+});
+
+describe("privileges", () => {
+  test.each(privileges.filter(({ purpose }) => purpose === "copy").map(({ id }) => id))(
+    "without %s nothing works, and it is named with what to do",
+    async (id) => {
+      const seen = await look({ missingPrivileges: [id] });
+      expect(seen.found.privileges?.missing).toEqual([id]);
+      expect(blockers(seen)).toMatchObject([{ subject: id, remedy: expect.stringContaining("role") as string }]);
+    },
+  );
+
+  test("that change tracking or a cutover lacks are warnings that say what is lost", async () => {
+    const missing = ["VirtualMachine.Config.ChangeTracking", "VirtualMachine.Interact.PowerOff"];
+    const seen = await look({ missingPrivileges: missing });
+    expect(seen.found.privileges?.missing).toEqual(missing);
+    expect(blockers(seen)).toEqual([]);
+    expect(text(seen)).toMatch(/warning: VirtualMachine\.Config\.ChangeTracking: .*every run reads whole disks/);
+    expect(text(seen)).toMatch(/warning: VirtualMachine\.Interact\.PowerOff: .*cutover/);
+  });
+
+  test("that a reader lacks let disks fall back, and the last reader's are a blocker", async () => {
+    const one = await look({ missingPrivileges: ["VApp.Export"] });
+    expect(text(one)).toMatch(/warning: VApp\.Export: reader nfc: .*fall back to the reader folder/);
+    expect(text(one)).toMatch(/disk 2000 .*: it is read by folder/);
+    const both = await look({ missingPrivileges: ["VApp.Export", "Datastore.Browse"] });
+    expect(text(both)).toMatch(/blocker: VApp\.Export: reader nfc: .*no reader is left/);
+    expect(text(both)).toMatch(/blocker: disk 2000 .*no reader is left/);
+  });
+});
+
+describe("ports", () => {
+  test("of hosts that are closed are named with the reader they close and what is used instead", async () => {
+    const asked: string[] = [];
+    const reach: Reach = (host, port) => {
+      asked.push(`${host}:${port}`);
+      return Promise.resolve(port === 902 ? "ETIMEDOUT" : undefined);
+    };
+    const seen = await look({}, { options: { vddk: {} }, reach });
+    expect(asked).toEqual(["esx1.example.org:902", "esx1.example.org:443"]);
+    expect(text(seen)).toMatch(
+      /warning: esx1\.example\.org:902: reader vddk: port 902 .*ETIMEDOUT.*fall back to the reader nfc -> open port 902/,
+    );
+    expect(text(seen)).toMatch(/disk 2000 .*: it is read by nfc, else folder/);
+    const none = await look({}, { options: { readers: ["vddk"], vddk: {} }, reach });
+    expect(text(none)).toMatch(/blocker: esx1\.example\.org:902: .*no reader is left/);
+  });
+
+  test("are tried by TCP", async () => {
+    const server = createServer((socket) => socket.end());
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    const { port } = server.address() as AddressInfo;
+    expect(await reachPort("127.0.0.1", port)).toBeUndefined();
+    await new Promise((resolve) => server.close(resolve));
+    expect(await reachPort("127.0.0.1", port)).toBe("ECONNREFUSED");
+    expect(await reachPort("no-such-host.invalid", 902)).toMatch(/ENOTFOUND|EAI_AGAIN/);
+    await expect(reachPort("127.0.0.1", port, { signal: AbortSignal.abort(new Error("enough")) })).rejects.toThrow(
+      "enough",
+    );
+  });
+});
+
+describe("releases", () => {
+  const about = { kind: "vcenter", fullName: "VMware vCenter", build: "1", apiVersion: "", instanceUuid: "u" } as const;
+
+  test.each([
+    ["6.5.0", "warning", /deprecated/],
+    ["6.7.0", "info", /supported/],
+    ["7.0.3", "info", /supported/],
+    ["8.0.3", "info", /supported/],
+    ["9.0.1", "info", /supported/],
+    ["10.0.0", "warning", /newer than any/],
+  ])("%s is told as it is", (version, severity, message) => {
+    expect(releaseFindings({ ...about, version })).toMatchObject([
+      { severity, message: expect.stringMatching(message) as string },
+    ]);
+  });
+
+  test.each([
+    ["5.5.0", "1", ["310751", "59216"]],
+    ["6.0.0", "3029758", ["317933", "59216"]],
+    ["6.5.0", "5969303", ["59216"]],
+    ["6.7.0", "8169922", ["59216"]],
+    ["6.7.0", "10302608", []],
+    ["7.0.3", "20036589", []],
+    ["8.0.3", "24022510", []],
+  ])("of a host %s build %s name their known bugs by KB number", (version, build, kbs) => {
+    const found = trackingBugFindings({ name: "esx1", version, build }).map(
+      ({ message }) => /KB (\d+)/.exec(message)?.[1],
+    );
+    expect(found).toEqual(kbs);
+  });
+
+  test.each([
+    ["8.0.3", "8.0.1", "info"],
+    ["8.0.3", "6.7.0", "info"],
+    ["9.0.0", "7.0.3", "info"],
+    ["9.0.0", "6.7.0", "warning"],
+    ["7.0.3", "8.0.3", "warning"],
+    ["5.0.0", "8.0.3", "warning"],
+  ])("VDDK %s with vSphere %s is %s", (library, server, severity) => {
+    expect(libraryFindings(library, server)).toMatchObject([{ severity }]);
+  });
+
+  test("a VDDK that is not where it should be lets disks fall back; one that is there is told", async () => {
+    const folder = await mkdtemp(join(tmpdir(), "diskferry-vddk-"));
+    try {
+      const without = await look({}, { options: { vddk: { libdir: folder } } });
+      expect(text(without)).toMatch(/reader vddk: there is no lib64\/libvixDiskLib\.so.*fall back to the reader nfc/);
+      await mkdir(join(folder, "lib64"));
+      await writeFile(join(folder, "lib64", "libvixDiskLib.so.7.0.3"), "");
+      const seen = await look({}, { options: { vddk: { libdir: folder } } });
+      expect(text(seen)).toMatch(/warning: VDDK 7\.0\.3: it is older than vSphere 8\.0\.3/);
+      expect(text(seen)).toMatch(/disk 2000 .*: it is read by vddk, else nfc, else folder/);
+    } finally {
+      await rm(folder, { recursive: true });
+    }
+  });
+});
+
+describe("a machine", () => {
+  test("with snapshots cannot begin tracking, and says which they are", async () => {
+    const off = [{ name: "web", disks: [{ size: mib }] }];
+    const before = (simulator: VcenterSimulator): void => void simulator.takeSnapshot("web", "before the update");
+    const seen = await look({ machines: off }, { before });
+    expect(text(seen)).toMatch(/warning: web: it has snapshots: 'before the update'; change tracking cannot begin/);
+    const tracked = await look({}, { before });
+    expect(text(tracked)).toMatch(/info: web: it has snapshots: 'before the update' ->/);
+  });
+
+  test("whose chain is full, that waits for an answer or has left-over deltas says so", async () => {
+    const full = await look(
+      {},
+      {
+        before: (simulator) => {
+          for (let count = 0; count < 31; count++) simulator.takeSnapshot("web", `s${count}`);
+        },
+      },
+    );
+    expect(blockers(full)).toMatchObject([{ subject: "web", message: /31 snapshots.*32/ }]);
+    const asked = await look(
+      {},
+      {
+        before: (simulator) => {
+          simulator.machine("web").question = { id: "1", text: "Moved or copied?" };
+        },
+      },
+    );
+    expect(blockers(asked)).toMatchObject([{ message: /Moved or copied\?/ }]);
+    const left = await look(
+      {},
+      {
+        before: (simulator) => {
+          simulator.machine("web").consolidationFails = true;
+          simulator.removeSnapshot(simulator.takeSnapshot("web", "s"));
+        },
+      },
+    );
+    expect(text(left)).toMatch(/warning: web: deltas of removed snapshots are left/);
+  });
+
+  test("whose tracking is off tells what turns it on, or what goes without", async () => {
+    const off = [{ name: "web", disks: [{ size: mib }] }];
+    expect(text(await look({ machines: off }))).toMatch(
+      /info: disk 2000 .*tracking is off; the first run turns it on by a snapshot/,
+    );
+    const refused = await look({ machines: off }, { options: { tracking: { enable: false } } });
+    expect(text(refused)).toMatch(/warning: disk 2000 .*tracking\.enable is false; every run reads it whole/);
+    const later = await look({ machines: off }, { options: { tracking: { enableOnRunning: false } } });
+    expect(text(later)).toMatch(/begins at the next power cycle/);
+    const one = [{ name: "web", tracking: true, disks: [{ size: mib }, { size: mib, tracked: false }] }];
+    expect(text(await look({ machines: one }))).toMatch(
+      /disk 2000 .*are tracked\n.*disk 2001.*\n.*disk 2001 .*tracking is off/,
+    );
+  });
+
+  test("of old hardware, without tools or with disks that cannot be copied says so", async () => {
+    const old = await look({
+      machines: [
+        {
+          name: "web",
+          hardware: 4,
+          tools: "not-installed",
+          disks: [{ size: mib }, { size: mib, mode: "independent_persistent" }],
+        },
+      ],
+    });
+    expect(text(old)).toMatch(/warning: disk 2000 .*virtual hardware 4 does not track changes/);
+    expect(text(old)).toMatch(/warning: web: VMware Tools does not run.*crash-consistent/);
+    expect(text(old)).toMatch(/warning: disk 2001 .*left out: it is independent/);
+    expect(blockers(old)).toEqual([]);
+  });
+
+  test("on a datastore that is nearly full is warned of, and on one that is full is stopped", async () => {
+    const big = [{ name: "web", disks: [{ size: 2 ** 40 }], tracking: true }];
+    expect(text(await look({ machines: big, freeSpace: 2 ** 33 }))).toMatch(
+      /warning: datastore datastore1: 8\.0 GiB .*less than a tenth/,
+    );
+    expect(blockers(await look({ machines: big, freeSpace: 2 ** 20 }))).toMatchObject([
+      { subject: "datastore datastore1" },
+    ]);
+  });
+
+  test("on vSAN is not read from files", async () => {
+    const seen = await look({ datastoreType: "vsan" });
+    expect(text(seen)).toMatch(/disk 2000 .*: it is read by nfc\n/);
+  });
+});
