@@ -67,6 +67,10 @@ export interface AwsSimulator extends AsyncDisposable {
    * its size. Every `stride`-th block holds data; the first `digests` of these have their digests computed at once.
    */
   addSyntheticVolume(volume: { sizeGib: number; stride?: number; digests?: number }): string;
+  /** Takes a snapshot of a volume as CreateSnapshot does, for its owner. */
+  takeSnapshot(volumeId: string): string;
+  /** Calls that quotas refused so far, by operation. */
+  throttled(): Record<string, number>;
   /** Writes into a volume whether or not a guest has it. */
   fillVolume(volumeId: string, offset: number, bytes: Uint8Array): Promise<void>;
   /** Grows a volume, as ModifyVolume does. */
@@ -190,6 +194,8 @@ export async function startAwsSimulator(options: AwsSimulatorOptions = {}): Prom
       made.state = "available";
       return made.id;
     },
+    takeSnapshot: (id) => world.snapshotOf(volume(id), "", {}).id,
+    throttled: () => quotas.refused(),
     fillVolume: async (id, offset, bytes) => world.write(volume(id), offset, bytes),
     growVolume: (id, sizeGib) => {
       if (sizeGib < volume(id).sizeGib) throw new RangeError("a volume cannot shrink");

@@ -14,6 +14,7 @@ export class Quotas {
   readonly #scale: number;
   readonly #accountScale: number;
   readonly #buckets = new Map<string, { left: number; at: number }>();
+  readonly #refused = new Map<string, number>();
 
   /** `scale` multiplies every rate, `accountScale` those per account once more; Infinity lifts them. */
   constructor(scale: number, accountScale: number) {
@@ -30,8 +31,19 @@ export class Quotas {
   ): "account" | "snapshot" | undefined {
     const account = (perAccount[operation] ?? Infinity) * this.#scale * this.#accountScale;
     const snapshot = (perSnapshot[operation] ?? Infinity) * this.#scale;
-    if (snapshotId !== undefined && !this.#draw(`${operation} ${snapshotId}`, snapshot, now)) return "snapshot";
-    return this.#draw(`${operation} in ${place}`, account, now) ? undefined : "account";
+    const byEither =
+      snapshotId !== undefined && !this.#draw(`${operation} ${snapshotId}`, snapshot, now)
+        ? "snapshot"
+        : this.#draw(`${operation} in ${place}`, account, now)
+          ? undefined
+          : "account";
+    if (byEither !== undefined) this.#refused.set(operation, (this.#refused.get(operation) ?? 0) + 1);
+    return byEither;
+  }
+
+  /** Calls refused so far, by operation. */
+  refused(): Record<string, number> {
+    return Object.fromEntries(this.#refused);
   }
 
   #draw(key: string, rate: number, now: number): boolean {

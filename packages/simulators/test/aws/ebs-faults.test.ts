@@ -29,7 +29,9 @@ test("per-snapshot and Get/Put throttles: a snapshot's quota and an account's ea
   const one = (await bySnapshot.ebs.send(new StartSnapshotCommand({ VolumeSize: 1 }))).SnapshotId ?? "";
   const two = (await bySnapshot.ebs.send(new StartSnapshotCommand({ VolumeSize: 1 }))).SnapshotId ?? "";
   const puts = await Promise.allSettled([0, 1, 2, 3].map((index) => put(bySnapshot.ebs, one, index, block(1))));
-  expect(puts.map(name).filter((each) => each !== "done")).toContain("RESOURCE_LEVEL_THROTTLE");
+  const refused = puts.map(name).filter((each) => each !== "done");
+  expect(refused).toContain("RESOURCE_LEVEL_THROTTLE");
+  expect(bySnapshot.simulator.throttled()).toEqual({ PutSnapshotBlock: refused.length });
   await put(bySnapshot.ebs, two, 0, block(1));
   const byAccount = await setup({ quotaScale: 1, accountQuotaScale: 0.002 });
   const id = (await byAccount.ebs.send(new StartSnapshotCommand({ VolumeSize: 1 }))).SnapshotId ?? "";

@@ -1,12 +1,12 @@
 import { GetSnapshotBlockCommand } from "@aws-sdk/client-ebs";
 import { CreateSnapshotCommand } from "@aws-sdk/client-ec2";
 import { expect, test } from "vitest";
-import { block, changed, list, setup, sha, size } from "./aws-client.ts";
+import { block, changed, list, setup, sha, size, upload } from "./aws-client.ts";
 
 test("a synthetic volume of 16 TiB is listed page by page from any index, and its blocks are all different", async () => {
-  const { ebs, ec2, simulator } = await setup();
+  const { ebs, simulator } = await setup();
   const VolumeId = simulator.addSyntheticVolume({ sizeGib: 16_384, digests: 4 });
-  const { SnapshotId = "" } = await ec2.send(new CreateSnapshotCommand({ VolumeId }));
+  const SnapshotId = simulator.takeSnapshot(VolumeId);
   const first = await list(ebs, SnapshotId, { MaxResults: 10_000 });
   expect(first.Blocks).toHaveLength(10_000);
   expect(first.VolumeSize).toBe(16_384);
@@ -51,7 +51,6 @@ test("what is written into and freed from a synthetic volume shows as its change
 
 test("blocks put without being kept complete with their sums, and take no room", async () => {
   const { ebs, simulator } = await setup({ keepUploads: false });
-  const { upload } = await import("./aws-client.ts");
   const id = await upload(ebs, { 0: block(1), 1: block(2) });
   expect((await simulator.snapshotBytes(id, 0, size)).equals(block(0))).toBe(true);
 });
