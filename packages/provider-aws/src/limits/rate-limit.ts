@@ -30,8 +30,8 @@ export interface Permit {
 const windowMs = 250;
 /** Calls saved up while nobody asks, as seconds at the rate: what a busy event loop may miss. */
 const burstSeconds = 0.1;
-/** The longest that all calls are held after refusals at the lowest rate, in milliseconds. */
-const longestPauseMs = 8000;
+/** The longest that all calls are held after refusals at the lowest rate, in milliseconds: then one of them tries. */
+const longestPauseMs = 2000;
 
 /**
  * Grants calls at a rate that finds the far side's quota by itself. It grows by half per window until the first

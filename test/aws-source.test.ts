@@ -1,0 +1,273 @@
+import { spawn } from "node:child_process";
+import { mkdtemp, open, readFile, rm, truncate, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type Job, MemoryStateStore, type RunReport, replicate, status } from "@diskferry/core";
+import { copySnapshot, provider as aws } from "@diskferry/provider-aws";
+import { provider as local } from "@diskferry/provider-local";
+import type { AwsSimulator } from "@diskferry/simulators";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import type { ChainErrand } from "./aws/replicate-to-chain.ts";
+import { AwsGuest, block, differences, differencesOf, optionsTo, quickSimulator } from "./aws/aws-guest.ts";
+import { seedOf } from "./seed.ts";
+
+const seed = seedOf(4711);
+const mebi = 1 << 20;
+let folder = "";
+let names = 0;
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), "diskferry-aws-"));
+});
+afterAll(async () => {
+  await rm(folder, { recursive: true, force: true });
+});
+
+const fresh = (): string => join(folder, String(++names));
+
+/** What each disk's last record holds, compared with the guest's volumes. */
+async function demandEqual(job: Job, guest: AwsGuest, report: RunReport): Promise<void> {
+  for (const { disk, volume } of report.disks)
+    expect(await differencesOf(job.target, volume!, guest.content(disk)), `${disk}, seed ${seed}`).toEqual([]);
+}
+
+test("an instance of three volumes goes into a qcow2 chain: in full, then what changed and was freed, then a grown disk", async () => {
+  await using simulator = await quickSimulator({ emptyPageEvery: 2, overReportEvery: 7 });
+  const guest = new AwsGuest(simulator, simulator.instances.linux, seed);
+  const [root, data, more] = guest.volumes as [string, string, string];
+  await guest.write(root, 0, 1, 2, 3, 700, 2047);
+  await guest.write(data, 5, 6, 7, 8);
+  await guest.write(more, 100);
+  await using source = await aws.source!(optionsTo(simulator));
+  const machine = simulator.instances.linux;
+  await using target = await local.target!({ directory: fresh(), format: "qcow2-chain" });
+  const job: Job = { id: "exit", source, machine, target, store: new MemoryStateStore() };
+  const gets = (): number => simulator.faults.counters()["GetSnapshotBlock"] ?? 0;
+
+  const full = await replicate(job);
+  expect(full.snapshot.consistency).toBe("crash");
+  expect(full.disks.map(({ mode }) => mode)).toEqual(["full", "full", "full"]);
+  expect(gets()).toBe(11);
+  await demandEqual(job, guest, full);
+  const points = new Map(
+    full.disks.map(({ disk, volume }) => [disk, { volume: volume!, content: guest.content(disk) }]),
+  );
+
+  await guest.write(root, 1, 900);
+  await guest.trim(root, 2, 3);
+  await guest.trim(data, 5, 6, 7, 8);
+  const before = gets();
+  const second = await replicate(job);
+  expect(second.disks.map(({ mode }) => mode)).toEqual(["incremental", "incremental", "incremental"]);
+  expect(second.fallbacks).toEqual([]);
+  // Two blocks changed, and of those that are reported without need 0, 7 and 700 divide by seven and exist.
+  expect(gets() - before).toBeLessThanOrEqual(6);
+  await demandEqual(job, guest, second);
+  // The base of the run before is given up, and the base of the next one stays, tagged as held.
+  const owned = [];
+  for await (const each of source.owned("exit")) owned.push(each);
+  expect(owned.map(({ description }) => description.includes("held"))).toEqual([true]);
+
+  simulator.growVolume(data, 2);
+  await guest.write(data, 6, 2048, 4095);
+  const third = await replicate(job);
+  expect(third.disks.find(({ disk }) => disk === data)?.volume?.size).toBe(2 * 2 ** 30);
+  await demandEqual(job, guest, third);
+  expect((await status(job.store, "exit"))?.torn ?? []).toEqual([]);
+
+  // The first recovery point still reads as it was.
+  for (const [, { volume, content }] of points) expect(await differencesOf(target, volume, content)).toEqual([]);
+});
+
+test("a raw file full of old bytes holds zeroes afterwards where the snapshot holds nothing", async () => {
+  await using simulator = await quickSimulator();
+  const guest = new AwsGuest(simulator, simulator.instances.linux, seed);
+  const [root] = guest.volumes as [string];
+  await guest.write(root, 1, 40);
+  const path = fresh();
+  // The rest of the file is a hole, which the copy is not to be told of.
+  await writeFile(path, Buffer.alloc(32 * mebi, 0xee));
+  await truncate(path, 2 ** 30);
+  await using source = await aws.source!(optionsTo(simulator));
+  await using target = await local.target!({ path, format: "raw", overwrite: true });
+  const machine = simulator.instances.linux;
+  const job: Job = { id: "stale", source, machine, disks: [root], target, store: new MemoryStateStore() };
+  await replicate(job);
+  const held = Buffer.alloc(32 * mebi);
+  await using file = await open(path);
+  await file.read(held);
+  for (let index = 0; index < (32 * mebi) / block; index++) {
+    const here = held.subarray(index * block, (index + 1) * block);
+    expect(Buffer.compare(here, guest.content(root).get(index) ?? Buffer.alloc(block)), `block ${index}`).toBe(0);
+  }
+});
+
+/** A short copy under faults, which has to end well and with the right bytes. */
+async function underFaults(
+  simulator: AwsSimulator,
+  more: Parameters<typeof optionsTo>[1],
+  trouble: (simulator: AwsSimulator) => void,
+): Promise<void> {
+  const guest = new AwsGuest(simulator, simulator.instances.linux, seed);
+  const [root, data] = guest.volumes as [string, string];
+  await guest.write(root, ...Array.from({ length: 24 }, (_, index) => index * 3));
+  await guest.write(data, 9);
+  await using source = await aws.source!(optionsTo(simulator, more));
+  await using target = await local.target!({ directory: fresh(), format: "qcow2-chain" });
+  const machine = simulator.instances.linux;
+  const options = { attempts: { baseMs: 20, attempts: 30 } };
+  const job: Job = {
+    id: "trouble",
+    source,
+    machine,
+    disks: [root, data],
+    target,
+    store: new MemoryStateStore(),
+    options,
+  };
+  trouble(simulator);
+  const report = await replicate(job);
+  simulator.faults.clear();
+  await demandEqual(job, guest, report);
+}
+
+test("a storm of throttling ends in success", async () => {
+  await using simulator = await quickSimulator({ seed });
+  await underFaults(simulator, {}, ({ faults }) => {
+    faults.add({ fault: "throttle", operation: "GetSnapshotBlock", times: 12 });
+    faults.add({ fault: "throttle", operation: "ListSnapshotBlocks", times: 3 });
+    faults.add({ fault: "resource-throttle", operation: "GetSnapshotBlock", probability: 0.2 });
+    faults.add({ fault: "throttle", operation: "DescribeSnapshots", times: 3 });
+  });
+});
+
+test("hanging, torn, flipped, empty and failed answers end in success", async () => {
+  await using simulator = await quickSimulator({ seed });
+  await underFaults(simulator, { timeouts: { blockMs: 1500, requestMs: 1500 } }, ({ faults }) => {
+    for (const fault of ["hang", "truncate", "flip", "empty", "read-failed", "internal-error", "reset"] as const)
+      faults.add({ fault, operation: "GetSnapshotBlock", times: 2 });
+    faults.add({ fault: "hang", operation: "ListSnapshotBlocks", times: 1 });
+    faults.add({ fault: "hang", operation: "DescribeSnapshots", times: 1 });
+    faults.add({ fault: "expired-block-token", operation: "GetSnapshotBlock", probability: 0.2, times: 8 });
+    faults.add({ fault: "unavailable", probability: 0.05, times: 10 });
+  });
+});
+
+test("keys that run out in the middle of a run are exchanged once, and the run goes on", async () => {
+  await using simulator = await quickSimulator();
+  let given = 0;
+  const temporary = () => ({
+    accessKeyId: `ASIATEMPORARY${given}`,
+    secretAccessKey: `secret ${given}`,
+    sessionToken: `token ${given}`,
+  });
+  const credentials = async () => {
+    given++;
+    const keys = temporary();
+    simulator.addCredentials({ ...keys, accountId: "111111111111", expiresAt: Date.now() + 3_600_000 });
+    return keys;
+  };
+  let asked = 0;
+  const watch = setInterval(() => {
+    // In the middle of the blocks the keys become worthless, long before their time as the client knows it.
+    if (asked > 0 || (simulator.faults.counters()["GetSnapshotBlock"] ?? 0) < 4) return;
+    asked++;
+    simulator.addCredentials({ ...temporary(), accountId: "111111111111", expiresAt: Date.now() - 1 });
+  }, 1);
+  try {
+    await underFaults(simulator, { credentials }, () => {});
+  } finally {
+    clearInterval(watch);
+  }
+  expect(asked).toBe(1);
+  expect(given).toBe(2);
+});
+
+test("a download that was killed goes on in a new process: the same snapshot, and no block twice without need", async () => {
+  await using simulator = await quickSimulator({ latencyMs: 3 });
+  const guest = new AwsGuest(simulator, simulator.instances.linux, seed);
+  const [root, data] = guest.volumes as [string, string];
+  await guest.write(root, ...Array.from({ length: 60 }, (_, index) => index));
+  await guest.write(data, ...Array.from({ length: 20 }, (_, index) => index * 7));
+  const [state, chains, report] = [fresh(), fresh(), fresh()];
+  const errand: ChainErrand = {
+    machine: simulator.instances.linux,
+    source: optionsTo(simulator, { concurrency: 4 }),
+    state,
+    chains,
+    report,
+  };
+  const gets = (): number => simulator.faults.counters()["GetSnapshotBlock"] ?? 0;
+  const kills = [5, 30, 55];
+  for (const after of [...kills, Number.POSITIVE_INFINITY]) {
+    const start = gets();
+    const script = join(import.meta.dirname, "aws", "replicate-to-chain.ts");
+    const child = spawn(
+      process.execPath,
+      ["--conditions=diskferry-source", "--disable-warning=ExperimentalWarning", script, JSON.stringify(errand)],
+      { stdio: ["ignore", "inherit", "inherit"] },
+    );
+    const ended = new Promise<NodeJS.Signals | null>((resolve) => child.once("exit", (_, signal) => resolve(signal)));
+    const watch = setInterval(() => {
+      if (gets() - start >= after) child.kill("SIGKILL");
+    }, 1);
+    const signal = await ended;
+    clearInterval(watch);
+    if (signal === null) break;
+  }
+  const told = JSON.parse(await readFile(report, "utf8")) as RunReport & { failure?: string };
+  expect(told.failure).toBeUndefined();
+  expect(told).toMatchObject({ status: "done", resumed: true });
+  // One point in time for all of it, whatever was killed.
+  expect(simulator.faults.counters()["CreateSnapshots"]).toBe(1);
+  // What was under way and not yet durable is read again: at most two groups of 4 MiB and what was in flight, per disk and kill.
+  expect(gets()).toBeLessThanOrEqual(80 + kills.length * 2 * (3 * 8 + 16));
+  await using target = await local.target!({ directory: chains, format: "qcow2-chain" });
+  for (const { disk, volume } of told.disks)
+    expect(await differencesOf(target, volume!, guest.content(disk)), `${disk}, seed ${seed}`).toEqual([]);
+}, 120_000);
+
+for (const [name, place] of [
+  ["from Region to Region", { region: "eu-west-1" }],
+  ["from account to account", { account: 1 }],
+] as const) {
+  test(`${name} by data: in full and then what changed, with the same bytes`, async () => {
+    await using simulator = await quickSimulator();
+    const guest = new AwsGuest(simulator, simulator.instances.linux, seed);
+    const [root, data] = guest.volumes as [string, string];
+    await guest.write(root, 0, 1, 2, 2047);
+    await guest.write(data, 3);
+    await using source = await aws.source!(optionsTo(simulator));
+    await using target = await aws.target!(optionsTo(simulator, place));
+    const machine = simulator.instances.linux;
+    const job: Job = { id: "across", source, machine, target, store: new MemoryStateStore() };
+    await demandEqual(job, guest, await replicate(job));
+    const puts = simulator.faults.counters()["PutSnapshotBlock"] ?? 0;
+    await guest.write(root, 1);
+    await guest.trim(root, 2);
+    const second = await replicate(job);
+    expect(second.disks.map(({ mode }) => mode)).toEqual(["incremental", "incremental", "incremental"]);
+    expect((simulator.faults.counters()["PutSnapshotBlock"] ?? 0) - puts).toBe(2);
+    await demandEqual(job, guest, second);
+  });
+}
+
+test("from Region to Region and account inside AWS: a copy reads as the volume did, and replicates like any source", async () => {
+  await using simulator = await quickSimulator();
+  const guest = new AwsGuest(simulator, simulator.instances.linux, seed);
+  const [root] = guest.volumes as [string];
+  await guest.write(root, 0, 9, 2047);
+  const from = optionsTo(simulator);
+  const to = optionsTo(simulator, { region: "eu-west-1", account: 1 });
+  await using source = await aws.source!(from);
+  const machine = await source.machine(simulator.instances.linux);
+  const { disks } = await source.snapshot(machine, { key: "k", disks: [root] });
+  const copy = await copySnapshot({ from, to, snapshotId: disks[0]!.id, key: "k" });
+  await using there = await aws.source!(to);
+  await using reader = await there.open(copy.snapshot.disks[0]!);
+  expect(await differences(reader, guest.content(root))).toEqual([]);
+  await using target = await local.target!({ directory: fresh(), format: "qcow2-chain" });
+  const job: Job = { id: "copied", source: there, machine: copy.snapshotId, target, store: new MemoryStateStore() };
+  const report = await replicate(job);
+  expect(await differencesOf(target, report.disks[0]!.volume!, guest.content(root))).toEqual([]);
+});
