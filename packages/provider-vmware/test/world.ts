@@ -1,4 +1,4 @@
-import type { Machine, ProviderContext, SourceConnector } from "@diskferry/core/provider";
+import type { DiskSnapshot, Machine, ProviderContext, Snapshot, SourceConnector } from "@diskferry/core/provider";
 import { startVcenterSimulator, type VcenterSimulator, type VcenterSimulatorOptions } from "@diskferry/simulators";
 import type { VsphereOptions } from "../src/options.ts";
 import { provider } from "../src/provider.ts";
@@ -62,8 +62,8 @@ export class World implements AsyncDisposable {
 /** Reads all of a disk, forwards. */
 export async function readAll(
   source: SourceConnector,
-  disk: Parameters<SourceConnector["open"]>[0],
-  step = 1 << 20,
+  disk: DiskSnapshot,
+  step: number = 1 << 20,
 ): Promise<Uint8Array> {
   const reader = await source.open(disk);
   try {
@@ -74,4 +74,11 @@ export async function readAll(
   } finally {
     await reader[Symbol.asyncDispose]();
   }
+}
+
+/** The id by which vCenter calls a snapshot. */
+export function snapshotIdOf(snapshot: Snapshot): string {
+  const id = snapshot.data?.["snapshot"];
+  if (typeof id !== "string") throw new TypeError(`${snapshot.id} is no snapshot of vSphere`);
+  return id;
 }

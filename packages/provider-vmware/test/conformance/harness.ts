@@ -1,8 +1,9 @@
 import type { SourceConnector } from "@diskferry/core/provider";
+import type { MachineSpec } from "@diskferry/simulators";
 import type { ConformanceHarness, SourceHarness } from "@diskferry/provider-testkit";
 import type { VsphereOptions } from "../../src/options.ts";
 import { provider } from "../../src/provider.ts";
-import type { World } from "../world.ts";
+import { snapshotIdOf, type World } from "../world.ts";
 
 const mebi = 1 << 20;
 /** No multiple of any block but a sector. */
@@ -11,7 +12,7 @@ const name = "web";
 const disk = 2000;
 
 /** The machine that the suite is run on: two tracked disks that a guest writes. */
-export const judgedMachine = { name, disks: [{ size }, { size: 2 * mebi }], tracking: true };
+export const judgedMachine: MachineSpec = { name: "web", disks: [{ size }, { size: 2 * mebi }], tracking: true };
 
 /** A simulated vCenter as the suite wants it, read in the ways of `options`. */
 export function harnessOf(world: World, title: string, options: Partial<VsphereOptions>): ConformanceHarness {
@@ -42,9 +43,9 @@ export function harnessOf(world: World, title: string, options: Partial<VsphereO
       simulator.grow(name, disk, (capacity += mebi));
     },
     revert: (snapshot) => {
-      const id = snapshot.data?.["snapshot"];
+      const id = snapshotIdOf(snapshot);
       const found = [...simulator.machine(name).snapshots()].find((each) => each.id === id);
-      if (found === undefined) throw new Error(`no snapshot ${String(id)}`);
+      if (found === undefined) throw new Error(`no snapshot ${id}`);
       simulator.machine(name).revert(found);
     },
     breakTracking: () => simulator.resetTracking(name),

@@ -2,7 +2,7 @@ import { isProviderError, type DiskSnapshot, type SourceConnector } from "@diskf
 import type { VcenterSimulatorOptions } from "@diskferry/simulators";
 import { afterEach, expect, test } from "vitest";
 import { randomBytes } from "../../../../test/seed.ts";
-import { readAll, World } from "../world.ts";
+import { readAll, snapshotIdOf, World } from "../world.ts";
 
 const mebi = 1 << 20;
 const size = 8 * mebi + 512;
@@ -32,7 +32,7 @@ async function start(options: VcenterSimulatorOptions = {}, context = {}): Promi
   for (const key of [2008, 2009]) simulator.write("web", key, 0, randomBytes(5000, key));
   const source = await world.source({ readers: ["nfc"] }, context);
   const snapshot = await source.snapshot(await source.machine("web"), { key: "run" });
-  const id = String(snapshot.data?.["snapshot"]);
+  const id = snapshotIdOf(snapshot);
   const held = snapshot.disks.map(({ disk }) => simulator.readDisk("web", Number(disk), { snapshot: id }));
   simulator.write("web", 2000, 0, randomBytes(9000, 3));
   return { world, source, disks: snapshot.disks, held };

@@ -9,7 +9,7 @@ import { describeWithPeers } from "../../../../test/peers.ts";
 import { randomBytes } from "../../../../test/seed.ts";
 import type { VsphereOptions } from "../../src/options.ts";
 import { standInKind, VddkStandIn } from "../stand-in/vddk-stand-in.ts";
-import { readAll, World } from "../world.ts";
+import { readAll, snapshotIdOf, World } from "../world.ts";
 
 const mebi = 1 << 20;
 const size = 6 * mebi + 512;
@@ -50,7 +50,7 @@ async function start(options: VcenterSimulatorOptions = {}, more: Partial<Vspher
   simulator.write("web", 2001, 4096, randomBytes(9000, 3));
   const source = await world.source({ readers: ["vddk"], vddk: standIn.options, ...more });
   const snapshot = await source.snapshot(await source.machine("web"), { key: "run" });
-  const id = String(snapshot.data?.["snapshot"]);
+  const id = snapshotIdOf(snapshot);
   const held = snapshot.disks.map(({ disk }) => simulator.readDisk("web", Number(disk), { snapshot: id }));
   simulator.write("web", 2000, 0, randomBytes(9000, 4));
   return { world, standIn, source, disks: snapshot.disks, held };
