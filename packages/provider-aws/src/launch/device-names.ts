@@ -3,19 +3,17 @@ import { ProviderError } from "@diskferry/core/provider";
 /** The root device of the images that are registered here; HVM images may use it on every type (EC2, "Device names"). */
 export const ROOT_DEVICE = "/dev/sda1";
 
-const letters = "abcdefghijklmnopqrstuvwxyz";
+const each = (letters: string): string[] => letters.split("");
+const alphabet = "abcdefghijklmnopqrstuvwxyz";
+const pairs = each("bc").flatMap((first) => each(alphabet).map((second) => first + second));
 
 /** Recommended for data volumes of Linux, then what HVM instances accept besides. */
 const linuxNames = [
-  ...[..."fghijklmnop"].map((letter) => `/dev/sd${letter}`),
-  ...[..."bcde"].map((letter) => `/dev/sd${letter}`),
-  ...[..."bc"].flatMap((first) => [...letters].map((second) => `/dev/xvd${first}${second}`)),
+  ...each("fghijklmnopbcde").map((letter) => `/dev/sd${letter}`),
+  ...pairs.map((pair) => `/dev/xvd${pair}`),
 ];
 /** EC2 user guide for Windows, "Device names on Windows instances". */
-const windowsNames = [
-  ...[..."fghijklmnopqrstuvwxyz"].map((letter) => `xvd${letter}`),
-  ...[..."bc"].flatMap((first) => [...letters].map((second) => `xvd${first}${second}`)),
-];
+const windowsNames = [...each("fghijklmnopqrstuvwxyz"), ...pairs].map((letters) => `xvd${letters}`);
 
 /**
  * The device names of the data volumes, in the order of the disks. Guests must not rely on them: on Nitro types the volumes

@@ -20,14 +20,15 @@ import { deleteVolume } from "./swap.ts";
 /** Ends a launched machine and all that its launch made; what is gone already is passed over. Commits stay. */
 export async function terminateMachine(connection: AwsConnection, machine: LaunchedMachine, wait: Wait): Promise<void> {
   const launch = machine.data?.["launch"];
-  if (typeof launch !== "string")
+  if (machine.data === undefined || typeof launch !== "string")
     throw awsError("CONFIG_INVALID", `Machine ${machine.id} is none that this target launched.`, {
       operation: "terminate",
     });
-  if (machine.data?.["region"] !== connection.region)
+  const region = machine.data["region"];
+  if (region !== connection.region)
     throw awsError(
       "CONFIG_INVALID",
-      `Machine ${machine.id} was launched in ${String(machine.data?.["region"])}, and this target is in ${connection.region}.`,
+      `Machine ${machine.id} was launched in ${JSON.stringify(region)}, and this target is in ${connection.region}.`,
       { operation: "terminate" },
     );
   await endLaunch(connection, { launch }, wait);

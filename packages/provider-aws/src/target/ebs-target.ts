@@ -285,7 +285,7 @@ export class EbsTarget implements TargetProvider {
     if (region === undefined || region === this.#connection.region) return;
     throw awsError(
       "CONFIG_INVALID",
-      `Snapshot ${id} is in ${String(region)}, and this target is in ${this.#connection.region}: open a target in that Region.`,
+      `Snapshot ${id} is in ${JSON.stringify(region)}, and this target is in ${this.#connection.region}: open a target in that Region.`,
       { operation },
     );
   }
