@@ -67,11 +67,12 @@ async function jobsOf(context: CommandContext): Promise<readonly JobSpec[]> {
   const { positionals, options: given, io, output } = context;
   const config = given.text("config");
   if (config !== undefined) {
-    const { jobs } = await readConfig(resolve(io.cwd, config), {
+    const { jobs, notes } = await readConfig(resolve(io.cwd, config), {
       io,
       packages: given.list("provider"),
       hide: (secrets) => output.hide(secrets),
     });
+    for (const note of notes) output.notice(note);
     return jobs;
   }
   return positionals.length === 2 ? [await jobOfUris(positionals[0]!, positionals[1]!, context)] : [];

@@ -7,6 +7,7 @@ import type { EndSpec, JobSpec } from "../jobs/job-spec.ts";
 import { defined } from "../jobs/defined.ts";
 import { Providers } from "../providers.ts";
 import { defaultStateFolder } from "../state-folder.ts";
+import { readAgentSections } from "./agent-sections.ts";
 import { jobProblems, schemaProblems } from "./config-problems.ts";
 import { type Config, configSchema, type JobConfig } from "./config-schema.ts";
 import { endKey, readEnds } from "./read-ends.ts";
@@ -23,6 +24,8 @@ export interface ReadConfigOptions {
 export interface ReadConfig {
   jobs: JobSpec[];
   concurrency: number;
+  /** What was read otherwise than its name says, for people. */
+  notes: readonly string[];
 }
 
 /** A configuration is small; what is larger is some other file. */
@@ -37,10 +40,11 @@ export async function readConfig(path: string, options: ReadConfigOptions): Prom
   const folder = dirname(path);
   const given = parseYaml(path, await textOf(path));
   const problems: string[] = [];
-  const expanded = expand(given, options, problems);
-  const checked = configSchema.safeParse(expanded);
+  const unexpanded = expand(given, options, problems);
   const unsetCount = problems.length;
-  const unset = new Set(problems.map(pathIn));
+  const { config: expanded, notes } = readAgentSections(unexpanded, problems);
+  const checked = configSchema.safeParse(expanded);
+  const unset = new Set(problems.slice(0, unsetCount).map(pathIn));
   if (!checked.success) problems.push(...schemaProblems(checked.error.issues));
   problems.push(...jobProblems(expanded));
   const providers = new Providers(folder, options.packages);
@@ -55,6 +59,7 @@ export async function readConfig(path: string, options: ReadConfigOptions): Prom
   return {
     jobs: Object.entries(checked.data.jobs).map(([id, job]) => specOf(id, job, checked.data, ends, folder, options.io)),
     concurrency: checked.data.concurrency ?? defaultConcurrency,
+    notes,
   };
 }
 

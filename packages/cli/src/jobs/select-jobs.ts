@@ -33,6 +33,7 @@ export async function selectJobs(context: CommandContext): Promise<Selection> {
       packages: options.list("provider"),
       hide: (secrets) => output.hide(secrets),
     });
+    for (const note of read.notes) output.notice(note);
     const chosen = positionals.length === 0 ? read.jobs : positionals.map((name) => named(name, read.jobs, config));
     return { jobs: chosen.map((job) => withOptions(job, context)), concurrency: read.concurrency };
   }
