@@ -13,6 +13,9 @@ const run = promisify(execFile);
 const folder = mkdtempSync(join(root, ".docs-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
+// What docs/reference/ holds is made from the code, and linked to.
+await run(process.execPath, ["--conditions=diskferry-source", join(root, "scripts/docs-pages.ts")], { cwd: root });
+
 const pages = [
   "README.md",
   "CONTRIBUTING.md",
@@ -26,6 +29,20 @@ function blocksOf(page: string): string[] {
 }
 
 describe("the documentation", () => {
+  it("names every provider of this project with its package and spec", () => {
+    const page = readFileSync(join(root, "docs/providers/index.md"), "utf8");
+    for (const file of globSync("packages/provider-*/package.json", { cwd: root })) {
+      const manifest = JSON.parse(readFileSync(join(root, file), "utf8")) as {
+        name: string;
+        diskferry?: { spec: string; name: string };
+      };
+      if (manifest.diskferry === undefined) continue;
+      const row = page.split("\n").find((line) => line.startsWith(`| \`${manifest.diskferry!.name}\` |`));
+      expect(row, manifest.name).toContain(manifest.name);
+      expect(row).toContain(`| ${manifest.diskferry.spec} |`);
+    }
+  });
+
   it("has TypeScript blocks that compile", async () => {
     const files: string[] = [];
     for (const page of pages) {
@@ -70,7 +87,9 @@ describe("the documentation", () => {
   it("links to files that exist", () => {
     const broken: string[] = [];
     for (const page of pages) {
-      const text = readFileSync(join(root, page), "utf8");
+      const text = readFileSync(join(root, page), "utf8").replaceAll(/^```.*?^```$/gms, "");
+      for (const [, included] of text.matchAll(/^<<< (\S+)$/gm))
+        if (globSync(resolve(root, dirname(page), included!)).length === 0) broken.push(`${page} → ${included}`);
       for (const [, target] of text.matchAll(/\]\(([^)#]+)[^)]*\)/g)) {
         if (/^[a-z]+:/.test(target!)) continue;
         const path = resolve(root, dirname(page), target!);
