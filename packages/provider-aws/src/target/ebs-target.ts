@@ -66,7 +66,10 @@ export class EbsTarget implements TargetProvider {
     const marker = known.find(({ state, tags }) => tags[this.#names.role] === "volume" && state !== "error");
     // Grown is what a run has begun to write at a larger size; until then nothing depends on the size.
     const largest = Math.max(wholeGib(size), ...known.map((snapshot) => snapshot.size));
-    const id = marker?.id ?? (await this.#mark(own, name, job, signal));
+    // One that a killed process began and did not complete would be lost after its time.
+    const isThere =
+      marker?.state === "completed" || (marker !== undefined && (await this.#completeMarker(marker.id, signal)));
+    const id = isThere ? marker!.id : await this.#mark(own, name, job, signal);
     return { id, size: largest, data: { kind: "volume", key: own, region: this.#connection.region } };
   }
 
@@ -147,7 +150,6 @@ export class EbsTarget implements TargetProvider {
     return snapshotWriter({
       connection,
       upload,
-      volume,
       commitOf: (id) => this.#commitOf(id, upload.snapshot.size, key),
       afterCommit: (wait) =>
         tidyUp(

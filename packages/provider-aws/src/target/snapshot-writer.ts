@@ -26,7 +26,6 @@ const zeroDigest: Uint8Array = createHash("sha256").update(zeroes).digest();
 export interface SnapshotWriterRequest {
   connection: AwsConnection;
   upload: Upload;
-  volume: Volume;
   /** Makes the commit's handle. */
   commitOf: (snapshotId: string) => Volume;
   /** Called once after the commit: retention and what older runs left. */
@@ -37,13 +36,7 @@ export interface SnapshotWriterRequest {
  * Writes one run into one half-written snapshot, block by block; each is durable when its call is answered. `generation` is
  * the snapshot's id.
  */
-export function snapshotWriter({
-  connection,
-  upload,
-  volume,
-  commitOf,
-  afterCommit,
-}: SnapshotWriterRequest): BlockWriter {
+export function snapshotWriter({ connection, upload, commitOf, afterCommit }: SnapshotWriterRequest): BlockWriter {
   const { snapshot } = upload;
   const { id, size } = snapshot;
   const { visibleMs, pollMs, snapshotMs } = connection.settings.timeouts;

@@ -44,7 +44,7 @@ export interface UploadRequest extends Wait {
  */
 export async function openUpload(connection: AwsConnection, request: UploadRequest): Promise<Upload> {
   const names = targetTagNames(connection.settings.product);
-  const { volume, key, run, signal } = request;
+  const { volume, key, run, base, signal } = request;
   const tags = { [names.key]: key, [names.volume]: volume.id, [names.run]: tagValue(run) };
   const known = await snapshotsWith(connection, tags, { signal });
   for (const snapshot of known) {
@@ -57,7 +57,9 @@ export async function openUpload(connection: AwsConnection, request: UploadReque
   }
   const alive = known.filter(({ state }) => state !== "error");
   const committed = alive.find(({ state }) => state === "completed");
-  const snapshot = committed ?? alive[0];
+  // One that stands on another base would show that one's blocks, or none, where this run writes nothing: it is left to be
+  // removed after the commit.
+  const snapshot = committed ?? alive.find(({ tags: { [names.base]: from } }) => from === base?.id);
   if (snapshot !== undefined) return { snapshot, base: snapshot.tags[names.base], resumed: true };
   return start(connection, request);
 }

@@ -109,6 +109,44 @@ describe("one run writes one snapshot", () => {
   });
 });
 
+describe("what a run must not go on in", () => {
+  test("a snapshot that was begun without the base that the run starts from now, or from another", async () => {
+    const { open, simulator } = await startPlace();
+    const target = await open();
+    const volume = await target.create({ key: "k", size, job: "job" });
+    const base = await commitRun(target, volume, "r1", some([0, 1]));
+    const full = await target.open(volume, { run: "r2", epoch: 1, job: "job" });
+    await writeBlocks(full, some([5]));
+    const increment = await target.open(volume, { run: "r2", base, epoch: 1, job: "job" });
+    expect(increment.generation).not.toBe(full.generation);
+    expect(increment.blank).toBe(false);
+    await writeBlocks(increment, some([2]));
+    const committed = await increment.commit({ written: writtenOf(some([2])) });
+    await holds(simulator, committed, new Map([...some([0, 1, 2]), [5, new Uint8Array(block)]]));
+  });
+
+  test("a volume whose making was cut off is completed by the next call", async () => {
+    const { open, simulator } = await startPlace();
+    const stop = new AbortController();
+    const { faults } = simulator;
+    const next = faults.next.bind(faults);
+    faults.next = (operation) => {
+      if (operation === "CompleteSnapshot") stop.abort();
+      return operation === "CompleteSnapshot" ? "reset" : next(operation);
+    };
+    await expect((await open()).create({ key: "k", size, job: "job", signal: stop.signal })).rejects.toThrow();
+    faults.next = next;
+    const target = await open();
+    const volume = await target.create({ key: "k", size, job: "job" });
+    // Left pending it would be lost after an hour.
+    simulator.advance(2 * 3_600_000);
+    expect((await target.create({ key: "k", size, job: "job" })).id).toBe(volume.id);
+    const owned = [];
+    for await (const { id } of target.owned("job")) owned.push(id);
+    expect(owned).toEqual([volume.id]);
+  });
+});
+
 describe("the commit", () => {
   test("is told the count and the LINEAR checksum of just the blocks that were put, and AWS agrees", async () => {
     const { open, simulator } = await startPlace();
