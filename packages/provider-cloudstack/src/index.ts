@@ -23,3 +23,9 @@ export type {
 export { type SignedParameters, expiresText, signatureOf, textToSign } from "./client/signature.ts";
 export type { RawAnswer, TlsTrust, Transport } from "./client/transport.ts";
 export { ApiFailure } from "./errors.ts";
+export { remoteBench } from "./appliance/remote-bench.ts";
+export type { RemoteApplianceOptions, RemoteBench } from "./appliance/remote-bench.ts";
+export { serveAppliance } from "./appliance/serve-appliance.ts";
+export type { Appliance, ServeApplianceOptions } from "./appliance/serve-appliance.ts";
+export type { DeviceList, ListedDevice } from "./appliance/protocol.ts";
+export type { Bench, OpenVolume } from "./target/bench.ts";

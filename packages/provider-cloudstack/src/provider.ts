@@ -2,6 +2,7 @@ import { type ProviderDefinition, defineProvider } from "@diskferry/core/provide
 import { Cloud } from "./cloud.ts";
 import { cloudstackSchemes, optionsFromUri } from "./cloudstack-uri.ts";
 import { type CloudstackOptions, optionsSchema } from "./options.ts";
+import { cloudstackSource } from "./source/cloudstack-source.ts";
 import { cloudstackTarget } from "./target/cloudstack-target.ts";
 
 /** The provider of Apache CloudStack: volumes as target, snapshots as source, machines to launch. */
@@ -11,6 +12,9 @@ export const provider: ProviderDefinition<CloudstackOptions> = defineProvider<Cl
   schemes: cloudstackSchemes,
   config: optionsSchema,
   fromUri: optionsFromUri,
+  async source(options, context) {
+    return cloudstackSource(await Cloud.open(options, context));
+  },
   async target(options, context) {
     return cloudstackTarget(await Cloud.open(options, context));
   },

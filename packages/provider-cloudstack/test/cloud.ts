@@ -29,7 +29,7 @@ export function optionsFor(simulator: CloudstackSimulator): CloudstackOptions {
     },
     diskOffering: "Custom",
     launch: { networks: [{ network: "production" }], testNetwork: "isolated-test" },
-    timeouts: { pollMs: 2, pollMostMs: 20, requestMs: 10_000, jobMs: 10_000, deviceMs: 2_000 },
+    timeouts: { pollMs: 1, pollMostMs: 20, requestMs: 10_000, jobMs: 10_000, deviceMs: 2_000 },
     retryBudgetMs: 2_000,
   };
 }

@@ -34,7 +34,8 @@ export interface OpenDevice {
 const SERIAL_LENGTH = 20;
 /** `/sys/block/…/size` counts these whatever the device's own blocks are (sysfs-block). */
 const SECTOR = 512;
-const LOOK_MS = 100;
+const FIRST_LOOK_MS = 5;
+const LONGEST_LOOK_MS = 500;
 
 /** The serial number that a guest sees of a volume. */
 export function serialOf(volumeId: string): string {
@@ -67,7 +68,7 @@ export async function openDevice(
     }
     if (Date.now() >= end) throw absent(volume, seen, places);
     if (look % 5 === 0) await rescan(places);
-    await pause(LOOK_MS, wait);
+    await pause(Math.min(FIRST_LOOK_MS * 2 ** look, LONGEST_LOOK_MS), wait);
   }
 }
 

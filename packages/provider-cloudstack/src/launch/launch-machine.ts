@@ -12,7 +12,7 @@ import { ensure } from "../client/ensure.ts";
 import type { Cloud } from "../cloud.ts";
 import { cloudstackError } from "../errors.ts";
 import { hostName } from "../names.ts";
-import { attach, deleteVolume, detach, inUse, knownVolume } from "../target/attachment.ts";
+import { attach, awaitStragglers, deleteVolume, detach, inUse, knownVolume } from "../target/attachment.ts";
 import { letGo } from "../target/holdings.ts";
 import { cloneSnapshot, deleteSnapshot, snapshotNamed, takeSnapshot, volumeNamed } from "./clone-volume.ts";
 import {
@@ -50,6 +50,19 @@ export async function launchMachine(
   const replicas: CloudVolume[] = [];
   for (const { volume } of disks) replicas.push(await knownVolume(cloud, volume.id, wait));
   const known = await launchedMachine(cloud, scope, wait);
+  const describe = (machine: CloudMachine | undefined, notes: string[]): LaunchedMachine => ({
+    id: machine?.id ?? "",
+    name: machine?.displayName ?? "",
+    purpose,
+    consumed: purpose === "cutover",
+    notes: [...notes, ...addressesOf(machine)],
+    data: { ...scope, replicas: replicas.map(({ id }) => id) },
+  });
+  if (known?.state === "Running") {
+    // It is complete, for it is started last but for the stand-in's end; a machine at work is never touched again.
+    await removeDummy(cloud, scope, wait);
+    return describe(known, []);
+  }
   const shape = await shapeMachine(cloud, spec, purpose, wait);
   try {
     const volumes = new Map<string, CloudVolume>();
@@ -68,18 +81,10 @@ export async function launchMachine(
     await assemble(cloud, scope, machine, root, data, shape, wait);
     if (cloud.options.launch?.start !== false) await started(cloud, machine.id, wait);
     await removeDummy(cloud, scope, wait);
-    const finished = await cloud.machine(machine.id, wait);
-    return {
-      id: machine.id,
-      name: machine.displayName,
-      purpose,
-      consumed: purpose === "cutover",
-      notes: [...shape.notes, ...addressesOf(finished)],
-      data: { ...scope, replicas: replicas.map(({ id }) => id) },
-    };
+    return describe((await cloud.machine(machine.id, wait)) ?? machine, shape.notes);
   } catch (error) {
-    // What may work when asked again stays as it is; what cannot is undone, so that nothing of it is left lying about.
-    if (isProviderError(error) && !error.retryable && !(signal?.aborted ?? false)) {
+    // What may work when asked again stays as it is, and so does what an earlier call began. What cannot is undone.
+    if (known === undefined && isProviderError(error) && !error.retryable && !(signal?.aborted ?? false)) {
       await undo(cloud, scope, replicas, error, wait);
     }
     throw error;
@@ -137,7 +142,8 @@ async function freed(
   machine: CloudMachine | undefined,
   wait: Wait,
 ): Promise<CloudVolume> {
-  if (replica.machineId !== undefined && replica.machineId === machine?.id) return replica;
+  const settled = await awaitStragglers(cloud, replica.id, wait);
+  if (settled.machineId !== undefined && settled.machineId === machine?.id) return settled;
   await letGo(cloud, replica.id, wait);
   const now = await knownVolume(cloud, replica.id, wait);
   if (now.machineId !== undefined) throw inUse(now);

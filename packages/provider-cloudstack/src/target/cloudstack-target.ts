@@ -96,14 +96,16 @@ async function* ownedBy(cloud: Cloud, job: string, wait: Wait): AsyncGenerator<O
   wait.signal?.throwIfAborted();
   const mark = jobMark(job);
   for await (const volume of cloud.volumes({ keyword: `df-${mark}-` }, wait)) {
-    if (readOwnName(volume.name)?.job !== mark) continue;
+    const own = readOwnName(volume.name);
+    // What a source made to read its snapshots is the source's to release.
+    if (own?.job !== mark || own.note === "reading") continue;
     const { id, name, size, machineId } = volume;
     const place = machineId === undefined ? "attached to nothing" : `attached to machine ${machineId}`;
     yield {
       kind: "volume",
       id,
       description: `${name}, ${size} bytes, ${place}`,
-      volume: { id, size, data: { key: readOwnName(name)?.key } },
+      volume: { id, size, data: { key: own.key } },
     };
   }
   for await (const machine of cloud.machines({ keyword: `df-${mark}-` }, wait)) {
@@ -115,7 +117,8 @@ async function* ownedBy(cloud: Cloud, job: string, wait: Wait): AsyncGenerator<O
     };
   }
   for await (const snapshot of cloud.snapshots({}, wait)) {
-    if (readOwnName(snapshot.name)?.job !== mark) continue;
+    const own = readOwnName(snapshot.name);
+    if (own?.job !== mark || own.note?.startsWith("snapshot") !== true) continue;
     yield { kind: "snapshot", id: snapshot.id, description: `${snapshot.name}, ${snapshot.state}` };
   }
 }

@@ -1,8 +1,11 @@
 import { expect, test } from "vitest";
 import { formatConformance, runConformance } from "@diskferry/provider-testkit";
-import { localWriterTarget, type Judged } from "./harnesses.ts";
+import { applianceSource, localWriterTarget, type Judged } from "./harnesses.ts";
 
-const shapes: [string, () => Promise<Judged>][] = [["local-writer-target", localWriterTarget]];
+const shapes: [string, () => Promise<Judged>][] = [
+  ["local-writer-target", localWriterTarget],
+  ["appliance-source", applianceSource],
+];
 
 for (const [name, make] of shapes) {
   test(`${name}: every clause holds that can be judged, and those are the ones on record`, async () => {

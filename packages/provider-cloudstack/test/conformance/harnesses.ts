@@ -1,5 +1,5 @@
 import type { Volume } from "@diskferry/core/provider";
-import type { ConformanceHarness, TargetHarness } from "@diskferry/provider-testkit";
+import type { ConformanceHarness, SourceHarness, TargetHarness } from "@diskferry/provider-testkit";
 import type { CloudstackSimulator } from "@diskferry/simulators";
 import { CloudstackClient, type CloudstackOptions, provider } from "../../src/index.ts";
 import { startCloud } from "../cloud.ts";
@@ -56,5 +56,45 @@ export async function localWriterTarget(): Promise<Judged> {
       secrets: [simulator.tenant.apiKey, simulator.tenant.secretKey],
     },
     [Symbol.asyncDispose]: () => cloud[Symbol.asyncDispose](),
+  };
+}
+
+/** A running machine of two disks, read through the appliance. */
+export async function applianceSource(): Promise<Judged> {
+  const cloud = await startCloud({ machines: [{ name: "web01", disks: [4 * 2 ** 20 + 512, 3 * 2 ** 20] }] });
+  const { simulator, options } = cloud;
+  const [machine = ""] = simulator.machines;
+  const [boot = "", data = ""] = simulator.volumesOf(machine);
+  const client = new CloudstackClient({ ...options, tls: undefined, pollMs: 2 });
+  const source: SourceHarness = {
+    open: () => provider.source!(options),
+    machine,
+    disk: boot,
+    writeGuest: (offset, bytes) => simulator.writeVolume(boot, offset, bytes),
+    trimGuest: (offset, length) => simulator.writeVolume(boot, offset, new Uint8Array(length)),
+    second: { key: data, write: (offset, bytes) => simulator.writeVolume(data, offset, bytes) },
+    async grow() {
+      await client.run("resizeVolume", { id: data, size: 1 });
+    },
+    async foreignSnapshot() {
+      const { jobId, id = "" } = await client.submit("createSnapshot", { volumeid: boot, name: "somebody's" });
+      await client.finish(jobId ?? "");
+      const disk = { id, machine, disk: boot, size: 4 * 2 ** 20 + 512 };
+      const takenAt = new Date().toISOString();
+      return { id, key: "somebody's", machine, consistency: "crash", takenAt, disks: [disk] };
+    },
+    mayPower: true,
+  };
+  return {
+    harness: {
+      name: "CloudStack machines, read through the appliance",
+      definition: { provider, config: options, badConfig, uri: "cloudstack://cloud.example.org/web01?zone=zone1" },
+      source,
+      secrets: [simulator.tenant.apiKey, simulator.tenant.secretKey],
+    },
+    async [Symbol.asyncDispose]() {
+      await client[Symbol.asyncDispose]();
+      await cloud[Symbol.asyncDispose]();
+    },
   };
 }

@@ -1,0 +1,185 @@
+import { afterAll, beforeAll, expect, test } from "vitest";
+import type { LaunchDisk, LaunchRequest, LaunchedMachine, TargetProvider, Volume } from "@diskferry/core/provider";
+import { randomBytes } from "../../../../test/seed.ts";
+import { Cloud } from "../../src/cloud.ts";
+import { cloudstackTarget } from "../../src/target/cloudstack-target.ts";
+import { type TestCloud, startCloud } from "../cloud.ts";
+import { dyingTransport } from "../dying-transport.ts";
+
+// A process is killed after every single call of the API: the call was done, its answer never read. Whoever comes next has
+// to find what is there. No step is sampled: the scenario is repeated with one more call each time until none is left.
+
+const MOST_CALLS = 400;
+const size = 2 ** 20;
+
+let cloud: TestCloud;
+beforeAll(async () => {
+  cloud = await startCloud({ jobMs: 0, settings: { allowUserExpunge: true } });
+});
+afterAll(() => cloud[Symbol.asyncDispose]());
+
+async function targetThatDies(
+  lives: number,
+): Promise<{ target: TargetProvider; isDead: () => boolean; calls: string[] }> {
+  const transport = dyingTransport(cloud.options.endpoint, lives);
+  const target = cloudstackTarget(await Cloud.open(cloud.options, undefined, transport));
+  return { target, isDead: () => transport.isDead, calls: transport.calls };
+}
+
+/** Does the work in a process that dies after its first, second, third … call, and each time once more in one that lives. */
+async function killedAtEveryCall(
+  work: (target: TargetProvider, round: number, attempt: number) => Promise<void>,
+  judge: (round: number) => Promise<void>,
+): Promise<number> {
+  for (let lives = 1; lives < MOST_CALLS; lives++) {
+    const { target, isDead, calls } = await targetThatDies(lives);
+    const failure = await work(target, lives, 1).then(
+      () => undefined,
+      (error: unknown) => error,
+    );
+    await target[Symbol.asyncDispose]();
+    if (failure !== undefined && !isDead()) throw new Error(`call ${lives} was not reached`, { cause: failure });
+    const after = calls.at(-1);
+    const second = await targetThatDies(Number.POSITIVE_INFINITY);
+    try {
+      await work(second.target, lives, 2);
+      await judge(lives);
+    } catch (error) {
+      throw new Error(`killed after call ${lives}, ${after}: ${String(error)}`, { cause: error });
+    } finally {
+      await second.target[Symbol.asyncDispose]();
+    }
+    if (!isDead()) return lives - 1;
+  }
+  throw new Error(`the work takes more than ${MOST_CALLS} calls`);
+}
+
+async function write(
+  target: TargetProvider,
+  volume: Volume,
+  run: string,
+  epoch: number,
+  seed: number,
+): Promise<Volume> {
+  const writer = await target.open(volume, { run, epoch });
+  try {
+    await writer.write(0, randomBytes(65_536, seed));
+    await writer.flush();
+    return await writer.commit({ written: (async function* () {})() });
+  } finally {
+    await writer[Symbol.asyncDispose]();
+  }
+}
+
+const named = (prefix: string) => cloud.simulator.volumes().filter(({ tags }) => tags["diskferry.key"] === prefix);
+
+async function bytesOf(id: string): Promise<Uint8Array> {
+  return cloud.simulator.volumeBytes(id, 0, 65_536);
+}
+
+test("a copy killed after any call goes on: one volume, its bytes, attached to nothing", async () => {
+  const before = cloud.simulator.volumes().length;
+  const calls = await killedAtEveryCall(
+    async (target, round, attempt) => {
+      const volume = await target.create({ key: `copy ${round}`, size, name: "web01 disk 0", job: "copy" });
+      await write(target, volume, "run", attempt, round);
+    },
+    async (round) => {
+      const [volume, ...twins] = named(`copy ${round}`);
+      expect(twins).toEqual([]);
+      expect(volume?.machineId).toBeUndefined();
+      expect(Buffer.compare(await bytesOf(volume!.id), randomBytes(65_536, round))).toBe(0);
+      expect(cloud.simulator.volumes()).toHaveLength(before + round);
+    },
+  );
+  expect(calls).toBeGreaterThan(15);
+}, 120_000);
+
+test("a removal killed after any call is finished by the next", async () => {
+  const before = cloud.simulator.volumes().length;
+  await using setUp = (await targetThatDies(Number.POSITIVE_INFINITY)).target;
+  const calls = await killedAtEveryCall(
+    async (target, round, attempt) => {
+      const key = `removal ${round}`;
+      const known = attempt === 1 ? await setUp.create({ key, size }) : { id: ids.get(round) ?? "", size };
+      ids.set(round, known.id);
+      if (attempt === 1) await write(setUp, known, "run", 1, round);
+      await target.remove(known);
+    },
+    async () => expect(cloud.simulator.volumes()).toHaveLength(before),
+  );
+  expect(calls).toBeGreaterThan(2);
+}, 120_000);
+const ids = new Map<number, string>();
+
+interface Replicas {
+  disks: LaunchDisk[];
+  contents: [string, Uint8Array][];
+}
+
+async function replicas(target: TargetProvider, key: string): Promise<Replicas> {
+  const disks: LaunchDisk[] = [];
+  const contents: [string, Uint8Array][] = [];
+  for (const [index, disk] of ["boot", "data"].entries()) {
+    const seed = 70 + index;
+    const volume = await target.create({ key: `${key} ${disk}`, size });
+    disks.push({ disk, boot: disk === "boot", volume: await write(target, volume, "run", 1, seed) });
+    contents.push([volume.id, randomBytes(65_536, seed)]);
+  }
+  return { disks, contents };
+}
+
+for (const purpose of ["test", "cutover"] as const) {
+  test(`a ${purpose} launch killed after any call goes on: one machine, both disks, nothing left over`, async () => {
+    await using setUp = (await targetThatDies(Number.POSITIVE_INFINITY)).target;
+    const own = await replicas(setUp, purpose);
+    const calls = await killedAtEveryCall(
+      async (target, round, attempt) => {
+        const request: LaunchRequest = { key: `${purpose} ${round}`, purpose, job: "launch" };
+        const machine = await target.launch!({ name: `web-${round}`, guestFamily: "linux" }, own.disks, request);
+        if (attempt === 1) return;
+        const found = cloud.simulator.volumesOf(machine.id);
+        expect(cloud.simulator.machineState(machine.id)).toBe("Running");
+        expect(found).toHaveLength(2);
+        for (const [index, [id, bytes]] of own.contents.entries()) {
+          if (purpose === "cutover") expect(found[index]).toBe(id);
+          expect(Buffer.compare(await bytesOf(found[index]!), bytes)).toBe(0);
+          expect(Buffer.compare(await bytesOf(id), bytes)).toBe(0);
+        }
+        await target.terminate!(machine);
+      },
+      async () => {
+        for (const [id, bytes] of own.contents) expect(Buffer.compare(await bytesOf(id), bytes)).toBe(0);
+        // Nothing but replicas and the appliance is left: no clone, no stand-in root, no snapshot, no machine.
+        const strange = cloud.simulator.volumes().filter(({ tags }) => tags["diskferry.key"] === undefined);
+        expect(strange.filter(({ machineId }) => machineId !== cloud.simulator.appliance.id)).toEqual([]);
+        expect(cloud.simulator.snapshotIds()).toEqual([]);
+        expect(cloud.simulator.machineIds()).toEqual([cloud.simulator.appliance.id]);
+      },
+    );
+    for (const { volume } of own.disks) await setUp.remove(volume);
+    expect(calls).toBeGreaterThan(40);
+  }, 240_000);
+}
+
+test("a termination killed after any call is finished by the next, and no replica goes with it", async () => {
+  await using setUp = (await targetThatDies(Number.POSITIVE_INFINITY)).target;
+  const own = await replicas(setUp, "ended");
+  let machine: LaunchedMachine | undefined;
+  const calls = await killedAtEveryCall(
+    async (target, round, attempt) => {
+      const request: LaunchRequest = { key: `ended ${round}`, purpose: "cutover", job: "launch" };
+      if (attempt === 1) machine = await setUp.launch!({ name: `db-${round}` }, own.disks, request);
+      await target.terminate!(machine!);
+    },
+    async () => {
+      for (const [id, bytes] of own.contents) {
+        expect(cloud.simulator.volumes().find((volume) => volume.id === id)?.machineId).toBeUndefined();
+        expect(Buffer.compare(await bytesOf(id), bytes)).toBe(0);
+      }
+      expect(cloud.simulator.machineIds()).toEqual([cloud.simulator.appliance.id]);
+    },
+  );
+  for (const { volume } of own.disks) await setUp.remove(volume);
+  expect(calls).toBeGreaterThan(10);
+}, 120_000);
