@@ -82,7 +82,8 @@ export class AwsSource implements SourceConnector {
     for (const set of sets.values()) yield handleOf(this.#connection, set);
   }
 
-  open(disk: DiskSnapshot, wait: Wait = {}): Promise<BlockReader> {
+  async open(disk: DiskSnapshot, wait: Wait = {}): Promise<BlockReader> {
+    wait.signal?.throwIfAborted();
     this.#demandRegion(disk);
     return openSnapshotReader(this.#connection, disk.id, wait);
   }

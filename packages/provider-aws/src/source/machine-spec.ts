@@ -15,8 +15,9 @@ export function machineSpec(instance: Instance, type: InstanceTypeInfo | undefin
     guestFamily: instance.Platform?.toLowerCase() === "windows" ? "windows" : "linux",
     labels,
     networkCards: (instance.NetworkInterfaces ?? []).map((card): NetworkCard => {
+      const given = (card.PrivateIpAddresses ?? []).map(({ PrivateIpAddress }) => PrivateIpAddress);
       const addresses = [
-        ...(card.PrivateIpAddresses ?? []).map(({ PrivateIpAddress }) => PrivateIpAddress),
+        ...(given.length === 0 ? [card.PrivateIpAddress] : given),
         ...(card.Ipv6Addresses ?? []).map(({ Ipv6Address }) => Ipv6Address),
       ].filter((address) => address !== undefined);
       return {
