@@ -1,4 +1,5 @@
 import type { Command } from "./command.ts";
+import { appliance } from "./commands/appliance.ts";
 import { audit } from "./commands/audit.ts";
 import { cleanup } from "./commands/cleanup.ts";
 import { conformance } from "./commands/conformance.ts";
@@ -30,5 +31,6 @@ export const commands: readonly Command[] = [
   providers,
   providersAdd,
   conformance,
+  appliance,
   doctor,
 ];

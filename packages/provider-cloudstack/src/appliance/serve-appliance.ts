@@ -1,6 +1,9 @@
+import { X509Certificate } from "node:crypto";
 import { join } from "node:path";
+import { createSecureContext } from "node:tls";
 import { defaultNbdPort, serveNbd } from "@diskferry/nbd";
 import type { DevicePlaces } from "../device/find-device.ts";
+import { cloudstackError } from "../errors.ts";
 import { openControlDoor } from "./control-door.ts";
 import { EpochFile } from "./epoch-file.ts";
 import { defaultControlPort } from "./protocol.ts";
@@ -44,6 +47,7 @@ export interface Appliance extends AsyncDisposable {
  */
 export async function serveAppliance(options: ServeApplianceOptions): Promise<Appliance> {
   const { tls, host = "127.0.0.1" } = options;
+  checkCertificates(tls);
   const notice = (message: string): void => options.notice?.(message);
   const places = placesOf(options);
   const sessions = new VolumeSessions(places, await EpochFile.open(join(options.stateFolder, "epochs.json")));
@@ -81,6 +85,20 @@ export async function serveAppliance(options: ServeApplianceOptions): Promise<Ap
   } catch (error) {
     await nbd.close();
     throw error;
+  }
+}
+
+function checkCertificates({ cert, key, ca }: ServeApplianceOptions["tls"]): void {
+  try {
+    createSecureContext({ cert, key });
+    for (const each of ca.match(/-----BEGIN CERTIFICATE-----[\s\S]+?-----END CERTIFICATE-----/g) ?? [""])
+      new X509Certificate(each);
+  } catch (error) {
+    throw cloudstackError(
+      "CONFIG_INVALID",
+      "The appliance's certificate, its key or its authority is no PEM, or certificate and key are not of one pair.",
+      { operation: "appliance", cause: error },
+    );
   }
 }
 
