@@ -6,6 +6,8 @@ export interface Prepared extends AsyncDisposable {
   command: Command;
   /** Proves, once per row and outside of the timing, that the run did its work. */
   check?(): Promise<void>;
+  /** What others saw of a run that took so long, for aims that judge it. */
+  told?(seconds: number): Promise<Readonly<Record<string, unknown>>>;
 }
 
 /** Who runs in a row: this project, or a peer with some flags. */
@@ -24,6 +26,10 @@ export type Aim =
   | { kind: "extra"; peers: readonly string[]; atMost: number; label: string }
   /** Our peak resident set in bytes, at most. */
   | { kind: "peak"; atMost: number; label: string }
+  /** The median of a number told of our runs, at least. */
+  | { kind: "told"; field: string; atLeast: number; label: string }
+  /** The median of a number told of our runs is below theirs, or both are nothing. */
+  | { kind: "fewer"; field: string; peers: readonly string[]; label: string }
   /** The bytes of our image by theirs, at most; told by `bytes` in the output of both. */
   | { kind: "size"; peers: readonly string[]; atMost: number; label: string };
 
@@ -66,7 +72,8 @@ export async function contest(
       const index = (turn + round) % results.length;
       const contestant = opened.contestants[index]!;
       await using prepared = await contestant.prepare();
-      const measured = await measure(prepared.command, folder);
+      const run = await measure(prepared.command, folder);
+      const measured = { ...run, told: { ...run.told, ...(await prepared.told?.(run.work.seconds)) } };
       if (round === 0) await prepared.check?.();
       else results[index]!.runs.push(measured);
       tell(`${row.name}: round ${round} of ${rounds}, ${contestant.name}: ${measured.seconds.toFixed(2)} s`);

@@ -73,12 +73,23 @@ function judge(aim: Aim, { contestants }: RowResult): Verdict {
     const peak = Math.max(...ours!.runs.map(({ peakBytes }) => peakBytes));
     return { label, pass: peak <= aim.atMost, figure: `${(peak / MIB).toFixed(0)} MiB` };
   }
+  if (aim.kind === "told") {
+    const value = toldOf(ours!.runs, aim.field);
+    return { label, pass: value >= aim.atLeast, figure: value.toFixed(3) };
+  }
   const peers = others.filter(({ name }) => aim.peers.includes(name));
   if (peers.length === 0) return { label, pass: false, figure: `not judged: ${aim.peers.join(", ")} did not run` };
   if (aim.kind === "size") {
     const theirs = Math.min(...peers.map(({ runs }) => bytesIn(runs[0]!)));
     const ratio = bytesIn(ours!.runs[0]!) / theirs;
     return { label, pass: ratio <= aim.atMost, figure: ratio.toFixed(3) };
+  }
+  if (aim.kind === "fewer") {
+    const [mine, theirs] = [
+      toldOf(ours!.runs, aim.field),
+      Math.min(...peers.map(({ runs }) => toldOf(runs, aim.field))),
+    ];
+    return { label, pass: mine < theirs || mine === 0, figure: `${mine} beside ${theirs}` };
   }
   // The best of the peers that an aim names is the one to be compared with.
   const measure = aim.kind === "cpu" ? "cpuSeconds" : "seconds";
@@ -108,6 +119,10 @@ function ratioOf(ours: readonly Measured[], theirs: readonly Measured[], measure
 /** The median over rounds of their time by ours. */
 function perRound(ours: readonly Measured[], theirs: readonly Measured[]): number {
   return median(ours.map(({ work }, round) => theirs[round]!.work.seconds / work.seconds));
+}
+
+function toldOf(runs: readonly Measured[], field: string): number {
+  return median(runs.map(({ told }) => (typeof told[field] === "number" ? told[field] : NaN)));
 }
 
 function bytesIn({ told }: Measured): number {
