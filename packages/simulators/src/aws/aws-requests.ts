@@ -89,6 +89,15 @@ function faultError(fault: AwsFault, ec2: boolean): AwsError | undefined {
         : new AwsError(400, "ThrottlingException", "Rate exceeded");
     case "resource-throttle":
       return new AwsError(400, "RequestThrottledException", "Rate exceeded", "RESOURCE_LEVEL_THROTTLE");
+    case "dependency-throttle":
+      return new AwsError(400, "RequestThrottledException", "Rate exceeded", "DEPENDENCY_REQUEST_THROTTLED");
+    case "quota-exceeded":
+      return new AwsError(
+        402,
+        "ServiceQuotaExceededException",
+        "A quota of a service behind this one is exceeded",
+        "DEPENDENCY_SERVICE_QUOTA_EXCEEDED",
+      );
     case "internal-error":
       return new AwsError(500, ec2 ? "InternalError" : "InternalServerException", "An internal error has occurred");
     case "unavailable":

@@ -2,6 +2,8 @@
 export type AwsFault =
   | "throttle"
   | "resource-throttle"
+  | "dependency-throttle"
+  | "quota-exceeded"
   | "internal-error"
   | "unavailable"
   | "hang"

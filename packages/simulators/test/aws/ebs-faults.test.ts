@@ -92,6 +92,20 @@ test("faults strike by operation, call number, times and chance, on EC2 in its o
     simulator.faults.add({ fault, operation: "ListSnapshotBlocks", times: 1 });
     await expect(list(ebs, id)).rejects.toEqual(refusal(code));
   }
+  for (const [fault, code, Reason, httpStatusCode] of [
+    ["throttle", "ThrottlingException", undefined, 400],
+    ["resource-throttle", "RequestThrottledException", "RESOURCE_LEVEL_THROTTLE", 400],
+    ["dependency-throttle", "RequestThrottledException", "DEPENDENCY_REQUEST_THROTTLED", 400],
+    ["quota-exceeded", "ServiceQuotaExceededException", "DEPENDENCY_SERVICE_QUOTA_EXCEEDED", 402],
+    ["expired-credentials", "ExpiredTokenException", undefined, 403],
+  ] as const) {
+    simulator.faults.add({ fault, operation: "ListSnapshotBlocks", times: 1 });
+    await expect(list(ebs, id)).rejects.toMatchObject({
+      name: code,
+      ...(Reason === undefined ? {} : { Reason }),
+      $metadata: { httpStatusCode },
+    });
+  }
   simulator.faults.add({ fault: "resource-throttle", probability: 0.5 });
   const ends = await Promise.allSettled(Array.from({ length: 40 }, () => list(ebs, id)));
   const struck = ends.map(name).filter((each) => each === "RESOURCE_LEVEL_THROTTLE").length;
