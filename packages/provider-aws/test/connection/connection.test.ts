@@ -1,0 +1,183 @@
+import { createHash } from "node:crypto";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { PutSnapshotBlockCommand, StartSnapshotCommand } from "@aws-sdk/client-ebs";
+import { DescribeInstancesCommand, DescribeVolumesCommand } from "@aws-sdk/client-ec2";
+import { expect, test, vi } from "vitest";
+import type { AwsOptions } from "../../src/index.ts";
+import { AwsConnection } from "../../src/connection/connection.ts";
+import { awsWorld, block } from "../aws-world.ts";
+
+const keys = { accessKeyId: "AKIAEXAMPLE", secretAccessKey: "a very secret key", sessionToken: "a very secret token" };
+
+/** A server that records what it is asked and answers as it is told. */
+async function peer(answer: (operation: string) => { status: number; headers?: Record<string, string>; body: string }) {
+  const asked: { operation: string; headers: NodeJS.Dict<string | string[]> }[] = [];
+  const server = createServer((request, response) => {
+    const parts: Buffer[] = [];
+    request.on("data", (part: Buffer) => parts.push(part));
+    request.on("end", () => {
+      const form = new URLSearchParams(Buffer.concat(parts.slice(0, 1)).toString());
+      const operation = form.get("Action") ?? `${request.method} ${request.url}`;
+      asked.push({ operation, headers: request.headers });
+      const { status, headers = {}, body } = answer(operation);
+      response.writeHead(status, headers).end(body);
+    });
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const options: AwsOptions = {
+    region: "us-east-1",
+    endpoint: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    credentials: { ...keys, accountId: "111111111111" },
+  };
+  return {
+    asked,
+    options,
+    [Symbol.asyncDispose]: async () => {
+      server.closeAllConnections();
+      await new Promise((resolve) => server.close(resolve));
+    },
+  };
+}
+
+test("keys that AWS calls expired are exchanged once for all calls that were refused, and the calls made again", async () => {
+  await using world = await awsWorld();
+  const { accessKeyId, secretAccessKey } = world.simulator.credentials[0]!;
+  let given = 0;
+  const credentials = async () => {
+    given++;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    return { accessKeyId, secretAccessKey };
+  };
+  await using connection = await AwsConnection.open({ ...world.options(), credentials });
+  expect(given).toBe(1);
+  world.simulator.faults.add({ fault: "expired-credentials", operation: "DescribeInstances", times: 8 });
+  const ask = () => connection.ec2(new DescribeInstancesCommand({}), { object: "instances" });
+  await Promise.all(Array.from({ length: 8 }, ask));
+  expect(given).toBe(2);
+});
+
+test("keys that stay expired end in an error after one exchange, not in a loop", async () => {
+  await using world = await awsWorld();
+  let given = 0;
+  const { accessKeyId, secretAccessKey } = world.simulator.credentials[0]!;
+  const credentials = async () => (given++, { accessKeyId, secretAccessKey });
+  await using connection = await AwsConnection.open({ ...world.options(), credentials });
+  world.simulator.faults.add({ fault: "expired-credentials" });
+  const before = world.simulator.faults.counters()["DescribeInstances"] ?? 0;
+  const asking = connection.ec2(new DescribeInstancesCommand({}), { object: "instances" });
+  await expect(asking).rejects.toMatchObject({ code: "AUTH", retryable: false });
+  expect((world.simulator.faults.counters()["DescribeInstances"] ?? 0) - before).toBe(2);
+  expect(given).toBe(2);
+});
+
+test("keys that are about to run out are exchanged before they are used", async () => {
+  await using world = await awsWorld();
+  let given = 0;
+  const { accessKeyId, secretAccessKey } = world.simulator.credentials[0]!;
+  const credentials = async () => {
+    given++;
+    return { accessKeyId, secretAccessKey, expiration: new Date(Date.now() + (given === 1 ? 30_000 : 3_600_000)) };
+  };
+  await using connection = await AwsConnection.open({ ...world.options(), credentials });
+  for (let turn = 0; turn < 3; turn++) await connection.ec2(new DescribeInstancesCommand({}), { object: "instances" });
+  expect(given).toBe(2);
+});
+
+test("a clock that is an hour off is set right by AWS's answer, and the call made again", async () => {
+  await using world = await awsWorld();
+  await using connection = await AwsConnection.open(world.options());
+  world.simulator.advance(3_600_000);
+  await connection.ec2(new DescribeInstancesCommand({}), { object: "instances" });
+});
+
+test("a role is assumed, with its external id", async () => {
+  await using world = await awsWorld();
+  const roleArn = "arn:aws:iam::222222222222:role/backup";
+  world.simulator.addRole(roleArn, { trusts: ["111111111111"], externalId: "e-1" });
+  const [first] = world.simulator.credentials;
+  const from = { accessKeyId: first!.accessKeyId, secretAccessKey: first!.secretAccessKey };
+  const options = (externalId?: string): AwsOptions => ({
+    ...world.options(),
+    credentials: { roleArn, from, ...(externalId === undefined ? {} : { externalId }) },
+  });
+  await using connection = await AwsConnection.open(options("e-1"));
+  expect(connection.accountId).toBe("222222222222");
+  await expect(AwsConnection.open(options())).rejects.toMatchObject({ code: "DENIED" });
+});
+
+test("without a Region, without keys and with wrong keys there are three different errors, and no secret in any", async () => {
+  vi.stubEnv("AWS_REGION", undefined);
+  vi.stubEnv("AWS_DEFAULT_REGION", undefined);
+  vi.stubEnv("AWS_CONFIG_FILE", "/nonexistent");
+  vi.stubEnv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent");
+  vi.stubEnv("AWS_EC2_METADATA_DISABLED", "true");
+  vi.stubEnv("AWS_ACCESS_KEY_ID", undefined);
+  vi.stubEnv("AWS_SECRET_ACCESS_KEY", undefined);
+  try {
+    await expect(AwsConnection.open({ credentials: keys })).rejects.toMatchObject({
+      code: "CONFIG_INVALID",
+      message: expect.stringContaining("AWS_REGION") as string,
+    });
+    await using world = await awsWorld();
+    const { region, endpoint } = world.options();
+    await expect(AwsConnection.open({ region, endpoint })).rejects.toMatchObject({ code: "AUTH" });
+    const error: unknown = await AwsConnection.open({ region, endpoint, credentials: keys }).catch(
+      (each: unknown) => each,
+    );
+    expect(error).toMatchObject({ code: "AUTH", message: expect.stringContaining("Check the access key") as string });
+    const { inspect } = await import("node:util");
+    expect(inspect(error, { depth: 20, showHidden: true })).not.toMatch(/a very secret/);
+  } finally {
+    vi.unstubAllEnvs();
+  }
+});
+
+test("the SDK repeats nothing: a call of the data plane that fails is sent once", async () => {
+  await using far = await peer(() => ({ status: 500, body: "{}" }));
+  await using connection = await AwsConnection.open(far.options);
+  const asking = connection.ebs(new StartSnapshotCommand({ VolumeSize: 1 }), { object: "a snapshot" });
+  await expect(asking).rejects.toMatchObject({ code: "UNAVAILABLE", retryable: true });
+  expect(far.asked.length).toBe(1);
+});
+
+test("a call of the control plane is repeated until its budget is spent, and not after", async () => {
+  await using far = await peer(() => ({ status: 503, body: "<Response/>" }));
+  await using connection = await AwsConnection.open({ ...far.options, retryBudgetMs: 700 });
+  const asking = connection.ec2(new DescribeVolumesCommand({}), { object: "volumes" });
+  await expect(asking).rejects.toMatchObject({ code: "UNAVAILABLE", retryable: true });
+  expect(far.asked.length).toBeGreaterThan(1);
+  const controller = new AbortController();
+  const aborted = connection.ec2(new DescribeVolumesCommand({}), { object: "volumes", signal: controller.signal });
+  const reason = new Error("enough");
+  controller.abort(reason);
+  await expect(aborted).rejects.toBe(reason);
+});
+
+test("a block is signed without its body, so that it is not hashed twice, and its own checksum is signed", async () => {
+  await using far = await peer(() => ({ status: 201, headers: { "content-type": "application/json" }, body: "{}" }));
+  await using connection = await AwsConnection.open(far.options);
+  const data = Buffer.alloc(block, 7);
+  await connection.ebs(
+    new PutSnapshotBlockCommand({
+      SnapshotId: "snap-1",
+      BlockIndex: 0,
+      BlockData: data,
+      DataLength: block,
+      Checksum: createHash("sha256").update(data).digest("base64"),
+      ChecksumAlgorithm: "SHA256",
+    }),
+    { object: "block 0 of snap-1", snapshotId: "snap-1" },
+  );
+  expect(far.asked[0]?.headers["x-amz-content-sha256"]).toBe("UNSIGNED-PAYLOAD");
+  expect(far.asked[0]?.headers.authorization).toMatch(/SignedHeaders=[^,]*x-amz-checksum;/);
+});
+
+test("an account that STS cannot tell is one that uses the same key, and a notice says so", async () => {
+  await using world = await awsWorld();
+  world.simulator.faults.add({ fault: "reset", operation: "GetCallerIdentity" });
+  const notices: string[] = [];
+  await using connection = await AwsConnection.open(world.options(), { notice: (message) => notices.push(message) });
+  expect(connection.accountId).toBe("unknown");
+  expect(notices.join()).toContain("STS could not be asked");
+});
