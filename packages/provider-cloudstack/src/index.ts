@@ -5,6 +5,7 @@ export type {
   CloudstackOptions,
   LaunchOptions,
   NetworkOptions,
+  RemoteOptions,
   SourceOptions,
   TimeoutOptions,
 } from "./options.ts";

@@ -18,6 +18,8 @@ const remote = z.strictObject({
   host: text,
   /** Port of its NBD server. Default 10809. */
   port: z.int().min(1).max(65535).optional(),
+  /** Port of its control door. Default 10810. */
+  controlPort: z.int().min(1).max(65535).optional(),
   /** A folder with ca-cert.pem, client-cert.pem and client-key.pem. */
   certificates: path,
   /** The name in the appliance's certificate; default: `host`. */
@@ -135,9 +137,18 @@ export const optionsSchema: z.ZodType<CloudstackOptions> = z
 export interface ApplianceOptions {
   machine: string;
   devices?: { byId?: string | undefined; dev?: string | undefined; sys?: string | undefined } | undefined;
-  remote?:
-    | { host: string; port?: number | undefined; certificates: string; serverName?: string | undefined }
-    | undefined;
+  remote?: RemoteOptions | undefined;
+}
+
+/** How an appliance on another machine is reached. */
+export interface RemoteOptions {
+  host: string;
+  /** NBD's; default 10809. */
+  port?: number | undefined;
+  /** The control door's; default 10810. */
+  controlPort?: number | undefined;
+  certificates: string;
+  serverName?: string | undefined;
 }
 
 /** Where a card of the source goes. */

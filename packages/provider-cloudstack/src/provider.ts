@@ -1,6 +1,7 @@
 import { type ProviderDefinition, defineProvider } from "@diskferry/core/provider";
 import { Cloud } from "./cloud.ts";
 import { cloudstackSchemes, optionsFromUri } from "./cloudstack-uri.ts";
+import { benchOf } from "./open-bench.ts";
 import { type CloudstackOptions, optionsSchema } from "./options.ts";
 import { cloudstackSource } from "./source/cloudstack-source.ts";
 import { cloudstackTarget } from "./target/cloudstack-target.ts";
@@ -13,9 +14,11 @@ export const provider: ProviderDefinition<CloudstackOptions> = defineProvider<Cl
   config: optionsSchema,
   fromUri: optionsFromUri,
   async source(options, context) {
-    return cloudstackSource(await Cloud.open(options, context));
+    const cloud = await Cloud.open(options, context);
+    return cloudstackSource(cloud, benchOf(cloud));
   },
   async target(options, context) {
-    return cloudstackTarget(await Cloud.open(options, context));
+    const cloud = await Cloud.open(options, context);
+    return cloudstackTarget(cloud, benchOf(cloud));
   },
 });

@@ -12,6 +12,7 @@ import type { Cloud } from "../cloud.ts";
 import { cloudstackError } from "../errors.ts";
 import { cloneSnapshot, volumeNamed } from "../launch/clone-volume.ts";
 import { jobMark, keyMark, ownName, readOwnName } from "../names.ts";
+import { sourcePreflight } from "../preflight/source-preflight.ts";
 import { deleteVolume } from "../target/attachment.ts";
 import { type Bench, localBench } from "../target/bench.ts";
 import { holdForReading, letGo } from "../target/holdings.ts";
@@ -39,6 +40,7 @@ export function cloudstackSource(cloud: Cloud, bench: Bench = localBench(cloud))
     open: (disk, wait = {}) => openSnapshot(cloud, bench, disk, wait),
     release: (snapshot, wait = {}) => release(cloud, snapshot, wait),
     owned: (job, wait = {}) => ownedBy(cloud, job, wait),
+    preflight: (machine, request) => sourcePreflight(cloud, machine, request),
     power: {
       async state(machine: Machine, wait: Wait = {}) {
         wait.signal?.throwIfAborted();

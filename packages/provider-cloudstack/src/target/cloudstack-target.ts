@@ -12,6 +12,7 @@ import { cloudstackError } from "../errors.ts";
 import { jobMark, readOwnName } from "../names.ts";
 import { launchMachine } from "../launch/launch-machine.ts";
 import { terminateMachine } from "../launch/terminate-machine.ts";
+import { targetPreflight } from "../preflight/target-preflight.ts";
 import { deleteVolume, inUse, knownVolume } from "./attachment.ts";
 import { type Bench, localBench } from "./bench.ts";
 import { holdForReading, holdForWriting, letGo } from "./holdings.ts";
@@ -58,6 +59,7 @@ export function cloudstackTarget(cloud: Cloud, bench: Bench = localBench(cloud))
     },
     remove: (volume, wait = {}) => remove(cloud, volume, wait),
     owned: (job, wait = {}) => ownedBy(cloud, job, wait),
+    preflight: (request) => targetPreflight(cloud, request),
     launch: (spec, disks, request) => launchMachine(cloud, spec, disks, request),
     async terminate(machine, wait = {}) {
       wait.signal?.throwIfAborted();

@@ -49,6 +49,8 @@ async function killedAtEveryCall(
     } finally {
       await second.target[Symbol.asyncDispose]();
     }
+    // As the server does after a day; the list of jobs would grow without end.
+    cloud.simulator.forgetJobs();
     if (!isDead()) return lives - 1;
   }
   throw new Error(`the work takes more than ${MOST_CALLS} calls`);
