@@ -47,7 +47,8 @@ export function makeClients(options: AwsOptions, settings: Settings, credentials
     // An identity that looks expired is asked for with every request: the memory is ours, not each client's own.
     credentials: async () => ({ ...(await credentials.identity()), expiration: new Date(0) }),
   };
-  const ebs = new EBSClient({ ...shared, ...of("ebs"), requestHandler: blocks });
+  // Its middleware is settled before the first call, so it need not be put together for every block.
+  const ebs = new EBSClient({ ...shared, ...of("ebs"), requestHandler: blocks, cacheMiddleware: true });
   leaveBlocksUnhashed(ebs);
   const clients = {
     ec2: new EC2Client({ ...shared, ...of("ec2"), requestHandler: control }),

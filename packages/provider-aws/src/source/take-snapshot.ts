@@ -98,7 +98,8 @@ async function makeSet(
     return create();
   };
   if (!machine.id.startsWith("i-")) return less("a volume or snapshot has no guest that could be asked.");
-  if (machine.power === "off") return create();
+  if (machine.power === "off")
+    return less("it is off, and EC2 does not tell whether its guest had shut down in time or its power was taken.");
   const timeoutSeconds = application?.timeoutSeconds ?? 600;
   const base = { instanceId: machine.id, timeoutSeconds, signal };
   try {

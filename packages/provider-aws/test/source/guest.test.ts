@@ -115,6 +115,15 @@ test("a guest that Systems Manager does not reach, or commands nobody gave, mean
   expect(it.notices.join()).toContain("AmazonSSMManagedInstanceCore");
 });
 
+test("a machine that is off is not asked, and what is uncertain about its disks is told", async () => {
+  await using world = await awsWorld();
+  await using it = await place(world, { source: { application } });
+  await it.source.power!.shutdown(it.machine);
+  expect((await it.source.snapshot(it.machine, { key: "off", consistency: "filesystem" })).consistency).toBe("crash");
+  expect(it.notices.join()).toContain("it is off");
+  expect(world.simulator.commands()).toEqual([]);
+});
+
 test("the lines that thaw a guest tell by their end whether the freeze held and the commands worked", () => {
   const run = (lines: string[]): number => {
     try {
