@@ -6,6 +6,7 @@ import { readObject } from "../vim/property-collector.ts";
 import type { VimClient } from "../vim/vim-client.ts";
 import type { HttpStream } from "../vim/vim-http.ts";
 import type { VirtualDisk } from "../vim/virtual-disk.ts";
+import { discardBody } from "./discard-body.ts";
 import type { ReaderRequest } from "./disk-readers.ts";
 
 const operation = "read datastore";
@@ -111,7 +112,7 @@ class FolderReader implements BlockReader {
       signal.throwIfAborted();
       throw isProviderError(error) ? error : translateTransport(error, operation, this.#client.http.host);
     } finally {
-      stream.body.destroy();
+      discardBody(stream);
     }
   }
 
@@ -125,10 +126,10 @@ class FolderReader implements BlockReader {
       signal,
     });
     if (stream.status === 200 || stream.status === 206) return stream;
-    stream.body.destroy();
+    discardBody(stream);
+    // Where the snapshot is gone, that is why. Any call also finds out that a session has ended, and begins another.
+    await this.#stillFrozen(signal);
     if (stream.status === 401) {
-      // Any call finds out that the session has ended and begins another; the next read has its cookie.
-      await this.#stillFrozen(signal);
       throw vsphereError("UNAVAILABLE", `the session ended while ${what} was read; it was begun anew`, { operation });
     }
     if (stream.status === 429 || stream.status === 503) {

@@ -14,6 +14,7 @@ import type { VimClient } from "../vim/vim-client.ts";
 import { type HttpStream, isLoopback, type VimHttp } from "../vim/vim-http.ts";
 import type { VirtualDisk } from "../vim/virtual-disk.ts";
 import { AscendingDisk } from "./ascending-disk.ts";
+import { discardBody } from "./discard-body.ts";
 import type { ReaderRequest } from "./disk-readers.ts";
 import { readGrains } from "./stream-optimized.ts";
 
@@ -65,7 +66,8 @@ class NfcReader implements BlockReader {
   readonly #free: () => void;
   readonly #teller: NodeJS.Timeout;
   #failure: Error | undefined;
-  #closed = false;
+  readonly #closing = new AbortController();
+  #telling = false;
 
   private constructor(
     lease: OpenLease,
@@ -106,7 +108,7 @@ class NfcReader implements BlockReader {
         signal,
       });
       if (stream.status === 200) return new NfcReader(lease, server, stream, disk.capacity, free);
-      stream.body.destroy();
+      discardBody(stream);
       throw vsphereError(
         "UNAVAILABLE",
         `${lease.what} was answered with status ${stream.status}; it is asked for again`,
@@ -124,7 +126,7 @@ class NfcReader implements BlockReader {
     const { signal } = options;
     signal?.throwIfAborted();
     // The bytes of `into` are the caller's again when this settles, so the stream is stopped first.
-    const stop = (): void => void this.#stream.body.destroy(new Error("the read was aborted"));
+    const stop = (): void => void discardBody(this.#stream);
     signal?.addEventListener("abort", stop, { once: true });
     try {
       await this.#disk.read(offset, into);
@@ -137,10 +139,10 @@ class NfcReader implements BlockReader {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#closed) return;
-    this.#closed = true;
+    if (this.#closing.signal.aborted) return;
+    this.#closing.abort();
     clearInterval(this.#teller);
-    this.#stream.body.destroy();
+    discardBody(this.#stream);
     await endLease(this.#lease, this.#disk.finished);
     if (this.#ownsHttp) await this.#http[Symbol.asyncDispose]();
     this.#free();
@@ -148,37 +150,43 @@ class NfcReader implements BlockReader {
 
   /** Keeps the lease alive. When that fails for good, what is still to come of the stream is not worth waiting for. */
   async #tell(): Promise<void> {
+    // One at a time: what a server leaves unanswered must not take the places of other calls.
+    if (this.#telling) return;
+    this.#telling = true;
     const { client, lease, what } = this.#lease;
     const at = Number.isFinite(this.#disk.position) ? this.#disk.position : 0;
+    const wait = { about: what, signal: this.#closing.signal, timeoutMs: (lease.timeoutSeconds * 1000) / 2 };
     try {
-      await reportLeaseProgress(client, lease.ref, (at / this.size) * 100, { about: what });
+      await reportLeaseProgress(client, lease.ref, (at / this.size) * 100, wait);
     } catch (cause) {
-      if (this.#closed) return;
+      if (this.#closing.signal.aborted) return;
       this.#failure ??= vsphereError(
         "UNAVAILABLE",
         `${what} has lost its lease (${(cause as Error).message}); it is opened again`,
         { operation: "read export", cause },
       );
-      this.#stream.body.destroy();
+      discardBody(this.#stream);
+    } finally {
+      this.#telling = false;
     }
   }
 }
 
 /** The body's pieces, with its errors in our words. */
 async function* translated(
-  { body }: HttpStream,
+  stream: HttpStream,
   what: string,
   host: string,
   failure: () => Error | undefined,
 ): AsyncGenerator<Uint8Array> {
   try {
-    for await (const chunk of body as AsyncIterable<Uint8Array>) yield chunk;
+    for await (const chunk of stream.body as AsyncIterable<Uint8Array>) yield chunk;
   } catch (error) {
     const known = failure();
     if (known !== undefined) throw known;
     throw isProviderError(error) ? error : translateTransport(error, what, host);
   } finally {
-    body.destroy();
+    discardBody(stream);
   }
 }
 

@@ -5,7 +5,7 @@ import { readPowerState } from "../vim/power-calls.ts";
 import type { VsphereConnection } from "../vsphere-connection.ts";
 
 /** How long an answer about the power state is good, in milliseconds. */
-const freshMs = 5_000;
+const freshMs = 1_000;
 /** What a paused read asks to be left alone for, in milliseconds. */
 const pauseMs = 15_000;
 
