@@ -58,7 +58,8 @@ export async function vspherePreflight(
   if (machine !== undefined && facts !== undefined) {
     if (facts.host !== undefined) findings.push(...trackingBugFindings(facts.host));
     findings.push(...machineFindings(machine, facts));
-    findings.push(...diskFindings(connection, { machine, facts, ways, missing }));
+    const chosen = new Set(request.disks.map(({ disk }) => disk));
+    findings.push(...diskFindings(connection, { machine, facts, ways, chosen }));
     findings.push(...spaceFindings(machine, facts));
     findings.push(...(await loadFindings(connection, facts, { signal })));
   }
@@ -236,16 +237,18 @@ function diskFindings(
     machine: Machine;
     facts: MachineFacts;
     ways: readonly Way[];
-    missing: readonly MissingPrivilege[] | undefined;
+    /** The disks of the run; none: all of them. */
+    chosen: ReadonlySet<string>;
   },
 ): Finding[] {
-  const { machine, facts, ways } = given;
+  const { machine, facts, ways, chosen } = given;
   const { hardwareVersion } = (machine.data ?? {}) as Partial<MachineData>;
   return machine.disks.flatMap((disk): Finding[] => {
     const subject = `disk ${disk.key} (${disk.name ?? ""}) of ${machine.name}`;
     if (disk.ineligible !== undefined) {
       return [{ severity: "warning", subject, message: `it is left out: ${disk.ineligible}` }];
     }
+    if (chosen.size > 0 && !chosen.has(disk.key)) return [];
     const live = facts.disks.find(({ key }) => String(key) === disk.key);
     if (live === undefined) {
       return [{ severity: "blocker", subject, message: "it was removed from the machine", remedy: "plan again" }];

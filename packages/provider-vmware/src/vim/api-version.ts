@@ -21,7 +21,7 @@ export interface OfferedApi {
 
 /** The newest API that the call table was written from; a newer server is asked for this one. */
 const newestKnown = "9.0.0.0";
-/** Every server that we speak to knows this one, and RetrieveServiceContent has not changed since. */
+/** For servers without a list of versions; RetrieveServiceContent has not changed since. */
 const oldestAsked = "6.0";
 /** VI/JSON came with vCenter 8.0 U1. */
 const firstWithJson = "8.0.1.0";
@@ -35,19 +35,16 @@ export async function negotiateApi(
   wish: "auto" | "soap" | "vi-json",
   wait: Wait = {},
 ): Promise<OfferedApi> {
-  const content = await serviceContent(http, wait);
-  const about = readAbout(content);
   const offered = await offeredVersions(http, wait);
+  const known = newestOf(offered);
+  const content = await serviceContent(http, known ?? oldestAsked, wait);
+  const about = readAbout(content);
   // A server without the list still says its own version.
-  const versions = offered.length === 0 ? [about.apiVersion] : offered;
-  const version = versions
-    .filter((each) => compareVersions(each, newestKnown) <= 0)
-    .sort(compareVersions)
-    .at(-1);
-  if (version === undefined) {
+  const version = known ?? newestOf([about.apiVersion]);
+  if (version === undefined || (offered.length > 0 && known === undefined)) {
     throw vsphereError(
       "UNSUPPORTED",
-      `${about.fullName} at ${http.host} speaks the API versions ${versions.join(", ")}, all newer than ${newestKnown}`,
+      `${about.fullName} at ${http.host} speaks the API versions ${offered.join(", ")}, all newer than ${newestKnown}`,
     );
   }
   if (wish === "soap") return { protocol: "soap", version, content };
@@ -74,8 +71,16 @@ export function compareVersions(one: string, other: string): number {
   return 0;
 }
 
-async function serviceContent(http: VimHttp, wait: Wait): Promise<VimElement> {
-  const codec = new SoapCodec(oldestAsked);
+/** The newest of these versions that we know too. */
+function newestOf(versions: readonly string[]): string | undefined {
+  return versions
+    .filter((each) => compareVersions(each, newestKnown) <= 0)
+    .sort(compareVersions)
+    .at(-1);
+}
+
+async function serviceContent(http: VimHttp, version: string, wait: Wait): Promise<VimElement> {
+  const codec = new SoapCodec(version);
   const name = "RetrieveServiceContent";
   const { path, headers, body } = codec.encode(name, moRef("ServiceInstance", "ServiceInstance"), {}, undefined);
   const answer = await http.request(path, { ...wait, headers, body, operation: name });
@@ -105,8 +110,9 @@ async function offeredVersions(http: VimHttp, wait: Wait): Promise<string[]> {
   let root: VimElement;
   try {
     root = readXml(answer.body);
-  } catch (cause) {
-    throw vsphereError("UNAVAILABLE", `the list of API versions of ${http.host} cannot be read`, { cause });
+  } catch {
+    // Some page that is no list: whether this is a vSphere at all is asked next, and told better.
+    return [];
   }
   const found: string[] = [];
   for (const namespace of root.all("namespace")) {

@@ -33,7 +33,12 @@ interface Look {
 
 async function look(
   options: VcenterSimulatorOptions,
-  more: { options?: Partial<VsphereOptions>; reach?: Reach; before?: (simulator: VcenterSimulator) => void } = {},
+  more: {
+    options?: Partial<VsphereOptions>;
+    reach?: Reach;
+    before?: (simulator: VcenterSimulator) => void;
+    chosen?: readonly string[];
+  } = {},
 ): Promise<Look> {
   const simulator = await startVcenterSimulator({ tls: false, machines, ...options });
   simulators.push(simulator);
@@ -43,7 +48,8 @@ async function look(
   await using inventory = new VsphereInventory(connection);
   const machine = await inventory.machine("web");
   const before = new Map(simulator.calls);
-  const disks = machine.disks.map((disk): PlannedDisk => {
+  const chosen = machine.disks.filter(({ key }) => more.chosen?.includes(key) ?? true);
+  const disks = chosen.map((disk): PlannedDisk => {
     const none = { value: 0, kind: "bound" } as const;
     return { disk: disk.key, size: disk.size, mode: "incremental", read: none, write: none };
   });
@@ -80,6 +86,14 @@ describe("a look before a run", () => {
         count: { value: 2, kind: "estimate" },
       });
     }
+  });
+
+  test("at a run of some disks speaks of those, and of what can never be copied", async () => {
+    const some = [{ name: "web", disks: [{ size: mib }, { size: mib }, { size: mib, shared: true }], tracking: true }];
+    const seen = await look({ machines: some }, { chosen: ["2001"] });
+    expect(text(seen)).not.toMatch(/disk 2000/);
+    expect(text(seen)).toMatch(/disk 2001 .*it is read by/);
+    expect(text(seen)).toMatch(/warning: disk 2002 .*left out: several machines write to it/);
   });
 
   test("at the place alone needs no machine", async () => {

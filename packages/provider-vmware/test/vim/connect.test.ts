@@ -10,7 +10,7 @@ import { negotiateApi } from "../../src/vim/api-version.ts";
 import { VimClient } from "../../src/vim/vim-client.ts";
 import { VimHttp } from "../../src/vim/vim-http.ts";
 import { openClient, serviceInstance } from "./open-client.ts";
-import { ScriptedServer } from "./scripted-server.ts";
+import { ScriptedServer, serviceContent } from "./scripted-server.ts";
 
 const secret = "Secr3t!-of-the-test";
 
@@ -200,6 +200,28 @@ describe("the version of the API", () => {
       await using http = new VimHttp({ origin: server.url, timeoutMs: 10_000 });
       expect((await negotiateApi(http, "soap")).version).toBe(chosen);
     }
+  });
+
+  test("is asked for in every call, also where the server knows none of the old ones", async () => {
+    const list =
+      `<namespaces version="1.0"><namespace><name>urn:vim25</name><version>9.0.1.0</version>` +
+      `<priorVersions><version>9.0.0.0</version></priorVersions></namespace></namespaces>`;
+    await using server = await ScriptedServer.start((request, response) => {
+      if (request.path.endsWith(".xml")) response.end(list);
+      else if (request.headers["soapaction"] === '"urn:vim25/9.0.0.0"') response.end(serviceContent);
+      else response.writeHead(500).end("unsupported version");
+    });
+    await using http = new VimHttp({ origin: server.url, timeoutMs: 10_000 });
+    expect((await negotiateApi(http, "soap")).version).toBe("9.0.0.0");
+  });
+
+  test("that is newer than all that we know is refused with what there is", async () => {
+    const list = `<namespaces version="1.0"><namespace><name>urn:vim25</name><version>10.0.0.0</version></namespace></namespaces>`;
+    await using server = await ScriptedServer.start((request, response) => {
+      response.end(request.path.endsWith(".xml") ? list : serviceContent);
+    });
+    await using http = new VimHttp({ origin: server.url, timeoutMs: 10_000 });
+    await expect(negotiateApi(http, "auto")).rejects.toMatchObject({ code: "UNSUPPORTED", message: /10\.0\.0\.0/ });
   });
 
   test("6.0 is refused by its bug before a snapshot is thought of, and 6.5 is deprecated", async () => {

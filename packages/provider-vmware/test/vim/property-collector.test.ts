@@ -3,8 +3,9 @@ import { describe, expect, test } from "vitest";
 import { moRef } from "../../src/vim/moref.ts";
 import { listObjects, readObject, waitForProperties } from "../../src/vim/property-collector.ts";
 import { machineRef } from "../../src/vim/snapshot-calls.ts";
-import type { VimClient } from "../../src/vim/vim-client.ts";
+import { VimClient } from "../../src/vim/vim-client.ts";
 import { openClient } from "./open-client.ts";
+import { answerLogin, ScriptedServer, soapAnswer } from "./scripted-server.ts";
 
 const wanted = { types: ["VirtualMachine"], paths: ["name"] };
 
@@ -98,5 +99,52 @@ describe.each(["soap", "vi-json"] as const)("by %s", (protocol) => {
       { signal: stop.signal },
     );
     await expect(waiting).rejects.toThrow("enough");
+  });
+});
+
+describe("a wait", () => {
+  const update = (inside: string): string =>
+    soapAnswer(
+      `<WaitForUpdatesExResponse xmlns="urn:vim25"><returnval><version>1</version><filterSet>` +
+        `<filter type="PropertyFilter">f</filter><objectSet>${inside}</objectSet></filterSet></returnval></WaitForUpdatesExResponse>`,
+    );
+  const machine = `<obj type="VirtualMachine">vm-1</obj>`;
+  const answerOf = (body: string, updates: string[]): string => {
+    const reference = (name: string, type: string): string =>
+      soapAnswer(`<${name}Response xmlns="urn:vim25"><returnval type="${type}">x</returnval></${name}Response>`);
+    if (body.includes("<CreatePropertyCollector ")) return reference("CreatePropertyCollector", "PropertyCollector");
+    if (body.includes("<CreateFilter ")) return reference("CreateFilter", "PropertyFilter");
+    if (body.includes("<WaitForUpdatesEx ")) return updates.shift() ?? "";
+    return soapAnswer(`<DestroyPropertyCollectorResponse xmlns="urn:vim25"></DestroyPropertyCollectorResponse>`);
+  };
+
+  async function follow(updates: string[]): Promise<string | undefined> {
+    await using server = await ScriptedServer.start((request, response) => {
+      if (!answerLogin(request, response, "vmware_soap_session=x")) response.end(answerOf(request.body, updates));
+    });
+    const credentials = { userName: "u", password: "p" };
+    await using client = await VimClient.connect({ url: server.url, credentials, retryForMs: 0 });
+    const seen = await waitForProperties(client, machineRef("vm-1"), ["name"], (properties) => {
+      return properties.string("name") === "done";
+    });
+    return seen.string("name");
+  }
+
+  test("goes on through answers in which nothing changed", async () => {
+    const nothing = soapAnswer(`<WaitForUpdatesExResponse xmlns="urn:vim25"></WaitForUpdatesExResponse>`);
+    const value = (name: string): string =>
+      update(
+        `<kind>modify</kind>${machine}<changeSet><name>name</name><op>assign</op><val xsi:type="xsd:string">${name}</val></changeSet>`,
+      );
+    expect(await follow([nothing, value("begun"), nothing, nothing, value("done")])).toBe("done");
+  });
+
+  test("ends when the object goes, or its properties may not be seen", async () => {
+    const gone = update(`<kind>leave</kind>${machine}`);
+    await expect(follow([gone])).rejects.toMatchObject({ code: "NOT_FOUND" });
+    const hidden = update(
+      `<kind>enter</kind>${machine}<missingSet><path>name</path><fault><fault xsi:type="NoPermission"></fault></fault></missingSet>`,
+    );
+    await expect(follow([hidden])).rejects.toMatchObject({ code: "NOT_FOUND" });
   });
 });
