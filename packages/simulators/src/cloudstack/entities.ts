@@ -184,9 +184,8 @@ export interface Machine {
   readonly template: Template | undefined;
   osTypeId: string;
   readonly nics: Nic[];
+  /** `UEFI` among them, with `LEGACY` or `SECURE`, is the firmware; without it the machine has a BIOS. */
   readonly details: Map<string, string>;
-  bootType: "BIOS" | "UEFI";
-  bootMode: "LEGACY" | "SECURE";
   readonly created: number;
   readonly tags: Tag[];
   /** Its devices as files, where somebody looks at them from inside. */

@@ -109,6 +109,13 @@ function writeNic(nic: Nic): object {
   };
 }
 
+/** A machine with details, and none of them the firmware, has none in its answer (`UserVmJoinDaoImpl`). */
+function firmwareOf({ details }: Machine): object {
+  const mode = details.get("UEFI");
+  if (mode !== undefined) return { boottype: "Uefi", bootmode: mode.toLowerCase() };
+  return details.size === 0 ? { boottype: "Bios", bootmode: "legacy" } : {};
+}
+
 /** A machine. */
 export function writeMachine({ world, jobs, caller }: ResponseView, machine: Machine): object {
   const root = world.rootOf(machine);
@@ -137,8 +144,7 @@ export function writeMachine({ world, jobs, caller }: ResponseView, machine: Mac
     nic: machine.nics.map(writeNic),
     hypervisor: "KVM",
     details: Object.fromEntries(machine.details),
-    boottype: machine.bootType,
-    bootmode: machine.bootMode,
+    ...firmwareOf(machine),
     isdynamicallyscalable: false,
     ...(world.traits.deleteProtection ? { deleteprotection: machine.deleteProtection } : {}),
     tags: writeTags("UserVm", machine.id, machine.tags),

@@ -70,7 +70,7 @@ describe("what goes wrong", () => {
     expect(jobs.at(-1)).toMatchObject({ jobid, jobstatus: 0, jobinstanceid: id });
     expect(simulator.pendingJobs()).toBe(1);
     const stranger = new ApiClient(simulator, simulator.other);
-    expect((await stranger.send("queryAsyncJobResult", { jobid })).status).toBe(431);
+    expect((await stranger.send("queryAsyncJobResult", { jobid })).status).toBe(531);
     expect(await stranger.call("listAsyncJobs")).toEqual({});
   });
 

@@ -36,9 +36,9 @@ describe("a machine", () => {
       state: "Stopped",
       cpunumber: 4,
       memory: 8192,
-      boottype: "UEFI",
-      bootmode: "SECURE",
-      details: { rootDiskController: "scsi" },
+      boottype: "Uefi",
+      bootmode: "secure",
+      details: { rootDiskController: "scsi", UEFI: "SECURE" },
       nic: [{ ipaddress: "10.1.2.77", macaddress: "02:01:02:03:04:05", networkname: "isolated-test", isdefault: true }],
     });
     const [root] = (await client.call("listVolumes", { virtualmachineid: id })).volume;
@@ -90,8 +90,8 @@ describe("a machine", () => {
     expect(body.errortext).toMatch(text);
   });
 
-  it("is changed while stopped: operating system, and details all at once", async () => {
-    const id = await client.machine("changed", { "details[0].nicAdapter": "e1000" });
+  it("is changed in operating system, and in details all at once: what is left out is gone, firmware too", async () => {
+    const id = await client.machine("changed", { "details[0].nicAdapter": "e1000", boottype: "UEFI" });
     const types = (await client.call("listOsTypes")).ostype;
     const windows = types.find((each) => each.description.startsWith("Windows Server 2022"))?.id ?? "";
     const changed = await client.call("updateVirtualMachine", {
@@ -101,6 +101,7 @@ describe("a machine", () => {
     });
     expect(changed.virtualmachine).toMatchObject({ ostypeid: windows, details: { rootDiskController: "sata" } });
     expect(changed.virtualmachine.details.nicAdapter).toBeUndefined();
+    expect(changed.virtualmachine).not.toHaveProperty("boottype");
   });
 
   it("gets another root volume while it is stopped, and without one does not start", async () => {

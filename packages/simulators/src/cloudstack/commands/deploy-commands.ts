@@ -46,7 +46,8 @@ function templateBehind(volume: Volume): Template {
   return volume.template;
 }
 
-function bootOf(call: Call): Pick<Machine, "bootType" | "bootMode"> {
+/** The firmware becomes a detail. */
+function takeFirmware(call: Call, details: Map<string, string>): void {
   const type = (call.parameters.text("boottype") ?? "BIOS").toUpperCase();
   const mode = (call.parameters.text("bootmode") ?? "LEGACY").toUpperCase();
   if (type !== "BIOS" && type !== "UEFI")
@@ -54,7 +55,7 @@ function bootOf(call: Call): Pick<Machine, "bootType" | "bootMode"> {
   if (mode !== "LEGACY" && mode !== "SECURE")
     throw invalid(`Invalid bootMode ${mode}. Valid values are: [LEGACY, SECURE]`);
   if (type === "BIOS" && mode === "SECURE") throw invalid("Invalid boot mode SECURE Specified for boot type BIOS");
-  return { bootType: type, bootMode: mode };
+  if (type === "UEFI") details.set("UEFI", mode);
 }
 
 function deployVirtualMachine(call: Call): Submission {
@@ -64,6 +65,7 @@ function deployVirtualMachine(call: Call): Submission {
   const offering = world.findShared(world.serviceOfferings, parameters, "serviceofferingid");
   const details = parameters.details("details");
   const size = sizeOf(offering, details);
+  takeFirmware(call, details);
   const origin = originOf(call);
   const addNics = nicsFor(call);
   const name = parameters.text("name") ?? `VM-${randomUUID()}`;
@@ -93,7 +95,6 @@ function deployVirtualMachine(call: Call): Submission {
     osTypeId: origin.template.osTypeId,
     nics: [],
     details,
-    ...bootOf(call),
     created: world.now(),
     tags: [],
     guest: undefined,

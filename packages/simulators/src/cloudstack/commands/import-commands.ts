@@ -114,8 +114,6 @@ function importMachine(call: Call): Submission {
         osTypeId,
         nics: [],
         details,
-        bootType: "BIOS",
-        bootMode: "LEGACY",
         created: world.now(),
         tags: [],
         guest: undefined,

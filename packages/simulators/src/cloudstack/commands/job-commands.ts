@@ -1,3 +1,4 @@
+import { ApiError, errorCodes } from "../api-error.ts";
 import { listed, type Call, type CommandDefinition } from "../command.ts";
 import { writeJob } from "../responses.ts";
 
@@ -6,7 +7,8 @@ function queryAsyncJobResult({ jobs, parameters, caller, world }: Call): object 
   const job = jobs.get(id);
   if (job === undefined) throw parameters.badValue("jobid", id);
   const owner = world.accounts.get(job.ownerId);
-  if (owner !== undefined && !world.mayUse(caller, owner)) throw parameters.badValue("jobid", id);
+  if (owner !== undefined && !world.mayUse(caller, owner))
+    throw new ApiError(errorCodes.account, `Account ${caller.name} is not authorized to see job id=${id}`);
   return writeJob(job);
 }
 

@@ -218,10 +218,8 @@ function updateVirtualMachine(call: Call): object {
   const osTypeId = parameters.text("ostypeid");
   if (osTypeId !== undefined && !world.osTypes.has(osTypeId)) throw parameters.badValue("ostypeid", osTypeId);
   const details = parameters.details("details");
-  if (details.size > 0 && machine.state !== "Stopped" && !caller.rootAdmin)
-    throw invalid("Details of a VM can be changed only while it is stopped");
   if (parameters.flag("cleanupdetails") === true) machine.details.clear();
-  // The server keeps exactly the details that are sent.
+  // The server keeps exactly the details that are sent: one that is left out, UEFI too, is gone.
   else if (details.size > 0) {
     machine.details.clear();
     for (const [name, value] of details) machine.details.set(name, value);
