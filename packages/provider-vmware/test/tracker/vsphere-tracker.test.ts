@@ -1,0 +1,286 @@
+import { type DiskSnapshot, isProviderError, type SourceConnector, type Tile } from "@diskferry/core/provider";
+import type { MachineSpec, VcenterSimulatorOptions } from "@diskferry/simulators";
+import { afterEach, describe, expect, test } from "vitest";
+import { randomBytes } from "../../../../test/seed.ts";
+import type { VsphereOptions } from "../../src/options.ts";
+import { World } from "../world.ts";
+
+const mebi = 1 << 20;
+const size = 4 * mebi + 512;
+const granularity = 65_536;
+const open: World[] = [];
+
+afterEach(async () => {
+  for (const each of open.splice(0)) await each[Symbol.asyncDispose]();
+});
+
+interface Site {
+  world: World;
+  source: SourceConnector;
+}
+
+async function start(
+  machine: Partial<MachineSpec> = {},
+  simulated: VcenterSimulatorOptions = {},
+  options: Partial<VsphereOptions> = {},
+): Promise<Site> {
+  const spec = { name: "web", disks: [{ size }, { size: mebi }], tracking: true, ...machine };
+  const world = await World.start({ machines: [spec], granularity, ...simulated });
+  open.push(world);
+  return { world, source: await world.source(options) };
+}
+
+let runs = 0;
+
+/** A snapshot's first disk and its checkpoint, released again. */
+async function recorded({ source }: Site): Promise<string> {
+  const snapshot = await source.snapshot(await source.machine("web"), { key: `run-${++runs}` });
+  const checkpoint = await source.tracker!.checkpoint(snapshot.disks[0]!);
+  await source.release(snapshot);
+  expect(checkpoint).toBeDefined();
+  return checkpoint!;
+}
+
+async function point({ source }: Site): Promise<DiskSnapshot> {
+  return (await source.snapshot(await source.machine("web"), { key: `run-${++runs}` })).disks[0]!;
+}
+
+async function tiles({ source }: Site, disk: DiskSnapshot, since?: string): Promise<Tile[]> {
+  const all: Tile[] = [];
+  for await (const tile of source.tracker!.changes(disk, { since })) all.push(tile);
+  return all;
+}
+
+async function failureOf(work: Promise<unknown>): Promise<{ code: string; message: string }> {
+  const error: unknown = await work.then(
+    () => new Error("resolved"),
+    (thrown: unknown) => thrown,
+  );
+  return isProviderError(error) ? { code: error.code, message: error.message } : { code: String(error), message: "" };
+}
+
+const changed = (found: readonly Tile[]): [number, number][] =>
+  found.filter(({ kind }) => kind === "changed").map(({ offset, length }) => [offset, length]);
+
+test("what changed since the record is listed over many answers, and no more", async () => {
+  const site = await start({}, { areaLimit: 3, spanLimit: mebi });
+  const since = await recorded(site);
+  const places = [0, 3, 5, 9, 17, 33, 40, 41, 60];
+  for (const block of places)
+    site.world.simulator.write("web", 2000, block * granularity + 512, randomBytes(512, block + 1));
+  const before = site.world.simulator.calls.get("QueryChangedDiskAreas") ?? 0;
+  const found = changed(await tiles(site, await point(site), since)).flatMap(([offset, length]) =>
+    Array.from({ length: length / granularity }, (_, index) => offset / granularity + index),
+  );
+  expect(found).toEqual(places);
+  expect((site.world.simulator.calls.get("QueryChangedDiskAreas") ?? 0) - before).toBeGreaterThan(4);
+});
+
+test("nothing is asked about what is not wanted", async () => {
+  const site = await start();
+  const since = await recorded(site);
+  const disk = await point(site);
+  for await (const _ of site.source.tracker!.changes(disk, { since, from: mebi, to: mebi })) expect.unreachable();
+  for await (const tile of site.source.tracker!.changes(disk))
+    expect(tile).toEqual({ offset: 0, length: size, kind: "changed" });
+  expect(site.world.simulator.calls.get("QueryChangedDiskAreas")).toBeUndefined();
+});
+
+describe("tracking that cannot be trusted is TRACKING_LOST, with the reason", () => {
+  test.for<[what: string, spoil: (site: Site) => void, reason: RegExp]>([
+    ["a reset", ({ world }) => world.simulator.resetTracking("web"), /tracking began anew since the checkpoint/],
+    [
+      "a power failure",
+      ({ world }) => {
+        world.simulator.powerFailure("web");
+        world.simulator.machine("web").powerOn();
+      },
+      /tracking began anew since the checkpoint: a power failure/,
+    ],
+    ["growth", ({ world }) => world.simulator.grow("web", 2000, size + mebi), /was 4194816 bytes and is 5243392 bytes/],
+    [
+      "tracking turned off",
+      ({ world }) => {
+        world.simulator.machine("web").setTracking(false);
+        world.simulator.migrate("web");
+      },
+      /no change id for this disk/,
+    ],
+  ])("%s", async ([, spoil, reason]) => {
+    const site = await start();
+    const since = await recorded(site);
+    spoil(site);
+    const disk = await point(site);
+    const found = await failureOf(tiles(site, disk, since));
+    expect(found.code).toBe("TRACKING_LOST");
+    expect(found.message).toMatch(reason);
+    expect(found.message).toContain("disk 2000 (Hard disk 1) of web");
+  });
+
+  test.for<[fault: string, code: string]>([
+    ["FileFault", "TRACKING_LOST"],
+    ["InvalidArgument", "TRACKING_LOST"],
+    ["NotFound", "NOT_FOUND"],
+    ["SystemError", "TRACKING_LOST"],
+    ["SomethingNew", "TRACKING_LOST"],
+    ["NoPermission", "DENIED"],
+  ])("the fault %s is %s", async ([type, code]) => {
+    const site = await start({}, { faults: [{ method: "QueryChangedDiskAreas", action: { kind: "fault", type } }] });
+    const since = await recorded(site);
+    expect((await failureOf(tiles(site, await point(site), since))).code).toBe(code);
+  });
+
+  test("a missing privilege is named, and is no reason to compare everything each night", async () => {
+    const site = await start({}, { missingPrivileges: ["VirtualMachine.Provisioning.DiskRandomRead"] });
+    const since = await recorded(site);
+    const found = await failureOf(tiles(site, await point(site), since));
+    expect(found.code).toBe("DENIED");
+    expect(found.message).toContain("VirtualMachine.Provisioning.DiskRandomRead");
+  });
+
+  test("what merely passes is tried again by the client, and nothing is lost", async () => {
+    const busy = { kind: "status", status: 503, headers: { "retry-after": "0" } } as const;
+    const site = await start({}, { faults: [{ method: "QueryChangedDiskAreas", times: 2, action: busy }] });
+    const since = await recorded(site);
+    site.world.simulator.write("web", 2000, 0, randomBytes(512, 1));
+    expect(changed(await tiles(site, await point(site), since))).toEqual([[0, granularity]]);
+  });
+
+  test("a checkpoint of another slot, machine or tracker", async () => {
+    const site = await start();
+    const since = await recorded(site);
+    const disk = await point(site);
+    for (const token of [since.replace('"2000"', '"2001"'), "cbt0:old", since.replace(/\/\d+"/, '/999999"')]) {
+      expect((await failureOf(tiles(site, disk, token))).code, token).toBe("TRACKING_LOST");
+    }
+  });
+});
+
+describe("tracking is turned on", () => {
+  const untracked = { tracking: false };
+
+  test("on a running machine by a snapshot that is removed at once, for every disk that may be copied", async () => {
+    const site = await start({
+      ...untracked,
+      disks: [{ size }, { size: mebi }, { size: mebi, mode: "independent_persistent" }],
+    });
+    const { source, world } = site;
+    await source.tracker!.enable!(await source.machine("web"));
+    expect(world.snapshots()).toEqual([]);
+    const snapshot = await source.snapshot(await source.machine("web"), { key: "run" });
+    for (const disk of snapshot.disks) expect(await source.tracker!.checkpoint(disk), disk.disk).toBeDefined();
+    expect(snapshot.disks).toHaveLength(2);
+    expect(world.notices).toContain("web: change tracking was turned on");
+  });
+
+  test("once: where it runs already nothing is touched", async () => {
+    const { source, world } = await start();
+    await source.tracker!.enable!(await source.machine("web"));
+    expect(world.simulator.calls.get("ReconfigVM_Task")).toBeUndefined();
+    expect(world.simulator.calls.get("CreateSnapshot_Task")).toBeUndefined();
+  });
+
+  test("also for a single disk that the machine's flag left out", async () => {
+    const { source, world } = await start({ disks: [{ size }, { size: mebi, tracked: false }] });
+    const machine = await source.machine("web");
+    expect(await source.tracker!.status!(machine, "2001")).toMatchObject({ supported: true, enabled: false });
+    expect((await source.tracker!.status!(machine, "2001")).detail).toContain("scsi0:1.ctkEnabled is FALSE");
+    await source.tracker!.enable!(machine);
+    expect(await source.tracker!.status!(machine, "2001")).toMatchObject({ supported: true, enabled: true });
+    expect(world.snapshots()).toEqual([]);
+  });
+
+  test.for<[what: string, machine: Partial<MachineSpec>, options: Partial<VsphereOptions>, why: RegExp]>([
+    ["the hardware is too old", { ...untracked, hardware: 4 }, {}, /hardware version is older than 7/],
+    ["the options forbid it", untracked, { tracking: { enable: false } }, /tracking.enable is false/],
+    [
+      "the machine runs and the options forbid that",
+      untracked,
+      { tracking: { enableOnRunning: false } },
+      /enableOnRunning is false/,
+    ],
+  ])("not where %s: a notice says so, and runs go on without", async ([, machine, options, why]) => {
+    const { source, world } = await start(machine, {}, options);
+    await source.tracker!.enable!(await source.machine("web"));
+    expect(world.notices.join("\n")).toMatch(why);
+    expect(world.simulator.calls.get("ReconfigVM_Task")).toBeUndefined();
+    const snapshot = await source.snapshot(await source.machine("web"), { key: "run" });
+    expect(await source.tracker!.checkpoint(snapshot.disks[0]!)).toBeUndefined();
+  });
+
+  test("not while snapshots exist, whose deltas would not be in the map", async () => {
+    const { source, world } = await start(untracked);
+    world.simulator.takeSnapshot("web", "before the upgrade");
+    await source.tracker!.enable!(await source.machine("web"));
+    expect(world.notices.join("\n")).toMatch(/has 1 snapshots; remove them/);
+    expect(world.snapshots()).toEqual(["before the upgrade"]);
+  });
+
+  test("not without the privilege, which is named", async () => {
+    const { source } = await start(untracked, { missingPrivileges: ["VirtualMachine.Config.ChangeTracking"] });
+    const found = await failureOf(source.tracker!.enable!(await source.machine("web")));
+    expect(found.code).toBe("DENIED");
+    expect(found.message).toContain("VirtualMachine.Config.ChangeTracking");
+  });
+
+  test("the snapshot that begins tracking is removed also where making it broke off", async () => {
+    const drop = { kind: "drop-after" } as const;
+    const { source, world } = await start(untracked, {
+      faults: [{ method: "CreateSnapshot_Task", times: 1, action: drop }],
+    });
+    await source.tracker!.enable!(await source.machine("web"));
+    expect(world.snapshots()).toEqual([]);
+  });
+});
+
+test("a reset makes every earlier checkpoint worthless and begins at once", async () => {
+  const site = await start();
+  const since = await recorded(site);
+  await site.source.tracker!.reset!(await site.source.machine("web"));
+  expect(site.world.snapshots()).toEqual([]);
+  expect((await failureOf(tiles(site, await point(site), since))).code).toBe("TRACKING_LOST");
+  const { source } = site;
+  expect(await source.tracker!.status!(await source.machine("web"), "2000")).toMatchObject({ enabled: true });
+});
+
+test("the status tells whether a disk can be tracked, is, and at which change id", async () => {
+  const { source } = await start();
+  const status = await source.tracker!.status!(await source.machine("web"), "2000");
+  expect(status).toMatchObject({ supported: true, enabled: true });
+  expect(status.detail).toMatch(/^at ([0-9a-f]{2} ?){8}-([0-9a-f]{2} ?){8}\/\d+$/);
+  expect(await source.tracker!.status!(await source.machine("web"), "2009")).toMatchObject({ supported: false });
+});
+
+describe("`*` is asked only where it lists what is allocated, and where the options want it", () => {
+  const wanted = { tracking: { allocated: true } };
+  const listing = async (
+    machine: Partial<MachineSpec>,
+    simulated: VcenterSimulatorOptions,
+    options: Partial<VsphereOptions>,
+  ) => {
+    const site = await start(machine, simulated, options);
+    site.world.simulator.write("web", 2000, mebi, randomBytes(512, 1));
+    const found = await tiles(site, await point(site));
+    return { found, asked: site.world.simulator.calls.get("QueryChangedDiskAreas") !== undefined };
+  };
+
+  test("a thin disk on VMFS", async () => {
+    const { found, asked } = await listing({}, {}, wanted);
+    expect(asked).toBe(true);
+    const listed = changed(found);
+    expect([listed[0]?.[0], listed.reduce((sum, [, length]) => sum + length, 0)]).toEqual([mebi, granularity]);
+    expect(found.every(({ kind }) => kind !== "unchanged")).toBe(true);
+  });
+
+  test.for<[string, Partial<MachineSpec>, VcenterSimulatorOptions, Partial<VsphereOptions>]>([
+    ["not without being asked for", {}, {}, {}],
+    ["not on NFS", {}, { datastoreType: "NFS" }, wanted],
+    ["not for a thick disk", { disks: [{ size, thin: false }] }, {}, wanted],
+    ["not for a raw device", { disks: [{ size, backing: "rdm-virtual" }] }, {}, wanted],
+    ["not without tracking", { tracking: false }, {}, wanted],
+  ])("%s", async ([, machine, simulated, options]) => {
+    const { found, asked } = await listing(machine, simulated, options);
+    expect(asked).toBe(false);
+    expect(found).toEqual([{ offset: 0, length: size, kind: "changed" }]);
+  });
+});
