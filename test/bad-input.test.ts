@@ -351,7 +351,7 @@ describe("names that mean nothing", () => {
   });
 
   test("an unknown option of a provider is refused", async () => {
-    await expectRefusal(() => openTarget(provider, { path: at("target.raw"), sparse: true }), {
+    await expectRefusal(() => openTarget<unknown, unknown>(provider, { path: at("target.raw"), sparse: true }), {
       code: "CONFIG_INVALID",
       object: "sparse",
       remedy: /./,

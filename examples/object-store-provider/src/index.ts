@@ -10,7 +10,7 @@ export interface Options {
   folder: string;
 }
 
-export const provider: ProviderDefinition<Options> = defineProvider({
+export const provider: ProviderDefinition<Options, Options> = defineProvider({
   spec: "v1",
   name: "block-store",
   schemes: ["block-store"],

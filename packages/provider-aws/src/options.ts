@@ -32,7 +32,7 @@ const tags = z
   .refine((all) => Object.keys(all).length <= 40, "at most 40 tags: AWS takes 50, and some are ours");
 
 /** The options of the provider `aws-ebs`, for a source or a target; every name unknown to it is refused. */
-export const optionsSchema: z.ZodType<AwsOptions> = z.strictObject({
+export const optionsSchema: z.ZodType<AwsOptions, AwsOptions> = z.strictObject({
   region: text.regex(/^[a-z\d-]+$/, "must be a Region's name such as eu-central-1").optional(),
   /** The instance, volume or snapshot that this source or target is about, as a URI names it. */
   resource: text.optional(),

@@ -6,12 +6,13 @@ import {
 } from "@diskferry/core/provider";
 import { awsScheme, optionsFromUri } from "./connection/aws-uri.ts";
 import { AwsConnection } from "./connection/connection.ts";
+import { AttachedTarget } from "./device/attached-target.ts";
 import { type AwsOptions, optionsSchema } from "./options.ts";
 import { AwsSource } from "./source/aws-source.ts";
 import { EbsTarget } from "./target/ebs-target.ts";
 
 /** The provider of AWS: instances, EBS volumes and snapshots. */
-export const provider: ProviderDefinition<AwsOptions> = defineProvider<AwsOptions>({
+export const provider: ProviderDefinition<AwsOptions, AwsOptions> = defineProvider<AwsOptions, AwsOptions>({
   spec: "v1",
   name: "aws-ebs",
   schemes: [awsScheme],
@@ -21,6 +22,8 @@ export const provider: ProviderDefinition<AwsOptions> = defineProvider<AwsOption
     return new AwsSource(await AwsConnection.open(options, context));
   },
   async target(options, context): Promise<TargetProvider> {
-    return new EbsTarget(await AwsConnection.open(options, context));
+    const { attached } = options.target ?? {};
+    const connection = await AwsConnection.open(options, context);
+    return attached === undefined ? new EbsTarget(connection) : new AttachedTarget(connection, attached.instance);
   },
 });

@@ -83,7 +83,7 @@ const source = z.strictObject({
 });
 
 /** The options of the provider `cloudstack`, for a source or a target; every name unknown to it is refused. */
-export const optionsSchema: z.ZodType<CloudstackOptions> = z
+export const optionsSchema: z.ZodType<CloudstackOptions, CloudstackOptions> = z
   .strictObject({
     endpoint: z.url({ protocol: /^https?$/, message: "must be the API's http: or https: URL, …/client/api" }),
     apiKey: text.optional(),

@@ -7,7 +7,10 @@ import { cloudstackSource } from "./source/cloudstack-source.ts";
 import { cloudstackTarget } from "./target/cloudstack-target.ts";
 
 /** The provider of Apache CloudStack: volumes as target, snapshots as source, machines to launch. */
-export const provider: ProviderDefinition<CloudstackOptions> = defineProvider<CloudstackOptions>({
+export const provider: ProviderDefinition<CloudstackOptions, CloudstackOptions> = defineProvider<
+  CloudstackOptions,
+  CloudstackOptions
+>({
   spec: "v1",
   name: "cloudstack",
   schemes: cloudstackSchemes,

@@ -38,7 +38,7 @@ const source = {
 const disk = z.strictObject({ ...place, ...source }).superRefine(refuseContradictions);
 
 /** The options of the provider `local`, for a source or a target; every name unknown to it is refused. */
-export const optionsSchema: z.ZodType<LocalOptions> = z
+export const optionsSchema: z.ZodType<LocalOptions, LocalOptions> = z
   .strictObject({
     ...place,
     ...source,

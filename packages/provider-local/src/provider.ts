@@ -16,7 +16,7 @@ import { rawDisk } from "./source/raw-disk.ts";
 import { localTarget } from "./target/local-target.ts";
 
 /** The provider of raw files, block devices, qcow2 images and NBD servers, as source and as target. */
-export const provider: ProviderDefinition<LocalOptions> = defineProvider<LocalOptions>({
+export const provider: ProviderDefinition<LocalOptions, LocalOptions> = defineProvider<LocalOptions, LocalOptions>({
   spec: "v1",
   name: "local",
   schemes: localSchemes,

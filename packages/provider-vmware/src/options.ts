@@ -64,7 +64,7 @@ const vddk = z.strictObject({
 });
 
 /** The options of the provider `vsphere`; every name unknown to it is refused. */
-export const optionsSchema: z.ZodType<VsphereOptions> = z
+export const optionsSchema: z.ZodType<VsphereOptions, VsphereOptions> = z
   .strictObject({
     url: address,
     /** Default: the environment variable VSPHERE_USER. */

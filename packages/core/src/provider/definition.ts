@@ -9,8 +9,11 @@ export interface ProviderContext extends Wait {
   notice?(message: string): void;
 }
 
-/** What a provider package exports as `provider`. */
-export interface ProviderDefinition<Config = unknown> {
+/**
+ * What a provider package exports as `provider`. `Config`: what its schema makes of options, and its `source` and `target`
+ * get. `Options`: what a user writes; named, it makes wrong options errors of the compiler.
+ */
+export interface ProviderDefinition<Config = unknown, Options = unknown> {
   /** The version of this contract the provider was written for. */
   readonly spec: "v1";
   /** The product's name, unique among providers: `local`, `aws-ebs`, `vsphere`, `cloudstack`. */
@@ -18,7 +21,7 @@ export interface ProviderDefinition<Config = unknown> {
   /** URI schemes this provider answers to, without the colon. */
   readonly schemes?: readonly string[];
   /** Checks and completes the options; never holds a default secret. */
-  readonly config: StandardSchemaV1<unknown, Config>;
+  readonly config: StandardSchemaV1<Options, Config>;
   /** The options that a URI of one of `schemes` stands for. Absent: this provider has no URIs. */
   fromUri?(uri: string): unknown;
   source?(config: Config, context?: ProviderContext): Promise<SourceConnector>;
@@ -26,6 +29,8 @@ export interface ProviderDefinition<Config = unknown> {
 }
 
 /** Gives a provider its types; returns it as it is. */
-export function defineProvider<Config>(definition: ProviderDefinition<Config>): ProviderDefinition<Config> {
+export function defineProvider<Config, Options = unknown>(
+  definition: ProviderDefinition<Config, Options>,
+): ProviderDefinition<Config, Options> {
   return definition;
 }

@@ -92,9 +92,9 @@ export class Registry {
  * @throws ProviderError UNSUPPORTED when it is none, CONFIG_INVALID when the options are not valid, and whatever the
  * provider rejects with.
  */
-export async function openSource(
-  definition: ProviderDefinition,
-  options: unknown,
+export async function openSource<Config, Options>(
+  definition: ProviderDefinition<Config, Options>,
+  options: NoInfer<Options>,
   context: ProviderContext = {},
 ): Promise<SourceConnector> {
   if (definition.source === undefined) throw cannot(definition, "read from, only written to");
@@ -102,9 +102,9 @@ export async function openSource(
 }
 
 /** The same as {@link openSource} for a target. */
-export async function openTarget(
-  definition: ProviderDefinition,
-  options: unknown,
+export async function openTarget<Config, Options>(
+  definition: ProviderDefinition<Config, Options>,
+  options: NoInfer<Options>,
   context: ProviderContext = {},
 ): Promise<TargetProvider> {
   if (definition.target === undefined) throw cannot(definition, "written to, only read from");

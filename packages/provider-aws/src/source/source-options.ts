@@ -3,7 +3,7 @@ import { z } from "zod";
 const lines = z.array(z.string().min(1)).min(1);
 
 /** Options of sources alone. */
-export const sourceOptionsSchema: z.ZodType<SourceOptions> = z.strictObject({
+export const sourceOptionsSchema: z.ZodType<SourceOptions, SourceOptions> = z.strictObject({
   exclude: z.array(z.string().min(1)).optional(),
   application: z
     .strictObject({

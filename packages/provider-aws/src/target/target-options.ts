@@ -73,7 +73,7 @@ const launch = z
   });
 
 /** The options of a target alone. */
-export const targetOptionsSchema: z.ZodType<TargetOptions> = z.strictObject({
+export const targetOptionsSchema: z.ZodType<TargetOptions, TargetOptions> = z.strictObject({
   encrypted: z.boolean().optional(),
   kmsKey: text
     .regex(/^arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:(key|alias)\/.+$/, "must be the ARN of a KMS key")
