@@ -1,8 +1,10 @@
 import { mkdtemp, rm } from "node:fs/promises";
-import { createServer, type Server } from "node:http";
+import { createServer, type RequestListener, type Server } from "node:http";
+import { createServer as createTlsServer } from "node:https";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { makeCertificate, type ServerCertificate } from "../vcenter/certificate.ts";
 import { ApiEndpoint } from "./api-endpoint.ts";
 import { CommandTable } from "./command-table.ts";
 import type { Account, LimitedResource, Machine, Volume } from "./entities.ts";
@@ -20,6 +22,8 @@ export interface CloudstackSimulatorOptions {
   readonly port?: number;
   /** 4.22.0.0 unless given. */
   readonly version?: ReleaseName;
+  /** HTTPS with a certificate made at start, at the API and at the secondary storage machine; HTTP unless given. */
+  readonly tls?: boolean;
   /** Machines of the tenant that stand ready, beside the appliance. */
   readonly machines?: readonly MachineSpec[];
   /** Global settings; those not given are CloudStack's defaults. */
@@ -81,8 +85,10 @@ export interface SimulatedVolume {
 
 /** A running simulator and its back door; stop it with `close()` or `await using`. */
 export interface CloudstackSimulator extends AsyncDisposable {
-  /** `http://127.0.0.1:<port>/client/api`. */
+  /** `http://127.0.0.1:<port>/client/api`, or `https:`. */
   readonly url: string;
+  /** The authority in PEM and the certificate's SHA-256 in hexadecimal with colons, with `tls`. */
+  readonly tls: { readonly authority: string; readonly sha256: string } | undefined;
   readonly version: ReleaseName;
   /** An ordinary account, another one, and the root administrator. */
   readonly tenant: CloudstackCredentials;
@@ -175,14 +181,16 @@ export async function startCloudstackSimulator(options: CloudstackSimulatorOptio
   const machines: string[] = [];
   for (const spec of options.machines ?? []) machines.push((await addMachine(world, spec, guestRules)).id);
 
-  const server = createServer((request, response) => {
+  const certificate = options.tls === true ? await makeCertificate(folder, { expired: false }) : undefined;
+  const scheme = certificate === undefined ? "http" : "https";
+  const server = serverFor(certificate, (request, response) => {
     endpoint.serve(request, response).catch(() => request.socket.destroy());
   });
-  const storageServer = createServer((request, response) => {
+  const storageServer = serverFor(certificate, (request, response) => {
     storage.serve(request, response).catch(() => request.socket.destroy());
   });
   const port = await listenOn(server, options.port ?? 0);
-  storage.origin = `http://127.0.0.1:${await listenOn(storageServer, 0)}`;
+  storage.origin = `${scheme}://127.0.0.1:${await listenOn(storageServer, 0)}`;
 
   const volume = (id: string): Volume => found(world.volumes.get(id), `volume ${id}`);
   const machine = (id: string): Machine => found(world.machines.get(id), `machine ${id}`);
@@ -203,7 +211,8 @@ export async function startCloudstackSimulator(options: CloudstackSimulatorOptio
     await rm(folder, { recursive: true, force: true });
   };
   return {
-    url: `http://127.0.0.1:${port}/client/api`,
+    url: `${scheme}://127.0.0.1:${port}/client/api`,
+    tls: certificate === undefined ? undefined : { authority: certificate.authority, sha256: certificate.sha256 },
     version,
     tenant: credentialsOf(tenant),
     other: credentialsOf(other),
@@ -261,6 +270,11 @@ export async function startCloudstackSimulator(options: CloudstackSimulatorOptio
     close: () => (closing ??= close()),
     [Symbol.asyncDispose]: () => (closing ??= close()),
   };
+}
+
+function serverFor(certificate: ServerCertificate | undefined, serve: RequestListener): Server {
+  if (certificate === undefined) return createServer(serve);
+  return createTlsServer({ key: certificate.key, cert: certificate.certificate }, serve);
 }
 
 async function listenOn(server: Server, port: number): Promise<number> {

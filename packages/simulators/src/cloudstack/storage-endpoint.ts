@@ -137,7 +137,9 @@ export class StorageEndpoint {
     if (!signature || !metadata || !expires) return refuse("signature or expires or metadata is missing");
     const length = Number(request.headers["content-length"] ?? "0");
     if (!(length > 0)) return refuse("content length is not set in the request or has invalid value.");
-    const expected = Buffer.from(this.#sign(metadata, `http://${request.headers.host ?? ""}/upload/${key}`, expires));
+    const expected = Buffer.from(
+      this.#sign(metadata, `${new URL(this.origin).protocol}//${request.headers.host ?? ""}/upload/${key}`, expires),
+    );
     const given = Buffer.from(signature);
     if (given.length !== expected.length || !timingSafeEqual(given, expected))
       return refuse("signature validation failed.");

@@ -1,3 +1,5 @@
+import { request } from "node:https";
+import type { TLSSocket } from "node:tls";
 import { describe, expect, it } from "vitest";
 import { startCloudstackSimulator } from "../../src/cloudstack/cloudstack-simulator.ts";
 import { isTimely, signatureMatches, signatureOf, textToSign } from "../../src/cloudstack/signature.ts";
@@ -197,6 +199,27 @@ describe("who calls", () => {
     expect((await ask(body.sessionkey)).status).toBe(200);
     expect((await ask("wrong")).status).toBe(401);
     expect((await ask(body.sessionkey)).status).toBe(401);
+  });
+
+  it("meets a certificate of the simulator's own authority over TLS", async () => {
+    await using simulator = await startCloudstackSimulator({ tls: true });
+    await expect(fetch(simulator.url)).rejects.toThrow();
+    const { fingerprint, status } = await new Promise<{ fingerprint: string; status: number | undefined }>(
+      (resolve, reject) => {
+        const call = request(
+          `${simulator.url}?command=listZones&response=json`,
+          { ca: simulator.tls?.authority },
+          (answer) => {
+            const { fingerprint256 } = (answer.socket as TLSSocket).getPeerCertificate();
+            resolve({ fingerprint: fingerprint256, status: answer.statusCode });
+            answer.resume();
+          },
+        );
+        call.once("error", reject);
+        call.end();
+      },
+    );
+    expect({ fingerprint, status }).toEqual({ fingerprint: simulator.tls?.sha256, status: 401 });
   });
 
   it("is throttled with 429 where the server limits calls", async () => {
