@@ -8,7 +8,10 @@ import { connectVsphere, type VsphereConnection } from "./vsphere-connection.ts"
 import { optionsFromUri, vsphereSchemes } from "./vsphere-uri.ts";
 
 /** The provider of VMware vSphere: vCenter and ESXi hosts as source. */
-export const provider: ProviderDefinition<VsphereOptions, VsphereOptions> = defineProvider<VsphereOptions, VsphereOptions>({
+export const provider: ProviderDefinition<VsphereOptions, VsphereOptions> = defineProvider<
+  VsphereOptions,
+  VsphereOptions
+>({
   spec: "v1",
   name: "vsphere",
   schemes: vsphereSchemes,
