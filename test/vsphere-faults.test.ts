@@ -14,9 +14,9 @@ import {
 import { provider as local } from "@diskferry/provider-local";
 import type { VcenterSimulatorOptions } from "@diskferry/simulators";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { VddkStandIn } from "../packages/provider-vmware/test/stand-in/vddk-stand-in.ts";
+import { standInPeers, VddkStandIn } from "../packages/provider-vmware/test/stand-in/vddk-stand-in.ts";
 import { World } from "../packages/provider-vmware/test/world.ts";
-import type { VsphereOptions } from "../packages/provider-vmware/src/options.ts";
+import type { VsphereOptions } from "@diskferry/provider-vmware";
 import { describeWithPeers } from "./peers.ts";
 import { randomBytes, seedOf } from "./seed.ts";
 import { ReplicatedMachine, replicateUntilDone } from "./vsphere/replicated-machine.ts";
@@ -176,7 +176,7 @@ describe("in the middle of a full copy", () => {
   );
 });
 
-describeWithPeers(["nbdkit"], "with nbdkit in between", () => {
+describeWithPeers(standInPeers, "with nbdkit in between", () => {
   test("nbdkit is killed: another one takes its place and the run goes on", async () => {
     const site = await start({ readers: ["vddk"] });
     const { failures } = await struckInTheMiddle(site, () => {

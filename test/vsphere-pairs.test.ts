@@ -15,10 +15,11 @@ import { provider as local } from "@diskferry/provider-local";
 import { startAwsSimulator } from "@diskferry/simulators";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { fanOut } from "../packages/provider-local/test/conformance/fan-out.ts";
-import { standInKind, VddkStandIn } from "../packages/provider-vmware/test/stand-in/vddk-stand-in.ts";
+import { textOf } from "../packages/provider-local/test/shapes.ts";
+import { standInKind, standInPeers, VddkStandIn } from "../packages/provider-vmware/test/stand-in/vddk-stand-in.ts";
 import { World } from "../packages/provider-vmware/test/world.ts";
-import type { ReaderName } from "../packages/provider-vmware/src/options.ts";
-import { hasPeer } from "./peers.ts";
+import type { ReaderName } from "@diskferry/provider-vmware";
+import { describeWithPeers } from "./peers.ts";
 import { randomBytes, seedOf } from "./seed.ts";
 import { ReplicatedMachine } from "./vsphere/replicated-machine.ts";
 
@@ -95,9 +96,7 @@ async function fourRuns({ machine, job }: Pair): Promise<RunReport[]> {
   return reports;
 }
 
-const readers: ReaderName[] = hasPeer("nbdkit") ? ["nfc", "vddk"] : ["nfc"];
-
-describe.for(readers)("read by %s", (reader) => {
+function copies(reader: ReaderName): void {
   test("vSphere → a chain of qcow2: every point in time stays what its snapshot was", async () => {
     if (reader === "vddk") console.info(`vddk: ${standInKind}`);
     const directory = join(folder, "chain");
@@ -127,12 +126,15 @@ describe.for(readers)("read by %s", (reader) => {
     const uri = (key: string): string => `nbd+unix:///${encodeURIComponent(key)}?socket=${join(folder, "socket")}`;
     const target = fanOut(
       (key) => local.target!({ uri: uri(key) }),
-      (volume) => String(volume.data?.["key"] as string),
+      (volume) => textOf(volume, "key"),
     );
     open.push(target);
     await fourRuns(await start(reader, target));
   });
-});
+}
+
+describe("read by nfc", () => copies("nfc"));
+describeWithPeers(standInPeers, "read by vddk", () => copies("vddk"));
 
 test("vSphere → EBS snapshots", async () => {
   const simulator = await startAwsSimulator({ quotaScale: 100, delays: { completeMs: 2, changeMs: 2 } });

@@ -126,7 +126,7 @@ class NfcReader implements BlockReader {
     const { signal } = options;
     signal?.throwIfAborted();
     // The bytes of `into` are the caller's again when this settles, so the stream is stopped first.
-    const stop = (): void => void discardBody(this.#stream);
+    const stop = (): void => discardBody(this.#stream);
     signal?.addEventListener("abort", stop, { once: true });
     try {
       await this.#disk.read(offset, into);

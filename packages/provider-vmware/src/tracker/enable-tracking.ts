@@ -111,6 +111,28 @@ export async function resetTracking(
   );
 }
 
+/**
+ * Begins tracking anew where it was found broken, unless snapshots are in the way, with which it would stay off. Resolves to
+ * whether it was done.
+ */
+export async function mendTracking(
+  connection: VsphereConnection,
+  tracked: TrackedMachine,
+  wait: Wait = {},
+): Promise<boolean> {
+  const { name } = tracked.machine;
+  const { snapshots } = await standingOf(connection, tracked, wait);
+  if (snapshots > 0) {
+    connection.notice(`${name}: change tracking is broken; remove its ${snapshots} snapshots, then it is begun anew`);
+    return false;
+  }
+  connection.notice(
+    `${name}: change tracking was found broken and is begun anew; the next copy compares its disks whole`,
+  );
+  await resetTracking(connection, tracked, wait);
+  return true;
+}
+
 /** Tells how tracking stands for one disk. */
 export async function describeTracking(
   connection: VsphereConnection,

@@ -21,7 +21,7 @@ import type { VsphereConnection } from "../vsphere-connection.ts";
 import { parseChangeId } from "./change-id.ts";
 import { tilesOfAreas } from "./changed-areas.ts";
 import { formatCheckpoint, parseCheckpoint, type TrackedPoint } from "./checkpoint.ts";
-import { describeTracking, enableTracking, resetTracking } from "./enable-tracking.ts";
+import { describeTracking, enableTracking, mendTracking, resetTracking } from "./enable-tracking.ts";
 
 /** What `*` asks: which areas of a disk are allocated. */
 const allocated = "*";
@@ -34,6 +34,8 @@ const allocated = "*";
 export class VsphereTracker implements ChangeTracker {
   readonly #connection: VsphereConnection;
   readonly #refOf: (machine: Machine) => MoRef;
+  /** Machines whose tracking is on, in its epoch, and refuses to answer. */
+  readonly #broken = new Set<string>();
 
   constructor(connection: VsphereConnection, refOf: (machine: Machine) => MoRef) {
     this.#connection = connection;
@@ -41,7 +43,11 @@ export class VsphereTracker implements ChangeTracker {
   }
 
   async enable(machine: Machine, wait: Wait = {}): Promise<void> {
-    await enableTracking(this.#connection, { ref: this.#refOf(machine), machine }, wait);
+    const tracked = { ref: this.#refOf(machine), machine };
+    await enableTracking(this.#connection, tracked, wait);
+    const { reset = true } = this.#connection.options.tracking ?? {};
+    if (!reset || !this.#broken.has(tracked.ref.value)) return;
+    if (await mendTracking(this.#connection, tracked, wait)) this.#broken.delete(tracked.ref.value);
   }
 
   async reset(machine: Machine, wait: Wait = {}): Promise<void> {
@@ -141,7 +147,8 @@ export class VsphereTracker implements ChangeTracker {
       if (live.backing.changeId === undefined) return `${fault}; change tracking of this disk is off (${slotOf(live)})`;
       const [now, then] = [parseChangeId(live.backing.changeId), parseChangeId(point.changeId ?? "")];
       if (now?.epoch !== then?.epoch) return `${fault}; tracking began anew while the snapshot existed`;
-      return `${fault}; the host's log (vmkernel.log) may tell more`;
+      this.#broken.add(point.machine.value);
+      return `${fault}; tracking is on and does not answer, see the host's log (vmkernel.log)`;
     } catch (error) {
       wait.signal?.throwIfAborted();
       return `${fault}; why could not be found out (${(error as Error).message})`;

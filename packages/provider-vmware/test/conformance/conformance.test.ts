@@ -2,7 +2,7 @@ import { formatConformance, runConformance } from "@diskferry/provider-testkit";
 import { expect, test } from "vitest";
 import { describeWithPeers } from "../../../../test/peers.ts";
 import type { ReaderName } from "../../src/options.ts";
-import { standInKind, VddkStandIn } from "../stand-in/vddk-stand-in.ts";
+import { standInKind, standInPeers, VddkStandIn } from "../stand-in/vddk-stand-in.ts";
 import { World } from "../world.ts";
 import { harnessOf, judgedMachine } from "./harness.ts";
 
@@ -38,7 +38,7 @@ test("folder: every clause holds that can be judged, and those are the ones on r
   expect(readBy(world, "folder")).toBeGreaterThan(9);
 }, 120_000);
 
-describeWithPeers(["nbdkit"], `vddk against ${standInKind}`, () => {
+describeWithPeers(standInPeers, `vddk against ${standInKind}`, () => {
   test("vddk: every clause holds that can be judged, and those are the ones on record", async () => {
     expect(readBy(await judge(["vddk"]), "vddk")).toBeGreaterThan(50);
   }, 120_000);

@@ -8,7 +8,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { describeWithPeers } from "../../../../test/peers.ts";
 import { randomBytes } from "../../../../test/seed.ts";
 import type { VsphereOptions } from "../../src/options.ts";
-import { standInKind, VddkStandIn } from "../stand-in/vddk-stand-in.ts";
+import { standInKind, standInPeers, VddkStandIn } from "../stand-in/vddk-stand-in.ts";
 import { readAll, snapshotIdOf, World } from "../world.ts";
 
 const mebi = 1 << 20;
@@ -82,7 +82,7 @@ function nbdkits(): { pid: number; argv: string[]; environment: string }[] {
   return found;
 }
 
-describeWithPeers(["nbdkit"], `the vddk reader against ${standInKind}`, () => {
+describeWithPeers(standInPeers, `the vddk reader against ${standInKind}`, () => {
   console.info(`vddk reader: judged against ${standInKind}`);
 
   test("every disk of a snapshot is read byte for byte, and no nbdkit is left", async () => {

@@ -243,6 +243,41 @@ test("a reset makes every earlier checkpoint worthless and begins at once", asyn
   expect(await source.tracker!.status!(await source.machine("web"), "2000")).toMatchObject({ enabled: true });
 });
 
+describe("tracking that is on and does not answer is begun anew with the next run", () => {
+  const broken = { method: "QueryChangedDiskAreas", calls: [1], action: { kind: "fault", type: "FileFault" } } as const;
+  const findBroken = async (site: Site): Promise<string> => {
+    const since = await recorded(site);
+    const snapshot = await site.source.snapshot(await site.source.machine("web"), { key: "broken" });
+    const found = await failureOf(tiles(site, snapshot.disks[0]!, since));
+    expect(found.message).toMatch(/tracking is on and does not answer/);
+    await site.source.release(snapshot);
+    return since;
+  };
+
+  test("and works then", async () => {
+    const site = await start({}, { faults: [broken] });
+    const since = await findBroken(site);
+    await site.source.tracker!.enable!(await site.source.machine("web"));
+    expect(site.world.notices.join("\n")).toMatch(/found broken and is begun anew/);
+    expect((await failureOf(tiles(site, await point(site), since))).code).toBe("TRACKING_LOST");
+    const fresh = await recorded(site);
+    site.world.simulator.write("web", 2000, 0, randomBytes(512, 1));
+    expect(changed(await tiles(site, await point(site), fresh))).toEqual([[0, granularity]]);
+  });
+
+  test("unless snapshots are in the way, or the options forbid it", async () => {
+    const site = await start({}, { faults: [broken] });
+    await findBroken(site);
+    site.world.simulator.takeSnapshot("web", "somebody's");
+    await site.source.tracker!.enable!(await site.source.machine("web"));
+    expect(site.world.notices.join("\n")).toMatch(/remove its 1 snapshots, then it is begun anew/);
+    const strict = await start({}, { faults: [broken] }, { tracking: { reset: false } });
+    await findBroken(strict);
+    await strict.source.tracker!.enable!(await strict.source.machine("web"));
+    for (const { world } of [site, strict]) expect(world.simulator.calls.get("ReconfigVM_Task")).toBeUndefined();
+  });
+});
+
 test("the status tells whether a disk can be tracked, is, and at which change id", async () => {
   const { source } = await start();
   const status = await source.tracker!.status!(await source.machine("web"), "2000");
