@@ -41,6 +41,10 @@ test("paging incl. empty pages and token expiry: pages hold 100 at least, may be
   const third = await list(ebs, SnapshotId, { NextToken: second.NextToken });
   expect(third.Blocks?.map(({ BlockIndex }) => BlockIndex)).toEqual(Array.from({ length: 50 }, (_, at) => 100 + at));
   expect(third.NextToken).toBeUndefined();
+  const few = await list(ebs, SnapshotId, { MaxResults: 10, NextToken: first.NextToken });
+  expect([few.Blocks?.length, typeof few.NextToken]).toEqual([0, "string"]);
+  const fewer = await list(ebs, SnapshotId, { MaxResults: 10, StartingBlockIndex: 0 });
+  expect(fewer.Blocks).toHaveLength(100);
   const forged = list(ebs, SnapshotId, { NextToken: `${first.NextToken?.slice(0, -8)}AAAAAAAA` });
   await expect(forged).rejects.toEqual(refusal("INVALID_PAGE_TOKEN"));
   const now = later(simulator, 3_600_000).ebs;

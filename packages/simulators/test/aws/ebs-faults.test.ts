@@ -62,7 +62,11 @@ test("hang and reset: a request that hangs ends by its caller's patience, one th
   simulator.faults.add({ fault: "reset", operation: "StartSnapshot", times: 1 });
   const start = (signal?: AbortSignal) =>
     ebs.send(new StartSnapshotCommand({ VolumeSize: 1 }), signal === undefined ? {} : { abortSignal: signal });
-  await expect(start(AbortSignal.timeout(200))).rejects.toMatchObject({ name: "AbortError" });
+  const patience = new AbortController();
+  const hanging = expect(start(patience.signal)).rejects.toMatchObject({ name: "AbortError" });
+  await expect.poll(() => simulator.faults.counters()["StartSnapshot"]).toBe(1);
+  patience.abort();
+  await hanging;
   await expect(start()).rejects.toMatchObject({ code: "ECONNRESET" });
   await start();
   expect(simulator.faults.counters()["StartSnapshot"]).toBe(3);
