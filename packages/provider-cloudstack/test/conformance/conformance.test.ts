@@ -1,9 +1,10 @@
 import { expect, test } from "vitest";
 import { formatConformance, runConformance } from "@diskferry/provider-testkit";
-import { applianceSource, localWriterTarget, type Judged } from "./harnesses.ts";
+import { applianceSource, localWriterTarget, remoteWriterTarget, type Judged } from "./harnesses.ts";
 
 const shapes: [string, () => Promise<Judged>][] = [
   ["local-writer-target", localWriterTarget],
+  ["remote-writer-target", remoteWriterTarget],
   ["appliance-source", applianceSource],
 ];
 

@@ -1,7 +1,12 @@
+import { mkdir, mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import type { Volume } from "@diskferry/core/provider";
 import type { ConformanceHarness, SourceHarness, TargetHarness } from "@diskferry/provider-testkit";
 import type { CloudstackSimulator } from "@diskferry/simulators";
+import { serveAppliance } from "../../src/appliance/serve-appliance.ts";
 import { CloudstackClient, type CloudstackOptions, provider } from "../../src/index.ts";
+import { makeAuthority } from "../appliance/authority.ts";
 import { startCloud } from "../cloud.ts";
 
 /** What is judged, and how it is taken down. */
@@ -56,6 +61,49 @@ export async function localWriterTarget(): Promise<Judged> {
       secrets: [simulator.tenant.apiKey, simulator.tenant.secretKey],
     },
     [Symbol.asyncDispose]: () => cloud[Symbol.asyncDispose](),
+  };
+}
+
+/** Volumes on an appliance that is reached over mutual TLS. */
+export async function remoteWriterTarget(): Promise<Judged> {
+  const cloud = await startCloud();
+  const folder = await mkdtemp(join(tmpdir(), "diskferry-remote-"));
+  const authority = await makeAuthority(join(folder, "authority"));
+  const stateFolder = join(folder, "state");
+  await mkdir(stateFolder);
+  const appliance = await serveAppliance({
+    port: 0,
+    controlPort: 0,
+    tls: authority.server,
+    stateFolder,
+    deviceRoot: cloud.simulator.appliance.root,
+    patienceMs: 5_000,
+  });
+  const { simulator } = cloud;
+  const options: CloudstackOptions = {
+    ...cloud.options,
+    appliance: {
+      machine: simulator.appliance.id,
+      remote: {
+        host: "127.0.0.1",
+        port: appliance.port,
+        controlPort: appliance.controlPort,
+        certificates: await authority.client("worker"),
+      },
+    },
+  };
+  return {
+    harness: {
+      name: "CloudStack volumes, remote writer",
+      definition: { provider, config: options, badConfig },
+      target: await targetHarness(simulator, options),
+      secrets: [simulator.tenant.apiKey, simulator.tenant.secretKey],
+    },
+    async [Symbol.asyncDispose]() {
+      await appliance.close();
+      await cloud[Symbol.asyncDispose]();
+      await rm(folder, { recursive: true, force: true });
+    },
   };
 }
 
