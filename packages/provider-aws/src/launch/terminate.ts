@@ -15,7 +15,7 @@ import { awaitState } from "./await-state.ts";
 import { importsOf, snapshotsUnder } from "./convert.ts";
 import { instanceIn } from "./instance.ts";
 import { groupsOf, imagesOf, instancesOf, volumesOf } from "./launched-resources.ts";
-import { deleteVolume } from "./swap.ts";
+import { deleteVolume } from "./volumes.ts";
 
 /** Ends a launched machine and all that its launch made; what is gone already is passed over. Commits stay. */
 export async function terminateMachine(connection: AwsConnection, machine: LaunchedMachine, wait: Wait): Promise<void> {

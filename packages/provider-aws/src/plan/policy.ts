@@ -12,6 +12,8 @@ export type Duty =
   | "convert"
   /** Start a placeholder, swap its volumes and start it again. */
   | "swap"
+  /** Write volumes that are attached to the instance this runs on. */
+  | "attached"
   /** Snapshots made through SSM, consistent with the guest's applications. */
   | "ssm"
   /** Copies between Regions and accounts by CopySnapshot. */
@@ -98,6 +100,12 @@ const actions: Readonly<Record<Duty, { blocks?: string[]; look?: string[]; make?
   swap: {
     make: ["ec2:CreateVolume"],
     own: ["ec2:StopInstances", "ec2:StartInstances", "ec2:AttachVolume", "ec2:DetachVolume"],
+  },
+  attached: {
+    look: ["ec2:DescribeInstances", "ec2:DescribeVolumes", "ec2:DescribeSnapshots"],
+    // The instance that this runs on carries no tag of ours.
+    make: ["ec2:CreateVolume", "ec2:AttachVolume", "ec2:DetachVolume", "ec2:CreateSnapshot", "ec2:CreateTags"],
+    own: ["ec2:DeleteVolume", "ec2:DeleteSnapshot"],
   },
   ssm: { make: ["ssm:SendCommand"], look: ["ssm:GetCommandInvocation", "ssm:DescribeInstanceInformation"] },
   copy: {

@@ -69,7 +69,7 @@ export class EbsTarget implements TargetProvider {
     // One that a killed process began and did not complete would be lost after its time.
     const isThere =
       marker?.state === "completed" || (marker !== undefined && (await this.#completeMarker(marker.id, signal)));
-    const id = isThere ? marker!.id : await this.#mark(own, name, job, signal);
+    const id = isThere ? marker.id : await this.#mark(own, name, job, signal);
     return { id, size: largest, data: { kind: "volume", key: own, region: this.#connection.region } };
   }
 

@@ -81,6 +81,7 @@ export const targetOptionsSchema: z.ZodType<TargetOptions, TargetOptions> = z.st
   timeoutMinutes: z.int().min(10).max(4320).optional(),
   keep: z.strictObject({ count: z.int().min(1).optional(), ageDays: z.number().min(0).optional() }).optional(),
   launch: launch.optional(),
+  attached: z.strictObject({ instance: id("i"), volume: volume.optional() }).optional(),
 });
 
 /** Type, IOPS and throughput of a volume that is made from a snapshot. */
@@ -134,4 +135,9 @@ export interface TargetOptions {
   /** Floors of retention: a commit is removed when it is outside of both. Absent: all stay. The last one always stays. */
   keep?: { count?: number | undefined; ageDays?: number | undefined } | undefined;
   launch?: LaunchOptions | undefined;
+  /**
+   * Each disk becomes a volume that is attached to this instance, the one this runs on, and written through its block device;
+   * a commit is a snapshot of it. Absent: blocks are put into snapshots directly.
+   */
+  attached?: { instance: string; volume?: VolumeOptions | undefined } | undefined;
 }

@@ -1,0 +1,172 @@
+import {
+  AttachVolumeCommand,
+  CreateVolumeCommand,
+  DeleteVolumeCommand,
+  DescribeVolumesCommand,
+  DetachVolumeCommand,
+  type Filter,
+  type Volume,
+} from "@aws-sdk/client-ec2";
+import { isProviderError, type Wait } from "@diskferry/core/provider";
+import type { AwsConnection } from "../connection/connection.ts";
+import { toTags } from "../connection/tags.ts";
+import { awsError, failureOf } from "../errors.ts";
+import { sleep } from "../limits/clock.ts";
+import { clientToken } from "../target/client-token.ts";
+import type { VolumeOptions } from "../target/target-options.ts";
+import { awaitState } from "./await-state.ts";
+
+/** What a new volume is made of. */
+export interface VolumeOrder extends VolumeOptions {
+  zone: string;
+  /** What the order is about: the same gives the same volume. */
+  about: readonly string[];
+  tags: Record<string, string>;
+  /** Absent: an empty volume. */
+  snapshotId?: string | undefined;
+  /** GiB; absent: the snapshot's. */
+  sizeGib?: number | undefined;
+  /** ARN of a KMS key; absent: as the snapshot, or as the account does by default. */
+  kmsKey?: string | undefined;
+}
+
+/** So often may a volume of one order have been deleted before another key is asked for. */
+const MOST_GENERATIONS = 20;
+
+/**
+ * Makes a volume and waits until it can be used. Asked again after a kill, the same order gives the same volume; once that was
+ * deleted, another one.
+ * @throws ProviderError UNEXPECTED when it ends in error
+ */
+export async function makeVolume(connection: AwsConnection, order: VolumeOrder, { signal }: Wait): Promise<Volume> {
+  const { zone, about, tags, snapshotId, sizeGib, kmsKey, type = "gp3", iops, throughput } = order;
+  const shape = {
+    AvailabilityZone: zone,
+    VolumeType: type,
+    ...(snapshotId === undefined ? {} : { SnapshotId: snapshotId }),
+    ...(sizeGib === undefined ? {} : { Size: sizeGib }),
+    ...(iops === undefined ? {} : { Iops: iops }),
+    ...(throughput === undefined ? {} : { Throughput: throughput }),
+    ...(kmsKey === undefined ? {} : { Encrypted: true, KmsKeyId: kmsKey }),
+    TagSpecifications: [{ ResourceType: "volume" as const, Tags: toTags(tags) }],
+  };
+  const object = snapshotId === undefined ? `an empty volume in ${zone}` : `a volume of ${snapshotId}`;
+  for (let generation = 0; generation < MOST_GENERATIONS; generation++) {
+    const token = clientToken([connection.settings.product, "volume", ...about, generation]);
+    const command = new CreateVolumeCommand({ ...shape, ClientToken: token });
+    let id: string;
+    try {
+      id = (await connection.ec2(command, { object, signal })).VolumeId ?? "";
+    } catch (error) {
+      if (failureOf(error)?.awsCode === "InvalidVolume.NotFound") continue;
+      throw error;
+    }
+    if (await becomesKnown(connection, id, signal))
+      return volumeIn(connection, id, ["available", "in-use"], { signal });
+  }
+  throw awsError("UNAVAILABLE", `${MOST_GENERATIONS} volumes of ${object} were made and deleted: use another key.`, {
+    operation: "CreateVolume",
+    retryable: false,
+  });
+}
+
+/** The answer to an old token is the volume of that time, deleted or not; a new one may not be known at once. */
+async function becomesKnown(connection: AwsConnection, id: string, signal: AbortSignal | undefined): Promise<boolean> {
+  const { visibleMs, pollMs } = connection.settings.timeouts;
+  for (const end = performance.now() + visibleMs; ;) {
+    if ((await findVolume(connection, id, { signal })) !== undefined) return true;
+    if (performance.now() >= end) return false;
+    await sleep(pollMs, signal);
+  }
+}
+
+/** Waits until a volume is in one of the states. @throws ProviderError UNEXPECTED when it is in error */
+export async function volumeIn(
+  connection: AwsConnection,
+  id: string,
+  states: readonly string[],
+  { signal }: Wait,
+): Promise<Volume> {
+  const { powerMs } = connection.settings.timeouts;
+  const about = { what: `Volume ${id}: ${states.join(" or ")}`, ms: powerMs, operation: "CreateVolume", signal };
+  return awaitState(connection, about, async () => {
+    const found = await findVolume(connection, id, { signal });
+    if (found?.State === "error")
+      throw awsError("UNEXPECTED", `Volume ${id} is in error; a KMS key that may not be used ends like this.`, {
+        operation: "CreateVolume",
+      });
+    return found?.State !== undefined && states.includes(found.State) ? found : undefined;
+  });
+}
+
+/** One volume; undefined when it is not there. */
+export async function findVolume(connection: AwsConnection, id: string, { signal }: Wait): Promise<Volume | undefined> {
+  try {
+    const command = new DescribeVolumesCommand({ VolumeIds: [id] });
+    return (await connection.ec2(command, { object: id, signal })).Volumes?.[0];
+  } catch (error) {
+    if (isProviderError(error) && error.code === "NOT_FOUND") return undefined;
+    throw error;
+  }
+}
+
+/** Volumes that carry all of these tags. */
+export async function volumesWith(
+  connection: AwsConnection,
+  tags: Readonly<Record<string, string>>,
+  { signal }: Wait,
+): Promise<Volume[]> {
+  const Filters: Filter[] = Object.entries(tags).map(([name, value]) => ({ Name: `tag:${name}`, Values: [value] }));
+  const found: Volume[] = [];
+  for (let NextToken: string | undefined; ;) {
+    const command = new DescribeVolumesCommand({ Filters, NextToken });
+    const page = await connection.ec2(command, { object: "this account's volumes", signal });
+    found.push(...(page.Volumes ?? []));
+    NextToken = page.NextToken;
+    if (NextToken === undefined || NextToken === "") return found;
+  }
+}
+
+/** Attaches a volume, or finds it attached, and waits until it is. @throws ProviderError IN_USE elsewhere */
+export async function attachVolume(
+  connection: AwsConnection,
+  id: string,
+  { instanceId, device, signal }: Wait & { instanceId: string; device: string },
+): Promise<void> {
+  const { powerMs } = connection.settings.timeouts;
+  const before = (await findVolume(connection, id, { signal }))?.Attachments?.[0];
+  if (before === undefined) {
+    const command = new AttachVolumeCommand({ VolumeId: id, InstanceId: instanceId, Device: device });
+    await connection.ec2(command, { object: id, signal });
+  } else if (before.InstanceId !== instanceId || before.Device !== device)
+    throw awsError(
+      "IN_USE",
+      `Volume ${id} is attached to ${before.InstanceId} as ${before.Device}, where ${instanceId} needs it as ${device}: detach it.`,
+      { operation: "AttachVolume" },
+    );
+  const about = { what: `Volume ${id} at ${instanceId}`, ms: powerMs, operation: "AttachVolume", signal };
+  await awaitState(connection, about, async () => {
+    const found = await findVolume(connection, id, { signal });
+    return found?.Attachments?.[0]?.State === "attached" ? found : undefined;
+  });
+}
+
+/** Detaches a volume, where it is attached, and deletes it; one that is gone is deleted. */
+export async function removeVolume(connection: AwsConnection, id: string, { signal }: Wait): Promise<void> {
+  const found = await findVolume(connection, id, { signal });
+  if (found === undefined) return;
+  const state = found.Attachments?.[0]?.State;
+  if (state !== undefined && state !== "detaching" && state !== "detached")
+    await connection.ec2(new DetachVolumeCommand({ VolumeId: id }), { object: id, signal });
+  await volumeIn(connection, id, ["available"], { signal });
+  await deleteVolume(connection, id, { signal });
+}
+
+/** Deletes a volume; one that is gone is deleted. */
+export async function deleteVolume(connection: AwsConnection, id: string, { signal }: Wait): Promise<void> {
+  try {
+    await connection.ec2(new DeleteVolumeCommand({ VolumeId: id }), { object: id, signal });
+  } catch (error) {
+    if (!isProviderError(error) || error.code !== "NOT_FOUND") throw error;
+  }
+}
