@@ -1,6 +1,7 @@
 import "node:http";
+import "node:fs/promises";
 /** What a fault does to the request it meets. */
-type AwsFault = "throttle" | "resource-throttle" | "internal-error" | "unavailable" | "hang" | "reset" | "truncate" | "flip" | "empty" | "read-failed" | "write-timeout" | "expired-block-token" | "expired-page-token" | "expired-credentials" | "clock-skew";
+type AwsFault = "throttle" | "resource-throttle" | "dependency-throttle" | "quota-exceeded" | "internal-error" | "unavailable" | "hang" | "reset" | "truncate" | "flip" | "empty" | "read-failed" | "write-timeout" | "expired-block-token" | "expired-page-token" | "expired-credentials" | "clock-skew";
 /** Which requests meet a fault; every condition given must hold. */
 interface AwsFaultRule {
   fault: AwsFault;
@@ -29,6 +30,25 @@ declare class FaultPlan {
   /** Counts one call and says which fault it meets, if any. */
   next(operation: string): AwsFault | undefined;
 }
+/** A command that Systems Manager ran, or is running, in a guest. */
+interface GuestCommand {
+  id: string;
+  instanceId: string;
+  document: string;
+  parameters: Readonly<Record<string, readonly string[]>>;
+}
+/** How a command ends. */
+interface GuestOutcome {
+  status: "Success" | "Failed" | "TimedOut" | "Cancelled" | "Undeliverable" | "InProgress";
+  /** -1 when the command did not end by itself. */
+  responseCode?: number;
+  output?: string;
+  errors?: string;
+  /** Of AWSEC2-CreateVssSnapshot: what the tag AppConsistent says; true by default. */
+  applicationConsistent?: boolean;
+}
+/** Plays the guest: called once for each command and instance, when the command begins. */
+type Guest = (command: GuestCommand) => GuestOutcome | Promise<GuestOutcome>;
 /** Keys that sign requests for one account. */
 interface AwsCredentials {
   accessKeyId: string;
@@ -38,6 +58,8 @@ interface AwsCredentials {
   accountId: string;
   /** Milliseconds since 1970 by the simulator's clock; absent means for ever. */
   expiresAt?: number;
+  /** Who the keys belong to; absent means a user of the account. */
+  arn?: string;
 }
 /** How long things take, in milliseconds of the simulator's clock. */
 interface AwsDelays {
@@ -47,8 +69,16 @@ interface AwsDelays {
   completeMs: number;
   /** From `completed` until the list calls know the snapshot. */
   listableMs: number;
-  /** Of a detach, an attach, an instance's start or stop, and a copy. */
+  /** Of each step of a volume, an instance, an image, a copy, an import, a change of tier, and a command in a guest. */
   changeMs: number;
+  /** From RunInstances until other calls know the instance, and from SendCommand until its invocation is known. */
+  describableMs: number;
+}
+/** An IAM role. */
+interface AwsRole {
+  /** Accounts, or services such as `vmie.amazonaws.com`. */
+  trusts: readonly string[];
+  externalId?: string;
 }
 /** How a simulator starts; everything has a default. */
 interface AwsSimulatorOptions {
@@ -69,10 +99,14 @@ interface AwsSimulatorOptions {
   strictTokens?: boolean;
   /** Computes the digests of a guest's writes at the write instead of the first read. */
   precomputeDigests?: boolean;
+  /** false: of blocks put only the digests are kept, so that uploads of any size need no room. */
+  keepUploads?: boolean;
   /** Milliseconds each answer waits; 0 by default. */
   latencyMs?: number;
   /** Of the fault plan's chances; 1 by default. */
   seed?: number;
+  /** Whether two instances stand ready in the first account; true by default. */
+  readyInstances?: boolean;
   /** The region of the two ready instances; us-east-1 by default. */
   region?: string;
 }
@@ -80,7 +114,7 @@ interface AwsSimulatorOptions {
 interface AwsSimulator extends AsyncDisposable {
   readonly endpoint: string;
   readonly credentials: readonly AwsCredentials[];
-  /** Ids of the two instances that stand ready. */
+  /** Ids of the two instances that stand ready; empty when none were asked for. */
   readonly instances: {
     readonly linux: string;
     readonly windows: string;
@@ -93,6 +127,21 @@ interface AwsSimulator extends AsyncDisposable {
   trimVolume(volumeId: string, offset: number, length: number): Promise<void>;
   volumeBytes(volumeId: string, offset: number, length: number): Promise<Buffer>;
   snapshotBytes(snapshotId: string, offset: number, length: number): Promise<Buffer>;
+  /**
+   * Adds a volume to the first account whose blocks are a function of their index, so that it takes no room whatever
+   * its size. Every `stride`-th block holds data; the first `digests` of these have their digests computed at once.
+   */
+  addSyntheticVolume(volume: {
+    sizeGib: number;
+    stride?: number;
+    digests?: number;
+  }): string;
+  /** Takes a snapshot of a volume as CreateSnapshot does, for its owner. */
+  takeSnapshot(volumeId: string): string;
+  /** Calls that quotas refused so far, by operation. */
+  throttled(): Record<string, number>;
+  /** Writes into a volume whether or not a guest has it. */
+  fillVolume(volumeId: string, offset: number, bytes: Uint8Array): Promise<void>;
   /** Grows a volume, as ModifyVolume does. */
   growVolume(volumeId: string, sizeGib: number): void;
   archiveSnapshot(snapshotId: string): void;
@@ -101,6 +150,20 @@ interface AwsSimulator extends AsyncDisposable {
   encryptByDefault(accountId: string, region: string, on: boolean): void;
   /** Denies an action such as `ebs:PutSnapshotBlock` to an account. */
   deny(accountId: string, action: string): void;
+  /** Plays the guests for Systems Manager; without one, every command succeeds and says nothing. */
+  playGuest(guest: Guest): void;
+  /** The commands that Systems Manager was given, in their order. */
+  commands(): GuestCommand[];
+  /** Whether the agent of Systems Manager runs in a guest: the ready instances have it, launched ones do not. */
+  manageInstance(instanceId: string, managed: boolean): void;
+  /** Has an instance fail its status checks, as one whose system does not start. */
+  impairInstance(instanceId: string): void;
+  /** Ends the next task of ImportImage with this status message, such as `ClientError: Unsupported kernel version`. */
+  failNextImport(statusMessage: string): void;
+  /** Adds an IAM role, or replaces it. */
+  addRole(arn: string, role: AwsRole): void;
+  /** Removes an IAM role: `role/vmimport` is there from the start, in each account. */
+  removeRole(arn: string): void;
   /** Makes KMS refuse a key. */
   denyKey(kmsKeyId: string): void;
   addCredentials(credentials: AwsCredentials): void;
@@ -108,8 +171,259 @@ interface AwsSimulator extends AsyncDisposable {
 }
 /** Starts EC2 and EBS on 127.0.0.1; the region and service of a request are those of its signature. */
 declare function startAwsSimulator(options?: AwsSimulatorOptions): Promise<AwsSimulator>;
+/** On which bus a guest sees its volumes. */
+type DeviceBus = "virtio" | "scsi";
+/** Kinds of things that accounts and projects may have only so many of; the numbers are CloudStack's resource types. */
+declare const resourceTypes: {
+  readonly machine: 0;
+  readonly volume: 2;
+  readonly snapshot: 3;
+  readonly primaryStorage: 10;
+  readonly secondaryStorage: 11;
+};
+/** What a limit is about; storage is counted in GiB. */
+type LimitedResource = keyof typeof resourceTypes;
+/** What goes wrong when a rule applies. */
+type FaultAction = {
+  readonly kind: "error";
+  readonly code: number;
+  readonly text: string;
+  readonly exception?: number;
+  readonly raw?: true;
+} | {
+  readonly kind: "status";
+  readonly status: number;
+  readonly body?: string;
+  readonly headers?: Record<string, string>;
+} | {
+  readonly kind: "hang";
+} | {
+  readonly kind: "drop";
+} | {
+  readonly kind: "lose-answer";
+} | {
+  readonly kind: "delay";
+  readonly ms: number;
+} | {
+  readonly kind: "run";
+  readonly run: () => void | Promise<void>;
+} | {
+  readonly kind: "job-fails";
+  readonly code?: number;
+  readonly text?: string;
+} | {
+  readonly kind: "job-fails-late";
+  readonly code?: number;
+  readonly text?: string;
+} | {
+  readonly kind: "job-hangs";
+} | {
+  readonly kind: "job-delay";
+  readonly ms: number;
+} | {
+  readonly kind: "job-held";
+};
+/** When something goes wrong. */
+interface FaultRule {
+  /** A command (`attachVolume`), `upload` or `download` at the storage machine, or `*` for every command. */
+  readonly command: string;
+  /** Only these calls of it, counted from 1 since the simulator's start. */
+  readonly calls?: readonly number[];
+  /** From 0 to 1, from the plan's seed. */
+  readonly probability?: number;
+  /** At most so often. */
+  readonly times?: number;
+  readonly action: FaultAction;
+}
+/** Releases that can be simulated, oldest first. */
+declare const releaseNames: readonly ["4.19.0.0", "4.19.1.0", "4.20.0.0", "4.21.0.0", "4.22.0.0", "4.22.1.0"];
+/** A release of CloudStack. */
+type ReleaseName = (typeof releaseNames)[number];
+/** Global settings that change what commands do. */
+interface Settings {
+  /** `default.page.size`: the most that one page may have, and what a list without pages is cut to. */
+  pageSize: number;
+  /** `allow.user.expunge.recover.vm`. */
+  allowUserExpunge: boolean;
+  /** `kvm.snapshot.enabled`. */
+  snapshotsRunningMachines: boolean;
+  /** `enforce.post.requests.and.timestamps`. */
+  enforcePostAndTimestamps: boolean;
+  /** `custom.diskoffering.size.max`, in GiB. */
+  largestDiskGib: number;
+  /** Calls of one account in one interval (`api.throttling.max`); undefined: as many as it likes. */
+  throttle: {
+    calls: number;
+    intervalMs: number;
+  } | undefined;
+  /** The management server prepares for maintenance and takes no new jobs. */
+  maintenance: boolean;
+  /** How long a download URL lives (`extract.url.expiration.interval`), and an upload may take. */
+  urlLifetimeMs: number;
+  /** New volumes on primary storage hold what somebody else left there. */
+  leftovers: boolean;
+}
+/** A machine that stands ready when the simulator starts. */
+interface MachineSpec {
+  readonly name: string;
+  /** Bytes of its volumes, the root first; multiples of 512. */
+  readonly disks: readonly number[];
+  /** Running unless told otherwise. */
+  readonly state?: "Running" | "Stopped";
+  /** A guest operating system's name as `listOsTypes` has it. */
+  readonly osType?: string;
+  readonly firmware?: "BIOS" | "UEFI";
+  /** Megabytes. */
+  readonly memory?: number;
+  readonly cpuNumber?: number;
+  /** Whether its devices appear as files, as an appliance's do. */
+  readonly guest?: boolean;
+  /** The name of the owner, an account or a project; `tenant` unless given. */
+  readonly owner?: string;
+}
+/** How a simulator starts; everything has a default. */
+interface CloudstackSimulatorOptions {
+  /** 0 or absent: any free port of 127.0.0.1. */
+  readonly port?: number;
+  /** 4.22.0.0 unless given. */
+  readonly version?: ReleaseName;
+  /** HTTPS with a certificate made at start, at the API and at the secondary storage machine; HTTP unless given. */
+  readonly tls?: boolean;
+  /** Machines of the tenant that stand ready, beside the appliance. */
+  readonly machines?: readonly MachineSpec[];
+  /** Global settings; those not given are CloudStack's defaults. */
+  readonly settings?: Partial<Settings>;
+  /** How long each job takes; 5 ms by default. */
+  readonly jobMs?: number | ((command: string) => number);
+  readonly devices?: {
+    /** On which bus guests see their volumes; `virtio` by default. */
+    readonly bus?: DeviceBus;
+    /** How long after its attachment, or after a rescan, a device appears; 10 ms by default. */
+    readonly lagMs?: number;
+    /** Whether a device appears only after a rescan; off by default. */
+    readonly needsRescan?: boolean;
+  };
+  /** Of the fault plan's chances; 1 by default. */
+  readonly seed?: number;
+}
+/** One account's way in. */
+interface CloudstackCredentials {
+  readonly accountId: string;
+  readonly account: string;
+  readonly apiKey: string;
+  readonly secretKey: string;
+  readonly userName: string;
+  readonly password: string;
+  /** As `login` wants it. */
+  readonly domain: string;
+}
+/** What somebody inside a machine sees. */
+interface CloudstackGuest {
+  /** Stands for the guest's `/`: below it are `dev`, `dev/disk/by-id` and the files of `sys` that rescan. */
+  readonly root: string;
+  /** `<root>/dev/disk/by-id`. */
+  readonly byId: string;
+  /** How often the guest has asked its buses to look again. */
+  readonly rescans: number;
+  /** The path of a volume's link, whether it is there or not. */
+  linkOf(volumeId: string): string;
+  /** Keeps the device of a volume from appearing. */
+  withhold(volumeId: string): void;
+  /** Lets the device of a volume appear with another size. */
+  misreport(volumeId: string, size: number): void;
+}
+/** A volume as the back door tells it. */
+interface SimulatedVolume {
+  readonly id: string;
+  readonly name: string;
+  readonly state: string;
+  readonly type: "ROOT" | "DATADISK";
+  /** Bytes. */
+  readonly size: number;
+  readonly machineId: string | undefined;
+  readonly deviceId: number | undefined;
+  readonly tags: Readonly<Record<string, string>>;
+}
+/** A running simulator and its back door; stop it with `close()` or `await using`. */
+interface CloudstackSimulator extends AsyncDisposable {
+  /** `http://127.0.0.1:<port>/client/api`, or `https:`. */
+  readonly url: string;
+  /** The authority in PEM and the certificate's SHA-256 in hexadecimal with colons, with `tls`. */
+  readonly tls: {
+    readonly authority: string;
+    readonly sha256: string;
+  } | undefined;
+  readonly version: ReleaseName;
+  /** An ordinary account, another one, and the root administrator. */
+  readonly tenant: CloudstackCredentials;
+  readonly other: CloudstackCredentials;
+  readonly admin: CloudstackCredentials;
+  readonly zoneId: string;
+  /** A running machine of the tenant whose volumes appear as files. */
+  readonly appliance: {
+    readonly id: string;
+  } & CloudstackGuest;
+  /** Ids of `machines`, in their order. */
+  readonly machines: readonly string[];
+  /** Ids by name. */
+  readonly diskOfferings: Readonly<Record<string, string>>;
+  readonly serviceOfferings: Readonly<Record<string, string>>;
+  readonly networks: Readonly<Record<string, string>>;
+  readonly templates: Readonly<Record<string, string>>;
+  readonly pools: Readonly<Record<string, string>>;
+  /** Global settings; what is changed here counts from the next call on. */
+  readonly settings: Settings;
+  readonly faults: {
+    add(rule: FaultRule): () => void;
+    clear(): void;
+  };
+  /** Calls so far by command, whatever became of them. */
+  readonly calls: ReadonlyMap<string, number>;
+  /** All volumes of all accounts. */
+  volumes(): SimulatedVolume[];
+  /** Ids of a machine's volumes by device id. */
+  volumesOf(machineId: string): string[];
+  machineState(machineId: string): string | undefined;
+  /** Snapshots of volumes and of machines that exist, of all accounts. */
+  snapshotIds(): string[];
+  machineIds(): string[];
+  volumeBytes(volumeId: string, offset: number, length: number): Promise<Buffer>;
+  /** The guest's hand on a volume of a running machine. @throws Error when it is not attached to one */
+  writeVolume(volumeId: string, offset: number, bytes: Uint8Array): Promise<void>;
+  /** The file with a volume's bytes; read it and keep from writing. @throws Error when it has none yet */
+  volumeFile(volumeId: string): string;
+  /** Adds a machine with volumes, as if it had been there before. Its id. */
+  addMachine(spec: MachineSpec): Promise<string>;
+  /** What is seen inside a machine made with `guest`. */
+  guestOf(machineId: string): CloudstackGuest;
+  /** Puts a file with these bytes on a pool, unknown to CloudStack, for `importVolume`. */
+  addStray(pool: string, fileName: string, bytes: Uint8Array, size?: number): Promise<void>;
+  /** Adds a project of the tenant's. Its id. */
+  addProject(name: string): string;
+  /** Gives the tenant's account, or a project, a limit; storage is counted in GiB. */
+  limit(resource: LimitedResource, most: number, ownerId?: string): void;
+  /** Takes a command from an account's role. */
+  deny(accountId: string, command: string): void;
+  /** Puts a pool into maintenance, or back. */
+  poolMaintenance(name: string, on: boolean): void;
+  /** Bytes that a pool takes. */
+  poolCapacity(name: string, bytes: number): void;
+  /** Lets held jobs do their work and waits for it. */
+  releaseJobs(): Promise<void>;
+  /** Jobs that have not ended. */
+  pendingJobs(): number;
+  /** Forgets jobs that ended, as the server does after a day. */
+  forgetJobs(): void;
+  /** Moves the clock: signatures, sessions and URLs run out. */
+  advance(milliseconds: number): void;
+  /** Ends all sessions, as a restart of the management server does. */
+  endSessions(): void;
+  close(): Promise<void>;
+}
+/** Starts a simulated CloudStack on 127.0.0.1. */
+declare function startCloudstackSimulator(options?: CloudstackSimulatorOptions): Promise<CloudstackSimulator>;
 /** Releases that can be simulated. */
-type ReleaseName = "6.0" | "6.5" | "6.7" | "7.0" | "8.0" | "8.0.1" | "8.0.2" | "8.0.3" | "9.0";
+type ReleaseName$1 = "6.0" | "6.5" | "6.7" | "7.0" | "8.0" | "8.0.1" | "8.0.2" | "8.0.3" | "9.0";
 /** Part of a disk as a listing reports it. */
 interface Area {
   start: number;
@@ -184,6 +498,8 @@ interface DiskSpec {
   readonly backing?: "flat" | "rdm-virtual" | "rdm-physical";
   /** Shared by several machines, which excludes change tracking. */
   readonly shared?: boolean;
+  /** Encrypted by a key of a key server. */
+  readonly encrypted?: boolean;
   /** `false` leaves this disk out when the machine's tracking is enabled (its own `ctkEnabled` flag). */
   readonly tracked?: boolean;
 }
@@ -288,9 +604,13 @@ type PowerState = "poweredOn" | "poweredOff" | "suspended";
 /** What becomes of a quiesced snapshot. */
 type QuiesceOutcome = "quiesced" | "ignored" | "application-fault" | "filesystem-fault";
 /** How a simulated machine is made. */
-interface MachineSpec {
+interface MachineSpec$1 {
   readonly name: string;
   readonly disks: readonly DiskSpec[];
+  /** The datacenter's name; the first unless given. */
+  readonly datacenter?: string;
+  /** The number of the host in its datacenter, from 0. */
+  readonly host?: number;
   /** Path of folders under the datacenter's `vm` folder, `/` between them. */
   readonly folder?: string;
   readonly power?: PowerState;
@@ -305,12 +625,19 @@ interface MachineSpec {
   readonly memoryMiB?: number;
   readonly firmware?: "bios" | "efi";
   readonly secureBoot?: boolean;
+  /** Whether a trusted platform module hangs on it. */
+  readonly tpm?: boolean;
+  /** The device key of the disk that the boot order names; without it there is no order. */
+  readonly bootDisk?: number;
+  /** How its SCSI controllers share their bus with other machines. */
+  readonly sharedBus?: "virtualSharing" | "physicalSharing";
   /** The virtual hardware version, the release's newest unless given; tracking needs 7. */
   readonly hardware?: number;
   readonly template?: boolean;
   readonly nics?: readonly {
     readonly mac: string;
     readonly network?: string;
+    readonly addresses?: readonly string[];
   }[];
   /** Tracking enabled and running from the start. */
   readonly tracking?: boolean;
@@ -340,8 +667,7 @@ interface SnapshotWish {
 declare class VirtualMachine {
   #private;
   readonly id: string;
-  readonly spec: MachineSpec;
-  readonly disks: ReadonlyMap<number, VirtualDisk>;
+  readonly spec: MachineSpec$1;
   readonly instanceUuid: string;
   readonly biosUuid: string;
   readonly hardware: number;
@@ -353,6 +679,8 @@ declare class VirtualMachine {
   template: boolean;
   /** `config.changeTrackingEnabled`. */
   trackingEnabled: boolean;
+  /** `runtime.cleanPowerOff`: whether the guest shut down in order; undefined while it is not off. */
+  cleanPowerOff: boolean | undefined;
   /** A question that blocks power operations until AnswerVM. */
   question: {
     id: string;
@@ -364,11 +692,17 @@ declare class VirtualMachine {
   onFreeze: (() => void) | undefined;
   readonly roots: Snapshot[];
   currentSnapshot: Snapshot | undefined;
-  constructor(id: string, spec: MachineSpec, place: {
+  constructor(id: string, spec: MachineSpec$1, place: {
     folder: string;
     datastore: string;
     hardware: number;
   }, rules: TrackingRules, newUuid: () => string);
+  /** The disks by device key. */
+  get disks(): ReadonlyMap<number, VirtualDisk>;
+  /** Hangs one more disk on the first free slot; a machine that tracks changes tracks it from the next stun on. */
+  addDisk(spec: DiskSpec): number;
+  /** Takes a disk away; its files stay for the snapshots that froze it. */
+  removeDisk(key: number): void;
   /** Whether the machine's hardware can track changes (KB 320557: version 7 or newer). */
   get trackingSupported(): boolean;
   /** Whether a delta is left that no snapshot owns. */
@@ -448,7 +782,7 @@ declare class Any {
   constructor(value: VimValue);
 }
 /** `count` machines of one empty 8 GiB disk each, in folders of a hundred, for tests of large inventories. */
-declare function generateMachines(count: number): MachineSpec[];
+declare function generateMachines(count: number): MachineSpec$1[];
 /** A server's certificate for 127.0.0.1 and localhost with its key, and the authority that signed it. */
 interface ServerCertificate {
   readonly key: string;
@@ -460,7 +794,7 @@ interface ServerCertificate {
   readonly sha256: string;
 }
 /** What goes wrong when a rule applies. */
-type FaultAction = {
+type FaultAction$1 = {
   readonly kind: "fault";
   readonly type: string;
   readonly message?: string;
@@ -495,7 +829,7 @@ type FaultAction = {
   readonly run: () => void | Promise<void>;
 };
 /** When something goes wrong. */
-interface FaultRule {
+interface FaultRule$1 {
   /** A method's name (`QueryChangedDiskAreas`), a path with its verb (`GET /folder`, `GET /nfc`), or `*` for any. */
   readonly method: string;
   /** Only these calls of the method, counted from 1 since the simulator's start. */
@@ -504,15 +838,15 @@ interface FaultRule {
   readonly probability?: number;
   /** At most so often. */
   readonly times?: number;
-  readonly action: FaultAction;
+  readonly action: FaultAction$1;
 }
 /** How types are written: vCenter's `xsi:type`, or with a prefix declared on the spot as another server does. */
 type TypeDialect = "xsi" | "local-prefix";
 /** How a simulated vCenter, or a bare ESXi host, behaves; every member has a default. */
 interface VcenterSimulatorOptions {
-  readonly version?: ReleaseName;
+  readonly version?: ReleaseName$1;
   readonly kind?: "vcenter" | "esxi";
-  readonly machines?: readonly MachineSpec[];
+  readonly machines?: readonly MachineSpec$1[];
   /** `administrator@vsphere.local` unless given. */
   readonly userName?: string;
   /** `password` unless given. */
@@ -524,6 +858,11 @@ interface VcenterSimulatorOptions {
   /** Privileges that the user lacks, by id. */
   readonly missingPrivileges?: readonly string[];
   readonly datacenter?: string;
+  /** More datacenters beside the first, each with its own folders, hosts and datastore; three at most. */
+  readonly moreDatacenters?: readonly string[];
+  /** Hosts of each datacenter, 1 to 7; 1 unless given. */
+  readonly hosts?: number;
+  /** The name of each datacenter's datastore. */
   readonly datastore?: string;
   /** `VMFS` unless given; elsewhere `*` is no list of what is allocated. */
   readonly datastoreType?: "VMFS" | "NFS" | "vsan";
@@ -561,7 +900,7 @@ interface VcenterSimulatorOptions {
   readonly bytesPerSecond?: number;
   /** How types are written in XML: vCenter's `xsi:type`, or a prefix declared on the spot. */
   readonly xml?: TypeDialect;
-  readonly faults?: readonly FaultRule[];
+  readonly faults?: readonly FaultRule$1[];
   /** Of the faults with a probability. */
   readonly seed?: number;
 }
@@ -586,7 +925,7 @@ interface VcenterSimulator extends AsyncDisposable {
   readonly machines: ReadonlyMap<string, VirtualMachine>;
   /** A machine by its id or, where it is unique, by its name. */
   machine(idOrName: string): VirtualMachine;
-  addMachine(spec: MachineSpec): VirtualMachine;
+  addMachine(spec: MachineSpec$1): VirtualMachine;
   /** The guest writes; the machine must be on. */
   write(machine: string, disk: number, offset: number, bytes: Uint8Array): void;
   /** The guest discards a range, which reads as zeroes from then on. */
@@ -601,8 +940,12 @@ interface VcenterSimulator extends AsyncDisposable {
   diskPath(snapshot: string, disk: number): string;
   /** Grows a disk, which needs a machine without snapshots. */
   grow(machine: string, disk: number, size: number): void;
-  /** A stun without a snapshot, as a migration to another host is. */
-  migrate(machine: string): void;
+  /** A stun without a snapshot, as a migration to another host is; to the host of this number where one is given. */
+  migrate(machine: string, host?: number): void;
+  /** Hangs one more disk on a machine; its device key. */
+  addDisk(machine: string, disk: DiskSpec): number;
+  /** Takes a disk from a machine; snapshots keep what they froze of it. */
+  removeDisk(machine: string, disk: number): void;
   /** The power fails under a running machine: off, and its trackers start anew. */
   powerFailure(machine: string): void;
   /** Begins a new epoch of change tracking on one disk or on all of a machine. */
@@ -612,7 +955,7 @@ interface VcenterSimulator extends AsyncDisposable {
   /** Somebody else removes a snapshot. */
   removeSnapshot(snapshot: string): void;
   /** Adds a fault; the function returned takes it away. */
-  inject(rule: FaultRule): () => void;
+  inject(rule: FaultRule$1): () => void;
   grantPrivilege(id: string): void;
   revokePrivilege(id: string): void;
   expireSessions(): void;
@@ -631,4 +974,4 @@ interface ReadOptions {
 }
 /** Starts a simulated vCenter on 127.0.0.1. */
 declare function startVcenterSimulator(options?: VcenterSimulatorOptions): Promise<VcenterSimulator>;
-export { type AwsCredentials, type AwsDelays, type AwsFault, type AwsFaultRule, type AwsSimulator, type AwsSimulatorOptions, type DiskSpec, FaultPlan, type MachineSpec, type PowerState, type QuiesceOutcome, type ReadOptions, type ToolsState, type TrackingBug, type FaultAction as VcenterFaultAction, type FaultRule as VcenterFaultRule, type ReleaseName as VcenterReleaseName, type VcenterSimulator, type VcenterSimulatorOptions, type VirtualMachine, generateMachines, startAwsSimulator, startVcenterSimulator };
+export { type AwsCredentials, type AwsDelays, type AwsFault, type AwsFaultRule, type AwsRole, type AwsSimulator, type AwsSimulatorOptions, type CloudstackCredentials, type DeviceBus as CloudstackDeviceBus, type FaultAction as CloudstackFaultAction, type FaultRule as CloudstackFaultRule, type CloudstackGuest, type LimitedResource as CloudstackLimitedResource, type MachineSpec as CloudstackMachineSpec, type ReleaseName as CloudstackReleaseName, type Settings as CloudstackSettings, type CloudstackSimulator, type CloudstackSimulatorOptions, type SimulatedVolume as CloudstackVolume, type DiskSpec, FaultPlan, type Guest, type GuestCommand, type GuestOutcome, type MachineSpec$1 as MachineSpec, type PowerState, type QuiesceOutcome, type ReadOptions, type ToolsState, type TrackingBug, type FaultAction$1 as VcenterFaultAction, type FaultRule$1 as VcenterFaultRule, type ReleaseName$1 as VcenterReleaseName, type VcenterSimulator, type VcenterSimulatorOptions, type VirtualMachine, generateMachines, startAwsSimulator, startCloudstackSimulator, startVcenterSimulator };
