@@ -1,6 +1,7 @@
 import type { PowerState, Wait } from "@diskferry/core/provider";
 import { vsphereError } from "../errors.ts";
 import { statusError } from "../vim/http-status.ts";
+import { parseJson } from "../vim/parse-json.ts";
 import type { HttpAnswer, HttpRequest, VimHttp } from "../vim/vim-http.ts";
 
 /** A machine as the Automation API lists it; templates are not listed. */
@@ -151,7 +152,7 @@ export class AutomationClient implements AsyncDisposable {
   #read(answer: HttpAnswer, operation: string): unknown {
     let json: unknown;
     try {
-      json = answer.body === "" ? undefined : JSON.parse(answer.body);
+      json = answer.body === "" ? undefined : parseJson(answer.body);
     } catch (cause) {
       if (answer.status < 300) {
         throw vsphereError("UNAVAILABLE", `${operation} at ${this.#http.host}: the answer cannot be read`, { cause });

@@ -180,13 +180,15 @@ async function follow(
       objectSet: [vimData("ObjectSpec", { obj: object })],
     });
     await client.call("CreateFilter", collector, { spec, partialUpdates: false }, wait);
-    const options = vimData("WaitOptions", { maxWaitSeconds: longestWaitSeconds });
+    // The server has to answer before the client gives its request up.
+    const maxWaitSeconds = Math.max(1, Math.min(longestWaitSeconds, Math.floor(client.timeoutMs / 2_000)));
+    const options = vimData("WaitOptions", { maxWaitSeconds });
     for (let version = ""; ;) {
       const [update] = await client.call(
         "WaitForUpdatesEx",
         collector,
         { version, options },
-        { ...wait, waits: true, timeoutMs: longestWaitSeconds * 1000 + 60_000 },
+        { ...wait, waits: true, timeoutMs: maxWaitSeconds * 1000 + client.timeoutMs },
       );
       heard();
       // No answer: nothing changed in all that time.

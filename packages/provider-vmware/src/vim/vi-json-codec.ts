@@ -1,4 +1,5 @@
 import type { MoRef } from "./moref.ts";
+import { parseJson } from "./parse-json.ts";
 import { orderedParameters } from "./soap-codec.ts";
 import { isList, type VimArgument, type VimArguments, VimData, VimTyped } from "./vim-argument.ts";
 import type { EncodedCall, VimCodec } from "./vim-codec.ts";
@@ -40,7 +41,7 @@ export class ViJsonCodec implements VimCodec {
 
   decode(name: VimMethodName, answer: HttpAnswer): VimElement[] {
     if (answer.status === 204 || (answer.status === 200 && answer.body.trim() === "")) return [];
-    const json: unknown = JSON.parse(answer.body);
+    const json = parseJson(answer.body);
     if (answer.status !== 200) throw jsonFault(name, json);
     if (json === null) return [];
     return Array.isArray(json) ? json.map((each) => elementOf("returnval", each)) : [elementOf("returnval", json)];

@@ -119,6 +119,11 @@ export class VimClient implements AsyncDisposable {
     return this.#codec.version;
   }
 
+  /** Milliseconds that one request may take. */
+  get timeoutMs(): number {
+    return this.#options.timeoutMs ?? defaultTimeoutMs;
+  }
+
   /** Who is logged in, as the server knows it: `VSPHERE.LOCAL\\Administrator`, with the session's key. */
   get user(): SessionUser {
     return this.#user;

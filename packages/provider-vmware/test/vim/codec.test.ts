@@ -228,7 +228,10 @@ describe("VI/JSON", () => {
       expect.objectContaining({ type: "NotAuthenticated" }) as Error,
     );
     expect(() => json.decode("CurrentTime", answer(`{"error":"no"}`, 500))).toThrow(/names no fault/);
-    expect(() => json.decode("CurrentTime", answer(`{"_typeName":`))).toThrow(SyntaxError);
+    expect(() => json.decode("CurrentTime", answer(`{"_typeName":`))).toThrow(/no JSON/);
+    const token = `"5f8c-secret" x`;
+    expect(() => json.decode("Login", answer(token))).toThrow(/no JSON/);
+    expect(() => json.decode("Login", answer(token))).not.toThrow(/secret/);
     const deep = `{"a":`.repeat(1000) + "1" + "}".repeat(1000);
     expect(() => json.decode("CurrentTime", answer(deep))).toThrow(/nested deeper/);
   });

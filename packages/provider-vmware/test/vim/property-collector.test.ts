@@ -84,6 +84,19 @@ describe.each(["soap", "vi-json"] as const)("by %s", (protocol) => {
     expect(simulator.calls.get("DestroyPropertyCollector")).toBe(1);
   });
 
+  test("a wait is longer than any one request may be", async () => {
+    await using simulator = await startVcenterSimulator({ tls: false, machines: [{ name: "web", disks: [] }] });
+    await using client = await openClient(simulator, { protocol, timeoutMs: 2_000 });
+    const machine = machineRef(simulator.machine("web").id);
+    const later = setTimeout(() => simulator.powerFailure("web"), 3_500);
+    await waitForProperties(client, machine, ["runtime.powerState"], (seen) => {
+      return seen.string("runtime.powerState") === "poweredOff";
+    });
+    clearTimeout(later);
+    expect(simulator.calls.get("CreatePropertyCollector")).toBe(1);
+    expect(simulator.calls.get("WaitForUpdatesEx")).toBeGreaterThan(3);
+  });
+
   test("a wait ends by its signal", async () => {
     await using simulator = await startVcenterSimulator({ tls: false, machines: [{ name: "web", disks: [] }] });
     await using client = await openClient(simulator, { protocol });
