@@ -13,7 +13,7 @@ import {
 } from "@diskferry/core";
 import { provider as local } from "@diskferry/provider-local";
 import type { VcenterSimulatorOptions } from "@diskferry/simulators";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { standInPeers, VddkStandIn } from "../packages/provider-vmware/test/stand-in/vddk-stand-in.ts";
 import { World } from "../packages/provider-vmware/test/world.ts";
 import type { VsphereOptions } from "@diskferry/provider-vmware";
@@ -25,6 +25,7 @@ import { ReplicatedMachine, replicateUntilDone } from "./vsphere/replicated-mach
 // back loudly, the replica is one snapshot, byte for byte, and nothing is left at the source.
 
 const mebi = 1 << 20;
+vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
 const leaf = 65_536;
 const granularity = 65_536;
 const seed = seedOf(7);

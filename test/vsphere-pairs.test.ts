@@ -13,7 +13,7 @@ import { memoryBackend, serveNbd } from "@diskferry/nbd";
 import { provider as aws } from "@diskferry/provider-aws";
 import { provider as local } from "@diskferry/provider-local";
 import { startAwsSimulator } from "@diskferry/simulators";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { fanOut } from "../packages/provider-local/test/conformance/fan-out.ts";
 import { textOf } from "../packages/provider-local/test/shapes.ts";
 import { standInKind, standInPeers, VddkStandIn } from "../packages/provider-vmware/test/stand-in/vddk-stand-in.ts";
@@ -27,6 +27,7 @@ import { ReplicatedMachine } from "./vsphere/replicated-machine.ts";
 // changed. Every replica has to be its snapshot, byte for byte.
 
 const mebi = 1 << 20;
+vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
 const granularity = 65_536;
 const leaf = 65_536;
 /** Larger than a tracked block: what is read is widened to it, what is written is not. */

@@ -28,8 +28,13 @@ export function diskPointData(point: DiskPoint): JsonObject {
   return { vm: machine.value, snapshot: snapshot.value, machineName, deviceKey, label, changeId, wasOn };
 }
 
-/** Reads a disk's point back. @throws ProviderError CONFIG_INVALID for a handle of another provider */
-export function diskPointOf(disk: DiskSnapshot): DiskPoint {
+/**
+ * Reads a disk's point back. Two vCenters may call different things by one moref, so a handle is good at its own alone.
+ *
+ * @throws ProviderError CONFIG_INVALID for a handle of another provider; NOT_FOUND for one of another vCenter
+ */
+export function diskPointOf(disk: DiskSnapshot, placeId: string): DiskPoint {
+  demandPlace(disk.id, placeId);
   const { vm, snapshot, machineName, deviceKey, label, changeId, wasOn } = disk.data ?? {};
   if (
     typeof vm !== "string" ||
@@ -51,11 +56,20 @@ export function diskPointOf(disk: DiskSnapshot): DiskPoint {
   };
 }
 
-/** Reads a snapshot's point back. @throws ProviderError CONFIG_INVALID for a handle of another provider */
-export function snapshotPointOf(handle: Snapshot): SnapshotPoint {
+/** Reads a snapshot's point back. @throws ProviderError as {@link diskPointOf} */
+export function snapshotPointOf(handle: Snapshot, placeId: string): SnapshotPoint {
+  demandPlace(handle.id, placeId);
   const { vm, snapshot } = handle.data ?? {};
   if (typeof vm !== "string" || typeof snapshot !== "string") throw foreign(handle.id);
   return { machine: machineRef(vm), snapshot: snapshotRef(snapshot) };
+}
+
+function demandPlace(id: string, placeId: string): void {
+  if (id.startsWith(`${placeId}/`)) return;
+  throw vsphereError(
+    "NOT_FOUND",
+    `the snapshot ${id} is not of the vCenter ${placeId}; connect to the one it was made at`,
+  );
 }
 
 function foreign(id: string): Error {

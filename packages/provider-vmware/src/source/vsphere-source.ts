@@ -81,14 +81,14 @@ export class VsphereSource implements SourceConnector {
   }
 
   async open(disk: DiskSnapshot, wait: Wait = {}): Promise<BlockReader> {
-    const point = diskPointOf(disk);
+    const point = diskPointOf(disk, this.#connection.placeId);
     const found = await this.#frozenDisk(disk, wait);
     return this.#readers.open(disk, point, found, wait);
   }
 
   async release(snapshot: Snapshot, wait: Wait = {}): Promise<void> {
     wait.signal?.throwIfAborted();
-    const { machine } = snapshotPointOf(snapshot);
+    const { machine } = snapshotPointOf(snapshot, this.#connection.placeId);
     const name = snapshot.data?.["machineName"];
     const about = { ref: machine, name: typeof name === "string" ? name : machine.value };
     await removeOfKey(this.#connection, about, snapshot.key, wait);
@@ -177,7 +177,7 @@ export class VsphereSource implements SourceConnector {
 
   /** The disk as the snapshot froze it: its files may be others than when it was made. */
   async #frozenDisk(disk: DiskSnapshot, wait: Wait): Promise<VirtualDisk> {
-    const point = diskPointOf(disk);
+    const point = diskPointOf(disk, this.#connection.placeId);
     const about = `${point.snapshot.value} of ${point.machineName}`;
     const frozen = await snapshotDisks(this.#connection.client, point.snapshot, { ...wait, about });
     const found = frozen.find(({ key }) => key === point.deviceKey);

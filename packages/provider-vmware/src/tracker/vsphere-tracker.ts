@@ -60,7 +60,7 @@ export class VsphereTracker implements ChangeTracker {
 
   async checkpoint(disk: DiskSnapshot, wait: Wait = {}): Promise<Checkpoint | undefined> {
     wait.signal?.throwIfAborted();
-    const { changeId } = diskPointOf(disk);
+    const { changeId } = diskPointOf(disk, this.#connection.placeId);
     if (changeId === undefined || parseChangeId(changeId) === undefined) return Promise.resolve(undefined);
     return Promise.resolve(formatCheckpoint({ machine: disk.machine, disk: disk.disk, size: disk.size, changeId }));
   }
@@ -69,7 +69,7 @@ export class VsphereTracker implements ChangeTracker {
     const { since, from = 0, to = disk.size, signal } = options;
     signal?.throwIfAborted();
     if (from >= to) return;
-    const point = diskPointOf(disk);
+    const point = diskPointOf(disk, this.#connection.placeId);
     const what = describeDisk(point);
     if (since === undefined) {
       if (!(await this.#listsAllocated(point, { signal }))) {

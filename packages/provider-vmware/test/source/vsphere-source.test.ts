@@ -174,6 +174,19 @@ test("a disk that was removed or resized since its snapshot is told", async () =
   expect(await codeOf(source.open({ ...disk!, data: {} }))).toBe("CONFIG_INVALID");
 });
 
+test("a handle of another vCenter, which calls another machine's snapshot by the same name, is refused", async () => {
+  const here = await start();
+  const there = await start();
+  const snapshot = await take(await here.source());
+  const other = await there.source();
+  await take(other);
+  expect(there.snapshots()).toHaveLength(1);
+  expect(await codeOf(other.open(snapshot.disks[0]!))).toBe("NOT_FOUND");
+  expect(await codeOf(other.release(snapshot))).toBe("NOT_FOUND");
+  expect(await codeOf(other.tracker!.checkpoint(snapshot.disks[0]!))).toBe("NOT_FOUND");
+  expect(there.snapshots()).toHaveLength(1);
+});
+
 describe("a guest is quiesced where that is asked for, and what was achieved is read back", () => {
   const windows = { guestId: "windows2019srv_64Guest", guestFullName: "Microsoft Windows Server 2019 (64-bit)" };
 
