@@ -60,6 +60,7 @@ export class ApiEndpoint {
       "content-type": "text/javascript;charset=UTF-8",
       "x-content-type-options": "nosniff",
       "content-length": body.length,
+      date: new Date(this.#world.now()).toUTCString(),
       ...reply.headers,
     });
     response.end(body);
