@@ -21,23 +21,28 @@ const start = async (of: SparseDisk): Promise<string> => (await of.read(0, 6)).t
 describe("a copy of a disk", () => {
   it("holds what was written before it began, and nothing of what is written from then on", async () => {
     const one = await disk("one");
-    const copying = SparseDisk.copy(join(folder, "copy"), one);
-    const written = one.write(0, Buffer.from("after!"));
+    const ended: string[] = [];
+    const copying = SparseDisk.copy(join(folder, "copy"), one).finally(() => ended.push("copy"));
+    const written = one.write(0, Buffer.from("after!")).finally(() => ended.push("write"));
     expect(await start(await copying)).toBe("before");
     await written;
+    expect(ended).toEqual(["copy", "write"]);
     expect(await start(one)).toBe("after!");
   });
 
   it("together with others is of one moment for all of them", async () => {
     const [log, data] = [await disk("log"), await disk("data")];
     const pairs = [log, data].map((from, index) => ({ from, path: join(folder, `together-${index}`) }));
-    const copying = SparseDisk.copyTogether(pairs);
+    const ended: string[] = [];
+    const copying = SparseDisk.copyTogether(pairs).finally(() => ended.push("copies"));
     const written = (async () => {
       await log.write(0, Buffer.from("after!"));
+      ended.push("first write");
       await data.write(0, Buffer.from("after!"));
     })();
     expect(await Promise.all((await copying).map((each) => start(each)))).toEqual(["before", "before"]);
     await written;
+    expect(ended).toEqual(["copies", "first write"]);
     expect(await Promise.all([start(log), start(data)])).toEqual(["after!", "after!"]);
   });
 
