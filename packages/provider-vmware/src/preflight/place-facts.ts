@@ -1,9 +1,10 @@
 import type { Machine, Wait } from "@diskferry/core/provider";
 import { referenceOf } from "../inventory/vsphere-inventory.ts";
 import type { MoRef } from "../vim/moref.ts";
-import { readObject, readProperties } from "../vim/property-collector.ts";
+import { listObjects, readObject, readProperties } from "../vim/property-collector.ts";
 import { type SnapshotNode, snapshotTree } from "../vim/snapshot-calls.ts";
 import type { VimClient } from "../vim/vim-client.ts";
+import type { VimProperties } from "../vim/vim-properties.ts";
 import { readDisks, slotOf, type VirtualDisk } from "../vim/virtual-disk.ts";
 import { readTrackingState, type TrackingState } from "../vim/tracking-calls.ts";
 import type { HostRelease } from "./releases.ts";
@@ -19,6 +20,12 @@ export interface DatastoreFacts {
   readonly accessible: boolean;
 }
 
+/** A host, and where its data ports are. */
+export interface HostFacts extends HostRelease {
+  readonly ref: MoRef;
+  readonly address: string;
+}
+
 /** What a pre-flight looks at, read once. */
 export interface MachineFacts {
   readonly ref: MoRef;
@@ -29,7 +36,7 @@ export interface MachineFacts {
   readonly connectionState: string;
   /** The text of a question that blocks the machine. */
   readonly question: string | undefined;
-  readonly host: (HostRelease & { readonly ref: MoRef; readonly address: string }) | undefined;
+  readonly host: HostFacts | undefined;
   readonly datastores: readonly DatastoreFacts[];
 }
 
@@ -68,14 +75,36 @@ export async function readMachineFacts(client: VimClient, machine: Machine, wait
   };
 }
 
-async function readHost(client: VimClient, ref: MoRef, wait: Wait): Promise<MachineFacts["host"]> {
-  const properties = await readObject(client, ref, ["name", "summary.config.product"], wait);
+const hostPaths: readonly string[] = ["name", "summary.config.product"];
+
+async function readHost(client: VimClient, ref: MoRef, wait: Wait): Promise<HostFacts> {
+  return hostOf(client, await readObject(client, ref, hostPaths, wait));
+}
+
+/** The hosts of a place, at most `most` of them, and whether there are more. */
+export async function readHosts(
+  client: VimClient,
+  most: number,
+  wait: Wait,
+): Promise<{ hosts: HostFacts[]; more: boolean }> {
+  const hosts: HostFacts[] = [];
+  const wanted = { types: ["HostSystem"], paths: hostPaths };
+  for await (const page of listObjects(client, client.references.rootFolder, wanted, wait)) {
+    for (const each of page) {
+      if (hosts.length === most) return { hosts, more: true };
+      hosts.push(hostOf(client, each));
+    }
+  }
+  return { hosts, more: false };
+}
+
+function hostOf(client: VimClient, properties: VimProperties): HostFacts {
   const product = properties.get("summary.config.product");
-  const name = properties.string("name") ?? ref.value;
+  const name = properties.string("name") ?? properties.object.value;
   // A host by itself calls itself localhost; it is reached where we reached it.
   const address = client.about.kind === "esxi" ? client.http.origin.hostname : name;
   const version = product?.string("version") ?? client.about.version;
-  return { ref, name, address, version, build: product?.string("build") ?? "" };
+  return { ref: properties.object, name, address, version, build: product?.string("build") ?? "" };
 }
 
 async function readDatastores(client: VimClient, refs: readonly MoRef[], wait: Wait): Promise<DatastoreFacts[]> {

@@ -4,7 +4,7 @@ import { readHostLoad } from "../inventory/host-load.ts";
 import type { MachineData } from "../inventory/read-machine.ts";
 import type { ReaderName } from "../options.ts";
 import type { VsphereConnection } from "../vsphere-connection.ts";
-import { type MachineFacts, readMachineFacts, trackingOf } from "./place-facts.ts";
+import { type HostFacts, type MachineFacts, readHosts, readMachineFacts, trackingOf } from "./place-facts.ts";
 import { reachPort, type Reach } from "./ports.ts";
 import { type MissingPrivilege, missingPrivileges, type Privilege, privileges } from "./privileges.ts";
 import { releaseFindings, trackingBugFindings } from "./releases.ts";
@@ -15,6 +15,8 @@ const nfcPort = 902;
 const httpsPort = 443;
 /** A machine's longest chain (KB 1025279 advises 2 to 3; 32 is the limit). */
 const mostSnapshots = 32;
+/** Hosts whose ports are tried where no machine is asked about, all at once. */
+const mostHosts = 16;
 const leastFreeBytes = 256 << 20;
 /** A delta grows by what the guest writes while its snapshot stands. */
 const advisedFreeShare = 0.1;
@@ -50,13 +52,14 @@ export async function vspherePreflight(
   };
   const missing = await missingPrivileges(client, wanted, objects, { signal });
   const library = await libraryOf(connection, findings);
+  const hosts = machine === undefined ? await hostsOf(connection, findings, { signal }) : [facts?.host ?? []].flat();
   const ways: Way[] = [];
   for (const name of readersOf(connection)) {
-    ways.push(await wayOf(name, { connection, facts, missing, library, reach: means.reach ?? reachPort }, { signal }));
+    ways.push(await wayOf(name, { connection, hosts, missing, library, reach: means.reach ?? reachPort }, { signal }));
   }
-  findings.push(...privilegeFindings(missing), ...readerFindings(ways));
+  findings.push(...privilegeFindings(missing), ...readerFindings(ways, machine !== undefined));
+  for (const host of hosts) findings.push(...trackingBugFindings(host));
   if (machine !== undefined && facts !== undefined) {
-    if (facts.host !== undefined) findings.push(...trackingBugFindings(facts.host));
     findings.push(...machineFindings(machine, facts));
     const chosen = new Set(request.disks.map(({ disk }) => disk));
     findings.push(...diskFindings(connection, { machine, facts, ways, chosen }));
@@ -122,6 +125,16 @@ async function libraryOf(connection: VsphereConnection, findings: Finding[]): Pr
   return version;
 }
 
+/** The hosts of the place, whose ports are looked at where no machine is asked about. */
+async function hostsOf(connection: VsphereConnection, findings: Finding[], wait: Wait): Promise<HostFacts[]> {
+  const { hosts, more } = await readHosts(connection.client, mostHosts, wait);
+  if (more) {
+    const message = `only ${mostHosts} of the hosts are looked at; a plan looks at the one that its machine is on`;
+    findings.push({ severity: "info", subject: "hosts", message });
+  }
+  return hosts;
+}
+
 /** A reader, and why it would not work; no reasons: it should. */
 interface Way {
   readonly name: ReaderName;
@@ -130,14 +143,14 @@ interface Way {
 
 interface WayFacts {
   readonly connection: VsphereConnection;
-  readonly facts: MachineFacts | undefined;
+  readonly hosts: readonly HostFacts[];
   readonly missing: readonly MissingPrivilege[] | undefined;
   readonly library: string | undefined;
   readonly reach: Reach;
 }
 
 async function wayOf(name: ReaderName, given: WayFacts, wait: Wait): Promise<Way> {
-  const { connection, facts, missing, library, reach } = given;
+  const { connection, hosts, missing, library, reach } = given;
   const obstacles: { subject: string; message: string; remedy: string }[] = [];
   for (const { id, purpose } of missing ?? []) {
     const concerns = purpose === name || (name === "vddk" && id.endsWith("DiskRandomRead"));
@@ -159,25 +172,31 @@ async function wayOf(name: ReaderName, given: WayFacts, wait: Wait): Promise<Way
       remedy: "give user and password",
     });
   }
-  const host = facts?.host;
   const port = name === "vddk" ? nfcPort : httpsPort;
   // Files of datastores come from the server itself, and a host by itself was reached already.
-  const asks =
-    host !== undefined && (name === "vddk" || (name === "nfc" && connection.client.about.kind === "vcenter"));
-  if (asks) {
-    const why = await reach(host.address, port, wait);
-    if (why !== undefined) {
-      obstacles.push({
-        subject: `${host.address}:${port}`,
-        message: `port ${port} of host ${host.address} cannot be reached from here (${why})`,
-        remedy: `open port ${port} to every ESXi host, and see that its name is known here`,
-      });
-    }
+  const asks = name === "vddk" || (name === "nfc" && connection.client.about.kind === "vcenter");
+  const reached = asks ? await Promise.all(hosts.map(({ address }) => reach(address, port, wait))) : [];
+  for (const [index, why] of reached.entries()) {
+    const address = hosts[index]?.address ?? "";
+    if (why === undefined) continue;
+    obstacles.push({
+      subject: `${address}:${port}`,
+      message: `port ${port} of host ${address} cannot be reached from here (${why})`,
+      remedy: `open port ${port} to every ESXi host, and see that its name is known here`,
+    });
   }
   return { name, obstacles };
 }
 
-function readerFindings(ways: readonly Way[]): Finding[] {
+/** `aboutOne`: of one machine and its host, so that a reader with an obstacle does not work for it at all. */
+function readerFindings(ways: readonly Way[], aboutOne: boolean): Finding[] {
+  if (!aboutOne) {
+    return ways.flatMap(({ name, obstacles }) =>
+      obstacles.map(({ subject, message, remedy }): Finding => {
+        return { severity: "warning", subject, message: `reader ${name}: ${message}`, remedy };
+      }),
+    );
+  }
   const usable = ways.filter(({ obstacles }) => obstacles.length === 0);
   const severity = usable.length === 0 ? "blocker" : "warning";
   return ways.flatMap(({ name, obstacles }, index) => {

@@ -96,14 +96,26 @@ describe("a look before a run", () => {
     expect(text(seen)).toMatch(/warning: disk 2002 .*left out: several machines write to it/);
   });
 
-  test("at the place alone needs no machine", async () => {
-    const simulator = await startVcenterSimulator({ tls: false });
+  test("at the place alone needs no machine, and tries the ports of its hosts", async () => {
+    const simulator = await startVcenterSimulator({ tls: false, hosts: 2, moreDatacenters: ["DC1"] });
     simulators.push(simulator);
     const { url, userName: username, password } = simulator;
-    await using connection = await connectVsphere({ url, username, password });
-    const found = await vspherePreflight(connection, undefined, { disks: [] });
-    expect(found.findings.map(({ severity }) => severity)).toEqual(["info", "info"]);
-    expect(found.privileges?.missing).toEqual([]);
+    await using connection = await connectVsphere({ url, username, password, vddk: {} });
+    const well = await vspherePreflight(connection, undefined, { disks: [] }, { reach: open });
+    expect(well.findings.map(({ severity }) => severity)).toEqual(["info", "info"]);
+    expect(well.privileges?.missing).toEqual([]);
+    const asked: string[] = [];
+    const reach: Reach = (host, port) => {
+      asked.push(`${host}:${port}`);
+      return Promise.resolve(host === "esx2.example.org" && port === 902 ? "ETIMEDOUT" : undefined);
+    };
+    const closed = await vspherePreflight(connection, undefined, { disks: [] }, { reach });
+    expect(asked.filter((each) => each.endsWith(":902"))).toEqual(
+      ["esx1", "esx2", "esx21", "esx22"].map((name) => `${name}.example.org:902`),
+    );
+    expect(closed.findings.filter(({ severity }) => severity !== "info")).toMatchObject([
+      { severity: "warning", subject: "esx2.example.org:902", message: /reader vddk/ },
+    ]);
   });
 });
 
