@@ -37,12 +37,12 @@ describe("a copy of a disk", () => {
     const copying = SparseDisk.copyTogether(pairs).finally(() => ended.push("copies"));
     const written = (async () => {
       await log.write(0, Buffer.from("after!"));
-      ended.push("first write");
       await data.write(0, Buffer.from("after!"));
+      ended.push("both writes");
     })();
     expect(await Promise.all((await copying).map((each) => start(each)))).toEqual(["before", "before"]);
     await written;
-    expect(ended).toEqual(["copies", "first write"]);
+    expect(ended).toEqual(["copies", "both writes"]);
     expect(await Promise.all([start(log), start(data)])).toEqual(["after!", "after!"]);
   });
 
