@@ -18,7 +18,7 @@ const tracking = z.strictObject({
   enableOnRunning: z.boolean().optional(),
   /** Begin tracking anew where it is found broken; default true. */
   reset: z.boolean().optional(),
-  /** Use `*` on VMFS to skip what was never allocated; only an optimisation of the first copy. Default true. */
+  /** Use `*` on thin disks on VMFS to skip what was never allocated; nothing proves such a list, so default false. */
   allocated: z.boolean().optional(),
 });
 
