@@ -45,7 +45,7 @@ export async function generate(template: string, folder: string, names: Names): 
   for (const file of await readdir(template, { recursive: true, withFileTypes: true })) {
     if (!file.isFile()) continue;
     const from = join(file.parentPath, file.name);
-    // npm leaves .gitignore out of packages, and a tsconfig.json would claim the template's files where it lies.
+    // npm leaves .gitignore out of packages, and a tsconfig.json or package.json would claim the template where it lies.
     const path = join(file.parentPath.slice(template.length), file.name.replace(/^_git/, ".git").replace(/^_/, ""));
     const text = await readFile(from, "utf8");
     await mkdir(dirname(join(folder, path)), { recursive: true });

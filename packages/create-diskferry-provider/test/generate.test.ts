@@ -89,7 +89,7 @@ test("the template's provider has less than 150 lines of code, and the versions 
     ...read("package.json").devDependencies,
     ...read("packages/provider-local/package.json").dependencies,
   };
-  const { dependencies, devDependencies, peerDependencies } = read("examples/provider-template/package.json");
+  const { dependencies, devDependencies, peerDependencies } = read("examples/provider-template/_package.json");
   expect(peerDependencies).toEqual({ "@diskferry/core": `^${version}` });
   for (const [name, wanted] of Object.entries({ ...dependencies, ...devDependencies }))
     expect(`${name} ${wanted}`).toBe(`${name} ${name.startsWith("@diskferry/") ? version : installed[name]}`);
