@@ -30,6 +30,14 @@ const masked = /internal error executing command, please contact/i;
 /** Meanings by what the text says, looked at first: CloudStack puts most of what a tenant can meet under 431 and 530. */
 const byText: readonly [pattern: RegExp, meaning: Meaning][] = [
   [
+    /insufficient capacity|unable to find suitable primary storage|no suitable (pool|storage|host)|no destination found/i,
+    {
+      code: "UNAVAILABLE",
+      retryable: false,
+      remedy: "The zone has no room where this offering goes: free some, or choose another offering.",
+    },
+  ],
+  [
     /entity does not exist|unable to find|doesn't exist|does not exist or is not available for the account/i,
     { code: "NOT_FOUND", remedy: "Check the id, and that it is in this account, domain or project." },
   ],
@@ -37,7 +45,8 @@ const byText: readonly [pattern: RegExp, meaning: Meaning][] = [
     /(managed|not supported).*(managed storage|root volume)|root volume (at|de)tach is not supported/i,
     {
       code: "UNSUPPORTED",
-      remedy: 'This pool is managed: a root volume cannot be swapped there. Set launch.method to "template".',
+      remedy:
+        "The volume's pool is managed: CloudStack swaps no root volume there. Use a disk offering of another pool.",
     },
   ],
   [
@@ -70,14 +79,6 @@ const byText: readonly [pattern: RegExp, meaning: Meaning][] = [
       code: "UNAVAILABLE",
       retryable: false,
       remedy: "The machine takes no more volumes: run fewer disks at once, or set up another appliance.",
-    },
-  ],
-  [
-    /insufficient capacity|unable to find suitable primary storage|no suitable (pool|storage|host)|no destination found/i,
-    {
-      code: "UNAVAILABLE",
-      retryable: false,
-      remedy: "The zone has no room where this offering goes: free some, or choose another offering.",
     },
   ],
   [
