@@ -13,7 +13,8 @@ afterAll(() => rm(folder, { recursive: true, force: true }));
 
 const disk = async (name: string): Promise<SparseDisk> => {
   const made = await SparseDisk.create(join(folder, name), 4 * mib);
-  await made.write(0, Buffer.from("before"));
+  // Enough that its copy takes longer than a write.
+  await made.write(0, Buffer.alloc(4 * mib, "before"));
   return made;
 };
 const start = async (of: SparseDisk): Promise<string> => (await of.read(0, 6)).toString();
