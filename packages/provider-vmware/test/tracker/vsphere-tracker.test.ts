@@ -117,6 +117,13 @@ describe("tracking that cannot be trusted is TRACKING_LOST, with the reason", ()
     expect(found.message).toContain("disk 2000 (Hard disk 1) of web");
   });
 
+  test("growth that the platform's tracker overlooks (KB 2090639)", async () => {
+    const site = await start({}, { bugs: ["wrong-areas-after-growth"] });
+    const since = await recorded(site);
+    site.world.simulator.grow("web", 2000, size + mebi);
+    expect((await failureOf(tiles(site, await point(site), since))).code).toBe("TRACKING_LOST");
+  });
+
   test.for<[fault: string, code: string]>([
     ["FileFault", "TRACKING_LOST"],
     ["InvalidArgument", "TRACKING_LOST"],
