@@ -161,6 +161,20 @@ describe("the appliance", () => {
     expect((await place.simulator.volumeBytes(id, 0, 512)).equals(Buffer.alloc(512, 2))).toBe(true);
   });
 
+  it("lets no write of an older epoch land after a newer one has opened", async () => {
+    await using place = await Place.open();
+    const id = await place.volume();
+    const older = await place.bench().open({ id, size: gib }, { mode: "write", epoch: 1 }, {});
+    // More than can be written until the newer one has opened; the fence turns most of it away.
+    const bytes = Buffer.alloc(1 << 20, 1);
+    const settled = Promise.allSettled(Array.from({ length: 200 }, () => older.write(0, bytes)));
+    const newer = await place.bench(others).open({ id, size: gib }, { mode: "write", epoch: 2 }, {});
+    await newer.write(0, Buffer.alloc(1 << 20, 2));
+    expect((await settled).some((each) => each.status === "rejected")).toBe(true);
+    await newer.flush();
+    expect((await place.simulator.volumeBytes(id, 0, 1 << 20)).equals(Buffer.alloc(1 << 20, 2))).toBe(true);
+  });
+
   it("remembers epochs over a restart", async () => {
     await using place = await Place.open();
     const id = await place.volume();
@@ -415,6 +429,16 @@ describe("an appliance that is not there", () => {
     const again = place.bench().open({ id, size: gib }, { mode: "write", epoch: 1 }, {});
     await expect(again).rejects.toMatchObject({ code: "UNAVAILABLE", retryable: true });
     await place[Symbol.asyncDispose]();
+  });
+
+  it("ends what still waits for a device when it is stopped", async () => {
+    await using place = await Place.open({}, 60_000);
+    const id = await place.volume((volume) => place.simulator.appliance.withhold(volume));
+    const open = place.bench().open({ id, size: gib }, { mode: "write", epoch: 1 }, {});
+    const refused = expect(open).rejects.toMatchObject({ code: "UNAVAILABLE" });
+    await expect.poll(() => place.simulator.appliance.rescans).toBeGreaterThan(0);
+    await place.appliance.close();
+    await refused;
   });
 
   it("is waited for no longer than its client likes", async () => {
