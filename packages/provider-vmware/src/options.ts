@@ -93,7 +93,7 @@ export const optionsSchema: z.ZodType<VsphereOptions, VsphereOptions> = z
     connections: count(1, 64).optional(),
     tracking: tracking.optional(),
     snapshots: snapshots.optional(),
-    /** How disks are read, in order of preference; default vddk (where `vddk.libdir` is given), nfc, folder. */
+    /** How disks are read, in order of preference; default vddk (where `vddk` is given), nfc, folder. */
     readers: z
       .array(z.enum(["vddk", "nfc", "folder"]))
       .min(1)

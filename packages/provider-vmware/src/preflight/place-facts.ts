@@ -102,7 +102,7 @@ function hostOf(client: VimClient, properties: VimProperties): HostFacts {
   const product = properties.get("summary.config.product");
   const name = properties.string("name") ?? properties.object.value;
   // A host by itself calls itself localhost; it is reached where we reached it.
-  const address = client.about.kind === "esxi" ? client.http.origin.hostname : name;
+  const address = client.about.kind === "esxi" ? client.http.origin.hostname.replace(/^\[|\]$/g, "") : name;
   const version = product?.string("version") ?? client.about.version;
   return { ref: properties.object, name, address, version, build: product?.string("build") ?? "" };
 }

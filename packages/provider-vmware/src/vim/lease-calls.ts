@@ -62,7 +62,7 @@ export async function openLease(client: VimClient, object: MoRef, wait: CallWait
     timeoutSeconds: info.number("leaseTimeout") ?? 300,
     files: info.all("deviceUrl").map((file) => ({
       key: file.string("key") ?? "",
-      url: new URL((file.string("url") ?? "").replace("//*", `//${client.http.host}`)),
+      url: leaseLink(file.string("url") ?? "", client.http.origin),
       sslThumbprint: file.string("sslThumbprint"),
       disk: file.boolean("disk") ?? true,
       targetId: file.string("targetId"),
@@ -89,4 +89,17 @@ export async function completeLease(client: VimClient, lease: MoRef, wait: CallW
 /** Ends a lease whose export was given up. */
 export async function abortLease(client: VimClient, lease: MoRef, wait: CallWait = {}): Promise<void> {
   await client.call("HttpNfcLeaseAbort", lease, {}, wait);
+}
+
+/** A link of a lease. A server that does not know its own name writes `*` for it. @throws ProviderError UNEXPECTED */
+export function leaseLink(link: string, server: URL): URL {
+  const named = link.replace(/^(https?:\/\/)\*(:\d+)?(?=[/?]|$)/, (_, scheme: string, port: string | undefined) =>
+    port === undefined ? `${scheme}${server.host}` : `${scheme}${server.hostname}${port}`,
+  );
+  try {
+    return new URL(named);
+  } catch {
+    // The link is a secret, and so is what the runtime would quote of it.
+    throw vsphereError("UNEXPECTED", `${server.host} opened a lease whose link is no address`, { operation: "lease" });
+  }
 }
