@@ -4,12 +4,11 @@ import { randomBytes } from "../../../../test/seed.ts";
 import { Cloud } from "../../src/cloud.ts";
 import { cloudstackTarget } from "../../src/target/cloudstack-target.ts";
 import { type TestCloud, startCloud } from "../cloud.ts";
-import { dyingTransport } from "../dying-transport.ts";
+import { killedAtEveryCall } from "../killed-at-every-call.ts";
 
 // A process is killed after every single call of the API: the call was done, its answer never read. Whoever comes next has
 // to find what is there. No step is sampled: the scenario is repeated with one more call each time until none is left.
 
-const MOST_CALLS = 400;
 const size = 2 ** 20;
 
 let cloud: TestCloud;
@@ -18,43 +17,8 @@ beforeAll(async () => {
 });
 afterAll(() => cloud[Symbol.asyncDispose]());
 
-async function targetThatDies(
-  lives: number,
-): Promise<{ target: TargetProvider; isDead: () => boolean; calls: string[] }> {
-  const transport = dyingTransport(cloud.options.endpoint, lives);
-  const target = cloudstackTarget(await Cloud.open(cloud.options, undefined, transport));
-  return { target, isDead: () => transport.isDead, calls: transport.calls };
-}
-
-/** Does the work in a process that dies after its first, second, third … call, and each time once more in one that lives. */
-async function killedAtEveryCall(
-  work: (target: TargetProvider, round: number, attempt: number) => Promise<void>,
-  judge: (round: number) => Promise<void>,
-): Promise<number> {
-  for (let lives = 1; lives < MOST_CALLS; lives++) {
-    const { target, isDead, calls } = await targetThatDies(lives);
-    const failure = await work(target, lives, 1).then(
-      () => undefined,
-      (error: unknown) => error,
-    );
-    await target[Symbol.asyncDispose]();
-    if (failure !== undefined && !isDead()) throw new Error(`call ${lives} was not reached`, { cause: failure });
-    const after = calls.at(-1);
-    const second = await targetThatDies(Number.POSITIVE_INFINITY);
-    try {
-      await work(second.target, lives, 2);
-      await judge(lives);
-    } catch (error) {
-      throw new Error(`killed after call ${lives}, ${after}: ${String(error)}`, { cause: error });
-    } finally {
-      await second.target[Symbol.asyncDispose]();
-    }
-    // As the server does after a day; the list of jobs would grow without end.
-    cloud.simulator.forgetJobs();
-    if (!isDead()) return lives - 1;
-  }
-  throw new Error(`the work takes more than ${MOST_CALLS} calls`);
-}
+const connect = (own: Cloud): TargetProvider => cloudstackTarget(own);
+const living = async (): Promise<TargetProvider> => connect(await Cloud.open(cloud.options));
 
 async function write(
   target: TargetProvider,
@@ -82,6 +46,8 @@ async function bytesOf(id: string): Promise<Uint8Array> {
 test("a copy killed after any call goes on: one volume, its bytes, attached to nothing", async () => {
   const before = cloud.simulator.volumes().length;
   const calls = await killedAtEveryCall(
+    cloud,
+    connect,
     async (target, round, attempt) => {
       const volume = await target.create({ key: `copy ${round}`, size, name: "web01 disk 0", job: "copy" });
       await write(target, volume, "run", attempt, round);
@@ -99,8 +65,10 @@ test("a copy killed after any call goes on: one volume, its bytes, attached to n
 
 test("a removal killed after any call is finished by the next", async () => {
   const before = cloud.simulator.volumes().length;
-  await using setUp = (await targetThatDies(Number.POSITIVE_INFINITY)).target;
+  await using setUp = await living();
   const calls = await killedAtEveryCall(
+    cloud,
+    connect,
     async (target, round, attempt) => {
       const key = `removal ${round}`;
       const known = attempt === 1 ? await setUp.create({ key, size }) : { id: ids.get(round) ?? "", size };
@@ -133,9 +101,11 @@ async function replicas(target: TargetProvider, key: string): Promise<Replicas> 
 
 for (const purpose of ["test", "cutover"] as const) {
   test(`a ${purpose} launch killed after any call goes on: one machine, both disks, nothing left over`, async () => {
-    await using setUp = (await targetThatDies(Number.POSITIVE_INFINITY)).target;
+    await using setUp = await living();
     const own = await replicas(setUp, purpose);
     const calls = await killedAtEveryCall(
+      cloud,
+      connect,
       async (target, round, attempt) => {
         const request: LaunchRequest = { key: `${purpose} ${round}`, purpose, job: "launch" };
         const machine = await target.launch!({ name: `web-${round}`, guestFamily: "linux" }, own.disks, request);
@@ -165,10 +135,12 @@ for (const purpose of ["test", "cutover"] as const) {
 }
 
 test("a termination killed after any call is finished by the next, and no replica goes with it", async () => {
-  await using setUp = (await targetThatDies(Number.POSITIVE_INFINITY)).target;
+  await using setUp = await living();
   const own = await replicas(setUp, "ended");
   let machine: LaunchedMachine | undefined;
   const calls = await killedAtEveryCall(
+    cloud,
+    connect,
     async (target, round, attempt) => {
       const request: LaunchRequest = { key: `ended ${round}`, purpose: "cutover", job: "launch" };
       if (attempt === 1) machine = await setUp.launch!({ name: `db-${round}` }, own.disks, request);
