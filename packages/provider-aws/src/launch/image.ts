@@ -24,7 +24,9 @@ async function register(connection: AwsConnection, plan: LaunchPlan, signal: Abo
   const tpm = machine.tpm === true && bootMode === "uefi";
   const command = new RegisterImageCommand({
     Name: name,
-    Description: `${connection.settings.product}: ${machine.name ?? "machine"}`.slice(0, 255),
+    Description: `${connection.settings.product}: ${machine.name ?? "machine"}`
+      .replaceAll(/[^ -~]/g, "?")
+      .slice(0, 255),
     Architecture: architecture,
     VirtualizationType: "hvm",
     EnaSupport: options.ena ?? true,

@@ -32,7 +32,7 @@ export async function runInstance(
 ): Promise<string> {
   const { settings } = connection;
   const { options, tags, machine, name } = plan;
-  const own = toTags({ ...tags, Name: machine.name ?? name });
+  const own = toTags({ ...tags, Name: (machine.name ?? name).slice(0, 255) });
   const shape: RunInstancesCommandInput = {
     ImageId: image,
     InstanceType: plan.instanceType as NonNullable<RunInstancesCommandInput["InstanceType"]>,

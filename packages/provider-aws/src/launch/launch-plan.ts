@@ -97,7 +97,8 @@ export async function planLaunch(
   return {
     launch,
     request: about,
-    name: `${product}-${purpose}-${shortName(key)}`,
+    // Images and groups take few characters (EC2, RegisterImage and CreateSecurityGroup).
+    name: `${product.replaceAll(/[^A-Za-z0-9._-]/g, "-")}-${purpose}-${shortName(key)}`,
     purpose,
     machine,
     options,

@@ -46,6 +46,8 @@ export async function launchMachine(
 async function converge(connection: AwsConnection, plan: LaunchPlan, wait: Wait): Promise<Instance> {
   const { road = "image", placeholder } = plan.options;
   const known = await launchedInstance(connection, plan, wait);
+  // One that was launched and stopped since is the machine of this key all the same; nobody asked to start it.
+  if (known !== undefined && road !== "swap" && known.State?.Name !== "pending") return known;
   let id = known?.InstanceId;
   if (id === undefined) {
     const image =

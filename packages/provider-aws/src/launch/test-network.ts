@@ -61,7 +61,7 @@ async function createGroup(
   const vpc = subnet === undefined ? undefined : await vpcOf(connection, subnet, signal);
   const command = new CreateSecurityGroupCommand({
     GroupName: name,
-    Description: `${connection.settings.product}: a test launch that talks to nobody`,
+    Description: `${name}: a test launch that talks to nobody`,
     ...(vpc === undefined ? {} : { VpcId: vpc }),
     TagSpecifications: [{ ResourceType: "security-group", Tags: toTags({ ...tags, Name: name }) }],
   });

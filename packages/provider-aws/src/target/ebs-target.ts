@@ -176,7 +176,7 @@ export class EbsTarget implements TargetProvider {
     const otherKey =
       kmsKey !== undefined && parent.encrypted && parent.kmsKey !== undefined && parent.kmsKey !== kmsKey;
     const wantsEncryption = encrypted === true || kmsKey !== undefined;
-    if ((wantsEncryption && !parent.encrypted) || (otherKey && !kmsKey.includes(":alias/")))
+    if ((wantsEncryption && !parent.encrypted) || otherKey)
       throw awsError(
         "UNSUPPORTED",
         `The last commit ${parent.id} is ${parent.encrypted ? `encrypted with ${parent.kmsKey}` : "not encrypted"}, and a snapshot ` +

@@ -76,7 +76,7 @@ const launch = z
 export const targetOptionsSchema: z.ZodType<TargetOptions, TargetOptions> = z.strictObject({
   encrypted: z.boolean().optional(),
   kmsKey: text
-    .regex(/^arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:(key|alias)\/.+$/, "must be the ARN of a KMS key")
+    .regex(/^arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key\/.+$/, "must be the ARN of a KMS key, not of an alias")
     .optional(),
   timeoutMinutes: z.int().min(10).max(4320).optional(),
   keep: z.strictObject({ count: z.int().min(1).optional(), ageDays: z.number().min(0).optional() }).optional(),

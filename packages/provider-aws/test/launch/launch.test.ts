@@ -207,6 +207,26 @@ describe("the road over an image", () => {
     await holdsContent(world, second.id);
   });
 
+  test("a machine that was stopped since is the key's machine, and stays stopped", async () => {
+    const world = await ready();
+    const launched = await world.target.launch!(machine, world.disks, { key: "k", purpose: "cutover" });
+    await world.ec2.send(new ec2.StopInstancesCommand({ InstanceIds: [launched.id] }));
+    expect((await world.target.launch!(machine, world.disks, { key: "k", purpose: "cutover" })).id).toBe(launched.id);
+    expect((await instanceOf(world, launched.id)).State?.Name).toMatch(/^stopp/);
+  });
+
+  test("a product's name that images cannot carry is written with what they can", async () => {
+    const place = await startPlace({}, { product: "Zürich" });
+    const world = await ready({}, place);
+    const launched = await world.target.launch!({ ...machine, name: "wéb" }, world.disks, {
+      key: "k",
+      purpose: "test",
+    });
+    await holdsContent(world, launched.id);
+    await world.target.terminate!(launched);
+    expect(await inventory(world)).toMatchObject(nothing);
+  });
+
   test("the same key for other disks is refused", async () => {
     const world = await ready();
     const launched = await world.target.launch!(machine, world.disks, { key: "k", purpose: "test" });

@@ -73,6 +73,25 @@ describe("one owner of retries (coldsnap 0.6: 12 tries over the SDK's 3, of ever
     await writer.commit({ written: writtenOf(some(0, 1)) });
   });
 
+  test("keys that expire in the middle of an upload are exchanged, and the block is sent again with the new ones", async () => {
+    const { open, simulator, options } = await startPlace();
+    const keys = options.credentials as { accessKeyId: string; secretAccessKey: string };
+    let asked = 0;
+    const target = await open({
+      credentials: () => {
+        asked++;
+        return Promise.resolve(keys);
+      },
+    });
+    const volume = await target.create({ key: "k", size });
+    const writer = await target.open(volume, { run: "r", epoch: 1 });
+    const before = asked;
+    simulator.faults.add({ fault: "expired-credentials", operation: "PutSnapshotBlock", times: 1 });
+    await writeBlocks(writer, some(0));
+    expect(asked - before).toBe(1);
+    await writer.commit({ written: writtenOf(some(0)) });
+  });
+
   test("a run through throttles, errors, resets and a hang ends in success with equal bytes", async () => {
     const { open, simulator } = await startPlace({}, { timeouts: { blockMs: 500, pollMs: 5 } });
     const place = memoryPlace();

@@ -1,4 +1,5 @@
-import { describe, expect, test } from "vitest";
+import { EBSClient, ListSnapshotBlocksCommand } from "@aws-sdk/client-ebs";
+import { describe, expect, onTestFinished, test } from "vitest";
 import type { Volume } from "@diskferry/core/provider";
 import { randomBytes, seedOf } from "../../../../test/seed.ts";
 import { block, commitRun, region, sha256, startPlace, writeBlocks, writtenOf } from "./target-place.ts";
@@ -207,10 +208,15 @@ describe("the commit", () => {
   });
 
   test("waits for `completed` and for the first listing, so that the commit can be read at once", async () => {
-    const { open } = await startPlace({ delays: { completeMs: 60, listableMs: 60 } });
+    const { open, simulator } = await startPlace({ emptyPageEvery: 0, delays: { completeMs: 60, listableMs: 200 } });
     const target = await open();
     const volume = await target.create({ key: "k", size });
     const committed = await commitRun(target, volume, "r", some([2]));
+    // AWS's own client, which waits for nothing.
+    const client = new EBSClient({ region, endpoint: simulator.endpoint, credentials: simulator.credentials[0]! });
+    onTestFinished(() => client.destroy());
+    const { Blocks } = await client.send(new ListSnapshotBlocksCommand({ SnapshotId: committed.id }));
+    expect(Blocks?.map(({ BlockIndex }) => BlockIndex)).toEqual([2]);
     await using reader = await target.read!(committed);
     const into = new Uint8Array(block);
     await reader.read(2 * block, into);
