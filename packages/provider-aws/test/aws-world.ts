@@ -26,7 +26,7 @@ export async function awsWorld(options: AwsSimulatorOptions = {}): Promise<AwsWo
         endpoint: simulator.endpoint,
         credentials: { accessKeyId, secretAccessKey, sessionToken },
         ...more,
-        timeouts: { pollMs: 5, blockMs: 20_000, requestMs: 20_000, visibleMs: 5000, ...more.timeouts },
+        timeouts: { pollMs: 5, blockMs: 20_000, requestMs: 20_000, visibleMs: 30_000, ...more.timeouts },
       };
     },
     [Symbol.asyncDispose]: () => simulator[Symbol.asyncDispose](),

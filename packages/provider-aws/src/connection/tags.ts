@@ -6,9 +6,12 @@ export interface Tag {
   Value: string;
 }
 
-/** A tag's value as we make it: what AWS takes as it is, else its digest (EC2 user guide, tag restrictions: 256 characters). */
+/**
+ * A tag's value as we make it: what AWS takes as it is, else its digest (EC2 user guide, tag restrictions: 256 characters).
+ * Nor does it hold what separates tags where a document of Systems Manager takes them as one text.
+ */
 export function tagValue(text: string): string {
-  if (/^[\p{L}\p{N} +\-=._:/@]{1,255}$/u.test(text) && text.trim() === text) return text;
+  if (/^[\p{L}\p{N} +\-._:/@]{1,255}$/u.test(text) && text.trim() === text) return text;
   return `sha256:${createHash("sha256").update(text).digest("hex")}`;
 }
 

@@ -61,8 +61,12 @@ export async function takeSnapshot(
     ours = first;
   }
   const wanted = new Set(disks.map((disk) => disk.key));
-  const spare = ours.members.filter(({ volumeId }) => !wanted.has(volumeId));
-  if (request.disks !== undefined && spare.length > 0 && spare.length < ours.members.length) {
+  const excluded = new Set(machine.disks.filter(({ ineligible }) => ineligible !== undefined).map((disk) => disk.key));
+  // A volume that was taken away since is in the snapshot all the same: only what was never wanted is spare.
+  const spare = ours.members.filter(({ volumeId }) =>
+    request.disks === undefined ? excluded.has(volumeId) : !wanted.has(volumeId),
+  );
+  if (spare.length > 0 && spare.length < ours.members.length) {
     // VSS takes all volumes of an instance; those that nobody asked for are given back, and the others told so first.
     const kept = ours.members.filter((each) => !spare.includes(each));
     const Resources = kept.map(({ id }) => id);
@@ -178,6 +182,9 @@ async function vssSet(
   const { application } = connection.options.source ?? {};
   const all = machine.disks;
   const tags = setTags(connection, machine, request, all.length);
+  // The document takes tags as one text; what would be read as two of them is added by a call of its own.
+  const inText = Object.entries(tags).filter((tag) => !/[,;=]/.test(tag.join("")));
+  const apart = Object.entries(tags).filter((tag) => !inText.includes(tag));
   const outcome = await runInGuest(connection, {
     ...base,
     document: "AWSEC2-CreateVssSnapshot",
@@ -187,11 +194,7 @@ async function vssSet(
       CopyOnly: [application?.windows?.copyOnly === false ? "False" : "True"],
       NoWriters: [application?.windows?.noWriters === true ? "True" : "False"],
       description: [descriptionOf(connection, machine)],
-      tags: [
-        Object.entries(tags)
-          .map(([key, value]) => `Key=${key},Value=${value}`)
-          .join(";"),
-      ],
+      tags: [inText.map(([key, value]) => `Key=${key},Value=${value}`).join(";")],
       executionTimeout: [String(base.timeoutSeconds)],
     },
   });
@@ -201,6 +204,13 @@ async function vssSet(
     connection.notice(`AWSEC2-CreateVssSnapshot on ${machine.id} ended as ${outcome.status}: ${outcome.output}`);
     if (made !== undefined) await deleteSnapshots(connection, idsOf(made), base);
     return undefined;
+  }
+  if (made !== undefined && apart.length > 0) {
+    const Tags = toTags(Object.fromEntries(apart));
+    await connection.ec2(new CreateTagsCommand({ Resources: idsOf(made), Tags }), {
+      object: made.id,
+      signal: base.signal,
+    });
   }
   return made;
 }

@@ -1,8 +1,11 @@
 import { execFileSync } from "node:child_process";
-import { expect, test } from "vitest";
+import { DetachVolumeCommand } from "@aws-sdk/client-ec2";
+import { expect, test, vi } from "vitest";
 import type { Machine } from "@diskferry/core/provider";
 import type { AwsOptions } from "../../src/index.ts";
+import { AwsConnection } from "../../src/connection/connection.ts";
 import { releaseCommands } from "../../src/source/guest.ts";
+import { findSnapshots } from "../../src/source/snapshot-facts.ts";
 import { type AwsWorld, awsWorld, gather } from "../aws-world.ts";
 import { type Place, place } from "./taken.ts";
 
@@ -90,6 +93,19 @@ test("Windows takes its snapshots by VSS, and application consistency is what VS
   }
 });
 
+test("tags and keys that would be read as several in VSS's text reach the snapshots all the same", async () => {
+  await using world = await awsWorld();
+  await using it = await place(world, { source: { application }, tags: { Owner: "a;Key=CreatedBy,Value=mallory" } });
+  const machine = await windowsOf(it, world);
+  const request = { key: "run;1,x=2", job: "nightly=1", consistency: "application" } as const;
+  const snapshot = await it.source.snapshot(machine, request);
+  expect((await it.source.snapshot(machine, request)).id).toBe(snapshot.id);
+  expect((await gather(it.source.owned("nightly=1"))).length).toBe(1);
+  await using connection = await AwsConnection.open(world.options());
+  for (const { tags } of await gather(findSnapshots(connection, {})))
+    expect(tags).toMatchObject({ CreatedBy: "diskferry", Owner: "a;Key=CreatedBy,Value=mallory" });
+});
+
 test("of what VSS took only the disks that were asked for stay", async () => {
   await using world = await awsWorld();
   await using it = await place(world, { source: { application } });
@@ -100,6 +116,28 @@ test("of what VSS took only the disks that were asked for stay", async () => {
   expect((await it.source.snapshot(machine, { key: "v", disks: [key] })).id).toBe(snapshot.id);
   await it.source.release(snapshot);
   expect(await gather(it.source.owned("j"))).toEqual([]);
+});
+
+test("volumes that are excluded are not in what VSS took either", async () => {
+  await using world = await awsWorld();
+  await using it = await place(world, { source: { application, exclude: ["xvdf"] } });
+  const machine = await windowsOf(it, world);
+  const snapshot = await it.source.snapshot(machine, { key: "v", consistency: "application" });
+  expect(snapshot.disks.map(({ disk }) => disk)).toEqual([machine.disks[0]!.key]);
+});
+
+test("the same key gives a volume that was taken away since", async () => {
+  await using world = await awsWorld();
+  await using it = await place(world);
+  const snapshot = await it.snapshot("with three");
+  await using connection = await AwsConnection.open(world.options());
+  const volume = it.machine.disks[2]!.key;
+  await connection.ec2(new DetachVolumeCommand({ VolumeId: volume }), { object: volume });
+  await vi.waitFor(async () => expect((await it.source.machine(it.machine.id)).disks.length).toBe(2), 30_000);
+  expect((await it.snapshot("with three")).disks.map(({ disk }) => disk)).toEqual(
+    snapshot.disks.map(({ disk }) => disk),
+  );
+  expect((await it.snapshot("with two")).disks.length).toBe(2);
 });
 
 test("a guest that Systems Manager does not reach, or commands nobody gave, mean crash consistency and a notice", async () => {

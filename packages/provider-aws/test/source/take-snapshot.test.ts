@@ -1,4 +1,4 @@
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { AwsConnection } from "../../src/connection/connection.ts";
 import { type SnapshotFacts, findSnapshots } from "../../src/source/snapshot-facts.ts";
 import { type AwsWorld, awsWorld, gather, randomBlock } from "../aws-world.ts";
@@ -72,11 +72,13 @@ test("chosen disks alone are in the snapshot, with the root or without, and excl
 });
 
 test("what EC2 calls completed and the direct APIs do not know yet is waited for", async () => {
-  await using world = await awsWorld({ delays: { listableMs: 150 } });
-  await using it = await place(world);
-  const disk = await it.point();
-  expect((await gather(it.source.tracker!.changes(disk))).length).toBe(1);
-  expect(world.simulator.faults.counters()["ListSnapshotBlocks"]).toBeGreaterThan(2);
+  await using world = await awsWorld({ delays: { listableMs: 120_000 } });
+  await using it = await place(world, { timeouts: { visibleMs: 60_000 } });
+  const lists = (): number => world.simulator.faults.counters()["ListSnapshotBlocks"] ?? 0;
+  const waiting = it.point();
+  await vi.waitFor(() => expect(lists()).toBeGreaterThan(1), 30_000);
+  world.simulator.advance(120_000);
+  expect((await gather(it.source.tracker!.changes(await waiting))).length).toBe(1);
 });
 
 test("a snapshot that takes longer than allowed is an error that says where it goes on", async () => {
