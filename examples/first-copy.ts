@@ -62,12 +62,6 @@ await copy("rescan", {});
 console.log(`\n${table(rows)}\n`);
 const made = (await readdir(points, { recursive: true })).filter((name) => name.endsWith(".qcow2")).sort();
 console.log(`${made.length} recovery points: ${made.join(", ")}`);
-console.log(`
-Your own disks: npx diskferry copy <disk> <copy>, again and again; each may be
-  a raw file, a block device or a qcow2 image        ./server.raw  /dev/vdb  ./server.qcow2
-  an NBD server                                      nbd://host/export  nbd+unix:///export?socket=/path
-See docs/guide/command.md, or README.md for the same in thirty lines of TypeScript.`);
-
 /** Copies the server's disk once more and adds a row to the table. */
 async function copy(title: string, tracker: { bitmap?: string }): Promise<void> {
   await using source = await openSource(local, { uri, key: "root", machine: "server", frozen: true, ...tracker });

@@ -74,7 +74,12 @@ export class VsphereInventory implements AsyncDisposable {
 
   /** Closes the session of the Automation API, where there is one. */
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#automation?.[Symbol.asyncDispose]();
+    try {
+      await this.#automation?.[Symbol.asyncDispose]();
+    } catch (error) {
+      // It ends by itself after its idle time; a server that is gone must not hide why somebody closes.
+      this.#connection.notice(`ending the session of the Automation API failed: ${(error as Error).message}`);
+    }
   }
 
   async #find(id: string, wait: Wait): Promise<MoRef> {
