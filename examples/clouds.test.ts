@@ -51,7 +51,7 @@ test("ec2-to-qcow2", async () => {
   const second = await example("ec2-to-qcow2", [instance, "points"], folder, environment);
   expect(second).toMatch(new RegExp(`disk: '${root}',\\s+mode: 'incremental',\\s+moved: ${block},`));
   expect(globSync("points/**/*.qcow2", { cwd: folder }).length).toBeGreaterThanOrEqual(4);
-}, 120_000);
+}, 600_000);
 
 test("vsphere-to-cloudstack", async () => {
   const vcenter = await startVcenterSimulator({
@@ -84,4 +84,4 @@ test("vsphere-to-cloudstack", async () => {
   expect(out).toMatch(/launched: '[^']+', consumed: true/);
   expect(out.trimEnd().endsWith("moved")).toBe(true);
   expect(vcenter.machine("web").power).toBe("poweredOff");
-}, 120_000);
+}, 600_000);

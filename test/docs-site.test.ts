@@ -24,7 +24,7 @@ beforeAll(async () => {
     env: { ...process.env, ...nowhere, NODE_OPTIONS: "" },
   });
   for (const file of globSync("**/*.html", { cwd: site })) pages.set(file, readFileSync(join(site, file), "utf8"));
-}, 300_000);
+}, 900_000);
 afterAll(() => rm(site, { recursive: true, force: true }));
 
 test("every page of docs/ is built", () => {

@@ -66,7 +66,7 @@ describe("the documentation", () => {
     await run(process.execPath, [join(root, "node_modules/typescript/bin/tsc"), "-p", config]).catch(
       (error: { stdout?: string }) => expect.fail(error.stdout),
     );
-  }, 120_000);
+  }, 600_000);
 
   it("opens with an example that runs as printed", async () => {
     const [example] = blocksOf("README.md");
@@ -82,7 +82,7 @@ describe("the documentation", () => {
     const second = await run(process.execPath, args, { cwd: place });
     expect(second.stdout).toContain("mode: 'rescan'");
     expect(second.stdout.trimEnd().endsWith("equal")).toBe(true);
-  }, 120_000);
+  }, 600_000);
 
   it("links to files that exist", () => {
     const broken: string[] = [];

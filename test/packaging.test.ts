@@ -19,7 +19,7 @@ let project = "";
 beforeAll(async () => {
   made = await packedProject();
   ({ packed, folder: project } = made);
-}, 300_000);
+}, 900_000);
 afterAll(() => made?.[Symbol.asyncDispose]());
 
 /** Runs a user's module in the project. */
@@ -123,7 +123,7 @@ test("a provider made by npm create type-checks, passes its tests, builds, and i
     const { schemes } = await loadProvider("diskferry-provider-acme-disks");
     console.log(JSON.stringify([found.package, found.spec, found.problem ?? null, schemes]));`;
   expect(JSON.parse(await inProject(code))).toEqual(["diskferry-provider-acme-disks", "v1", null, ["acme-disks"]]);
-}, 120_000);
+}, 600_000);
 
 /** A project with a later core, and a provider that brings the core it was built against. */
 async function laterProject(): Promise<string> {
