@@ -78,8 +78,6 @@ const source = z.strictObject({
    * as that takes and is one point in time; `volumes` one after the other. Default `auto`: `machine` where it works.
    */
   snapshots: z.enum(["auto", "machine", "volumes"]).optional(),
-  /** How snapshots are read: attached to the appliance, or downloaded (4.20 and later). Default `appliance`. */
-  read: z.enum(["appliance", "download"]).optional(),
 });
 
 /** The options of the provider `cloudstack`, for a source or a target; every name unknown to it is refused. */
@@ -102,9 +100,6 @@ export const optionsSchema: z.ZodType<CloudstackOptions, CloudstackOptions> = z
     appliance: appliance.optional(),
     diskOffering: text.optional(),
     machine: text.optional(),
-    mode: z.enum(["attach", "upload", "import"]).optional(),
-    /** `import`: the pool, by id or name. */
-    storage: text.optional(),
     launch: launch.optional(),
     source: source.optional(),
     timeouts: z
@@ -173,10 +168,9 @@ export interface LaunchOptions {
   start?: boolean | undefined;
 }
 
-/** How a source is snapshotted and read. */
+/** How a source is snapshotted. */
 export interface SourceOptions {
   snapshots?: "auto" | "machine" | "volumes" | undefined;
-  read?: "appliance" | "download" | undefined;
 }
 
 /** How long things may take, in milliseconds. */
@@ -216,11 +210,8 @@ export interface CloudstackOptions {
   appliance?: ApplianceOptions | undefined;
   /** Id or name of the offering of new volumes; absent: the first of a custom size on shared storage. */
   diskOffering?: string | undefined;
-  /** The machine that a URI names. */
+  /** The machine that a URI names: a source then lists that one alone. */
   machine?: string | undefined;
-  /** How disks get in: `attach`, the default, writes volumes on the appliance; `upload` and `import` are one-shot. */
-  mode?: "attach" | "upload" | "import" | undefined;
-  storage?: string | undefined;
   launch?: LaunchOptions | undefined;
   source?: SourceOptions | undefined;
   timeouts?: TimeoutOptions | undefined;

@@ -29,6 +29,11 @@ export function cloudstackSource(cloud: Cloud, bench: Bench = localBench(cloud))
   return {
     async *machines(wait: Wait = {}) {
       wait.signal?.throwIfAborted();
+      const { machine: only } = cloud.options;
+      if (only !== undefined) {
+        yield await withVolumes(cloud, await cloud.machineNamed(only, wait), wait);
+        return;
+      }
       const zone = cloud.options.zone === undefined ? {} : { zoneid: await cloud.zoneId(wait) };
       for await (const machine of cloud.machines(zone, wait)) yield await withVolumes(cloud, machine, wait);
     },
