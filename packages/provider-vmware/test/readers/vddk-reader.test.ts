@@ -12,6 +12,7 @@ import { readAll, snapshotIdOf, World } from "../world.ts";
 
 const mebi = 1 << 20;
 const size = 6 * mebi + 512;
+vi.setConfig({ testTimeout: 120_000 });
 const password = "correct horse battery staple";
 const open: AsyncDisposable[] = [];
 let folder = "";
@@ -146,6 +147,16 @@ describeWithPeers(standInPeers, `the vddk reader against ${standInKind}`, () => 
     const { source, disks, held, standIn, world } = await start({ tls: true });
     expect(Buffer.compare(await readAll(source, disks[1]!), held[1]!)).toBe(0);
     expect(standIn.logins[0]?.thumbprint).toBe(world.simulator.tls?.sha1);
+  });
+
+  test("from a host itself, larger reads are asked for", async () => {
+    const { source, disks, held, standIn } = await start({ kind: "esxi" });
+    await using reader = await source.open(disks[0]!);
+    expect(reader.preferredLength).toBe(16 * mebi);
+    const bytes = new Uint8Array(size);
+    await reader.read(0, bytes);
+    expect(Buffer.compare(bytes, held[0]!)).toBe(0);
+    expect(standIn.logins[0]?.user).toBe("root");
   });
 
   test("an nbdkit that is killed is told while reading, and another takes its place", async () => {
