@@ -1,7 +1,7 @@
 import { execFileSync } from "node:child_process";
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { homedir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 
 /**
  * coldsnap's newest release, built once into a folder of the user's cache: with two cores that takes ten minutes.
@@ -21,7 +21,8 @@ export function coldsnap(): string | undefined {
   }
 }
 
-/** What it calls itself. */
+/** Its version, by the record that cargo keeps: the program itself does not tell. */
 export function coldsnapVersion(program: string): string {
-  return /\d+\.\d+\.\d+/.exec(execFileSync(program, ["--version"], { encoding: "utf8" }))?.[0] ?? "?";
+  const record = readFileSync(join(dirname(dirname(program)), ".crates.toml"), "utf8");
+  return /"coldsnap (\d+\.\d+\.\d+)/.exec(record)?.[1] ?? "?";
 }

@@ -33,7 +33,7 @@ function quotaRow(arena: Arena, direction: Direction): Row {
   const operation = direction === "download" ? "GetSnapshotBlock" : "PutSnapshotBlock";
   return {
     name: `aws-quota-${direction}`,
-    title: `EBS ${direction}, a fifth of AWS's quotas (${QUOTA * FIFTH} blocks/s), ${size >> 20} MiB`,
+    title: `EBS ${direction}, a fifth of AWS's quotas (${QUOTA * FIFTH} blocks/s), ${size / 2 ** 20} MiB`,
     bytes: size,
     mostRounds: 3,
     aims: [
@@ -41,7 +41,14 @@ function quotaRow(arena: Arena, direction: Direction): Row {
       { kind: "speed", peers: ["coldsnap"], atLeast: 1, label: "≥ 1.0 × coldsnap" },
       { kind: "fewer", field: "throttled", peers: ["coldsnap"], label: "fewer throttled calls than coldsnap" },
     ],
-    open: () => contestants(arena, { direction, size, simulator: { quotaScale: FIFTH, latencyMs: 20 }, operation }),
+    // coldsnap gives up when a list is refused, so lists keep AWS's whole quota.
+    open: () =>
+      contestants(arena, {
+        direction,
+        size,
+        simulator: { quotaScale: FIFTH, listQuotaScale: 1 / FIFTH, latencyMs: 20 },
+        operation,
+      }),
   };
 }
 
@@ -51,7 +58,7 @@ function farRow(arena: Arena, direction: Direction, latencyMs: number): Row {
     latencyMs < 100 ? [] : [{ kind: "speed", peers: ["coldsnap"], atLeast: 1.2, label: "≥ 1.2 × coldsnap" }];
   return {
     name: `aws-${latencyMs}ms-${direction}`,
-    title: `EBS ${direction}, no quota, each answer after ${latencyMs} ms, ${size >> 20} MiB`,
+    title: `EBS ${direction}, no quota, each answer after ${latencyMs} ms, ${size / 2 ** 20} MiB`,
     bytes: size,
     mostRounds: 3,
     aims,
@@ -63,7 +70,7 @@ function farRow(arena: Arena, direction: Direction, latencyMs: number): Row {
 interface Contest {
   direction: Direction;
   size: number;
-  simulator: { quotaScale?: number; latencyMs: number };
+  simulator: { quotaScale?: number; listQuotaScale?: number; latencyMs: number };
   /** Whose share of the quota is told. */
   operation?: string;
 }
@@ -90,7 +97,9 @@ async function contestants(
     command: peer ?? "coldsnap",
     args: [
       ...["--region", REGION, "--endpoint", place.endpoint, direction],
-      ...(direction === "download" ? [place.snapshot, path ?? "", "--no-progress"] : [file, "--wait", "--no-progress"]),
+      // Without --wait, which polls every few seconds: theirs ends before the snapshot is completed, ours after it.
+      ...(direction === "download" ? [place.snapshot, path ?? ""] : [file]),
+      "--no-progress",
     ],
     env: {
       AWS_ACCESS_KEY_ID: place.accessKeyId,
