@@ -70,7 +70,7 @@ export class PropertyCollectors {
   /** CreatePropertyCollector. */
   create(sessionKey: string): Reference {
     const id = `session[${sessionKey}]${randomUUID()}`;
-    this.#collector(id);
+    this.#collectors.set(id, newCollector());
     return reference("PropertyCollector", id);
   }
 
@@ -185,7 +185,9 @@ export class PropertyCollectors {
   #collector(id: string): Collector {
     const known = this.#collectors.get(id);
     if (known !== undefined) return known;
-    const made = { filters: new Map<string, Filter>(), version: 0, cancel: new AbortController() };
+    // Only the service's own collector is there without being made; one of an ended session is gone.
+    if (id.startsWith("session[")) throw objectNotFound(reference("PropertyCollector", id));
+    const made = newCollector();
     this.#collectors.set(id, made);
     return made;
   }
@@ -292,6 +294,10 @@ export class PropertyCollectors {
     }
     return value;
   }
+}
+
+function newCollector(): Collector {
+  return { filters: new Map(), version: 0, cancel: new AbortController() };
 }
 
 function collectNames(selections: readonly VimElement[], into: Map<string, VimElement>): void {

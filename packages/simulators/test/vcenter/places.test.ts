@@ -176,3 +176,18 @@ describe("what a plan asks", () => {
     });
   });
 });
+
+test("a collector of an ended session is gone, and does not wait as if it were there", async () => {
+  const { simulator, client } = await start({});
+  const collector = (await client.call("CreatePropertyCollector", ["PropertyCollector", "propertyCollector"])).string(
+    "returnval",
+  );
+  simulator.expireSessions();
+  await client.login();
+  const wait = client.call(
+    "WaitForUpdatesEx",
+    ["PropertyCollector", collector ?? ""],
+    "<version></version><options><maxWaitSeconds>1</maxWaitSeconds></options>",
+  );
+  await expect(wait).rejects.toMatchObject({ type: "ManagedObjectNotFound" });
+});
