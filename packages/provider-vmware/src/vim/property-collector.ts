@@ -190,6 +190,10 @@ async function follow(
         { version, options },
         { ...wait, waits: true, timeoutMs: maxWaitSeconds * 1000 + client.timeoutMs },
       );
+      // A new session has no such collector, whatever it answers.
+      if (client.generation !== generation) {
+        throw vsphereError("UNAVAILABLE", `the session at ${client.http.host} was begun anew`);
+      }
       heard();
       // No answer: nothing changed in all that time.
       if (update === undefined) continue;

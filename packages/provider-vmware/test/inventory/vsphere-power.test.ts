@@ -57,7 +57,7 @@ describe("power", () => {
     const stop = new AbortController();
     const shutdown = power.shutdown(machine, { signal: stop.signal });
     const failure = expect(shutdown).rejects.toThrow("enough");
-    await vi.waitFor(() => expect(simulator.calls.get("WaitForUpdatesEx")).toBeGreaterThan(0));
+    await vi.waitFor(() => expect(simulator.calls.get("WaitForUpdatesEx")).toBeGreaterThan(0), { timeout: 30_000 });
     stop.abort(new Error("enough"));
     await failure;
     expect(simulator.machine("web").power).toBe("poweredOn");

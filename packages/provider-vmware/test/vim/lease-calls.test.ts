@@ -63,13 +63,13 @@ describe("a lease", () => {
   });
 
   test("that fails before it is ready tells the fault", async () => {
-    await using simulator = await startVcenterSimulator({ tls: false, machines, leaseInitializeMs: 2_000 });
+    await using simulator = await startVcenterSimulator({ tls: false, machines, leaseInitializeMs: 20_000 });
     await using client = await openClient(simulator);
     const machine = machineRef("vm-101");
     const snapshot = await createSnapshot(client, machine, { name: "s", description: "" });
     const opening = openLease(client, snapshot, { about: "web" });
     const failure = expect(opening).rejects.toMatchObject({ provider: "vsphere" });
-    await vi.waitFor(() => expect(simulator.calls.get("WaitForUpdatesEx")).toBeGreaterThan(1));
+    await vi.waitFor(() => expect(simulator.calls.get("WaitForUpdatesEx")).toBeGreaterThan(1), { timeout: 30_000 });
     simulator.removeSnapshot(snapshot.value);
     await failure;
   });
