@@ -101,7 +101,7 @@ test("vSphere → CloudStack: in full, what changed, a test launch, a cutover, a
   for (const [index] of sizes.entries())
     await demandHolds(simulator, volumes[index]!, world.simulator.readDisk("web", 2000 + index, {}));
   demandClean(cloud);
-}, 120_000);
+}, 600_000);
 
 test("AWS → CloudStack: in full, then what changed and was freed", async () => {
   const ec2 = await quickSimulator();
@@ -131,7 +131,7 @@ test("AWS → CloudStack: in full, then what changed and was freed", async () =>
   const second = await replicate(job);
   expect(second.disks.map(({ mode }) => mode)).toEqual(["incremental", "incremental"]);
   await demandEqual(second);
-}, 120_000);
+}, 600_000);
 
 test("CloudStack → qcow2: a running machine, then what differs by manifest, then stopped", async () => {
   const sizes = [3 * mebi + 512, 2 * mebi];
@@ -195,4 +195,4 @@ test("CloudStack → qcow2: a running machine, then what differs by manifest, th
   await demandEqual(last);
   for (const [index, volume] of disks.entries())
     expect(Buffer.compare(taken.get(volume)!, await simulator.volumeBytes(volume, 0, sizes[index]!))).toBe(0);
-}, 120_000);
+}, 600_000);

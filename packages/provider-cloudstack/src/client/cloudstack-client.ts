@@ -128,6 +128,7 @@ export class CloudstackClient implements AsyncDisposable {
   /** Every item of a list, page by page; an id that comes twice because the list moved meanwhile is given once. */
   async *list(command: string, parameters: Parameters = {}, wait: Wait = {}): AsyncGenerator<AnswerObject> {
     const seen = new Set<string>();
+    let before: string | undefined;
     for (let page = 1; ; page++) {
       const size = this.#pageSize;
       let content: AnswerObject;
@@ -141,14 +142,18 @@ export class CloudstackClient implements AsyncDisposable {
         continue;
       }
       const items = listedItems(content);
+      // Some commands know no pages (listApis) and give everything each time.
+      const start = JSON.stringify(items[0]);
+      if (items.length === 0 || start === before) return;
+      before = start;
       for (const item of items) {
         const id = textIn(item["id"]) ?? textIn(item["jobid"]);
         if (id !== undefined && seen.has(id)) continue;
         if (id !== undefined) seen.add(id);
         yield item;
       }
-      const count = numberIn(content["count"]);
-      if (items.length === 0 || (items.length < size && (count === undefined || page * size >= count))) return;
+      const count = numberIn(content["count"]) ?? 0;
+      if (items.length > size || (items.length < size && page * size >= count)) return;
     }
   }
 

@@ -153,6 +153,26 @@ describe("lists", () => {
     expect(await gather(client.list("listVirtualMachines"))).toHaveLength(206);
   });
 
+  for (const length of [200, 700]) {
+    it(`end where a command knows no pages and gives all ${length} rows each time`, async () => {
+      const api = Array.from({ length }, (_, index) => ({ name: `command${index}` }));
+      await using server = await startScripted(() => ({ body: { listapisresponse: { count: length, api } } }));
+      await using client = clientOf(server.url);
+      expect(await gather(client.list("listApis"))).toHaveLength(length);
+      expect(server.calls.length).toBeLessThanOrEqual(2);
+    });
+  }
+
+  it("go on after a page that the server filtered, as long as the count says so", async () => {
+    await using server = await startScripted(({ form }) => {
+      const page = Number(form.get("page"));
+      const volume = Array.from({ length: page === 1 ? 150 : 20 }, (_, index) => ({ id: `v${page}-${index}` }));
+      return { body: { listvolumesresponse: { count: 220, volume } } };
+    });
+    await using client = clientOf(server.url);
+    expect(await gather(client.list("listVolumes"))).toHaveLength(170);
+  });
+
   it("take smaller pages where the server allows no larger ones", async () => {
     await using cloud = await startCloud({ settings: { pageSize: 50 } });
     await using client = clientOf(cloud.simulator.url, cloud.simulator.tenant);

@@ -14,5 +14,5 @@ for (const [name, make] of shapes) {
     const text = formatConformance(await runConformance(judged.harness));
     expect(text).not.toContain("FAILED");
     await expect(text).toMatchFileSnapshot(`clauses/${name}.txt`);
-  }, 180_000);
+  }, 600_000);
 }

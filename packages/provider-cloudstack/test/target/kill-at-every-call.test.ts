@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test } from "vitest";
 import type { LaunchDisk, LaunchRequest, LaunchedMachine, TargetProvider, Volume } from "@diskferry/core/provider";
 import { randomBytes } from "../../../../test/seed.ts";
 import { Cloud } from "../../src/cloud.ts";
@@ -12,10 +12,10 @@ import { killedAtEveryCall } from "../killed-at-every-call.ts";
 const size = 2 ** 20;
 
 let cloud: TestCloud;
-beforeAll(async () => {
+beforeEach(async () => {
   cloud = await startCloud({ jobMs: 0, settings: { allowUserExpunge: true } });
 });
-afterAll(() => cloud[Symbol.asyncDispose]());
+afterEach(() => cloud[Symbol.asyncDispose]());
 
 const connect = (own: Cloud): TargetProvider => cloudstackTarget(own);
 const living = async (): Promise<TargetProvider> => connect(await Cloud.open(cloud.options));
@@ -61,7 +61,7 @@ test("a copy killed after any call goes on: one volume, its bytes, attached to n
     },
   );
   expect(calls).toBeGreaterThan(15);
-}, 120_000);
+}, 900_000);
 
 test("a removal killed after any call is finished by the next", async () => {
   const before = cloud.simulator.volumes().length;
@@ -79,7 +79,7 @@ test("a removal killed after any call is finished by the next", async () => {
     async () => expect(cloud.simulator.volumes()).toHaveLength(before),
   );
   expect(calls).toBeGreaterThan(2);
-}, 120_000);
+}, 900_000);
 const ids = new Map<number, string>();
 
 interface Replicas {
@@ -131,7 +131,7 @@ for (const purpose of ["test", "cutover"] as const) {
     );
     for (const { volume } of own.disks) await setUp.remove(volume);
     expect(calls).toBeGreaterThan(40);
-  }, 240_000);
+  }, 900_000);
 }
 
 test("a termination killed after any call is finished by the next, and no replica goes with it", async () => {
@@ -156,4 +156,4 @@ test("a termination killed after any call is finished by the next, and no replic
   );
   for (const { volume } of own.disks) await setUp.remove(volume);
   expect(calls).toBeGreaterThan(10);
-}, 120_000);
+}, 900_000);
