@@ -1,4 +1,4 @@
-import { BlockReader, BlockWriter, ChangeTracker, ChangesOptions, Checkpoint, Consistency, CreateRequest, DigestAlgorithm, Disk, DiskSnapshot, Extent, Geometry, Json, JsonObject, Lane, LaneWriter, LaunchDisk, LaunchRequest, LaunchedMachine, Machine, MachineSpec, NetworkCard, OpenRequest, OwnedResource, PowerState, ProviderContext, ProviderDefinition, ProviderError, ProviderErrorCode, ProviderErrorOptions, ReadOptions, ReaderLaneModule, Snapshot, SnapshotRequest, SourceConnector, TargetProvider, Tile, TileKind, TrackerStatus, Volume, Wait, WriteOptions, WriterLane, WriterLaneModule, WrittenExtent, defineProvider, isAbort, isProviderError } from "./provider.js";
+import { BlockReader, BlockWriter, ChangeTracker, ChangesOptions, Checkpoint, Consistency, Cost, CreateRequest, DigestAlgorithm, Disk, DiskSnapshot, Extent, Figure, Finding, Geometry, Json, JsonObject, Lane, LaneWriter, LaunchDisk, LaunchRequest, LaunchedMachine, Machine, MachineSpec, NetworkCard, OpenRequest, OwnedResource, PlannedDisk, PowerState, Preflight, PreflightRequest, ProviderContext, ProviderDefinition, ProviderError, ProviderErrorCode, ProviderErrorOptions, ReadOptions, ReaderLaneModule, Snapshot, SnapshotRequest, SourceConnector, TargetPreflightRequest, TargetProvider, Tile, TileKind, TrackerStatus, Volume, Wait, WriteOptions, WriterLane, WriterLaneModule, WrittenExtent, defineProvider, isAbort, isProviderError } from "./provider.js";
 /** One call that reached the memory place. */
 interface MemoryCall {
   side: "source" | "target";
@@ -192,6 +192,8 @@ interface MemoryPlace {
   launchedIds(): string[];
   /** A launched machine writes one of its disks. */
   writeLaunched(machine: string, disk: string, offset: number, bytes: Uint8Array): void;
+  /** What a launched machine's disk holds. */
+  readLaunched(machine: string, disk: string, offset?: number, length?: number): Uint8Array;
   /** The target loses its power, or its connections: what was not flushed is lost but for a random part. */
   crash(options?: CrashOptions): void;
 }
@@ -474,6 +476,14 @@ interface AttemptPolicy {
   totalMs: number;
   /** How long one try may take. Default 60 000. */
   perAttemptMs: number;
+  /** How long one flush may take. Default 600 000. */
+  flushMs: number;
+  /**
+   * How long a call that is no transfer may take with all its tries: a snapshot, a release, a commit, creating and opening.
+   * Platforms take hours for some of them and providers bound their own waits; this ends what hangs all the same. Default
+   * 86 400 000, a day.
+   */
+  controlMs: number;
   /** How often in a row a lost reader or writer is opened again without anything getting durable in between. Default 5. */
   reopens: number;
 }
@@ -853,7 +863,7 @@ interface AuditReport {
 /**
  * Puts the tracker to the test: takes a snapshot, asks what changed since the record, and reads a random sample of what
  * it calls unchanged from the source. Nothing is written to the target; the snapshot is released.
- * @throws ProviderError UNSUPPORTED where there is no tracker or no digest to compare with.
+ * @throws ProviderError UNSUPPORTED where there is no tracker or no digest to compare with; IN_USE while a run is under way.
  */
 declare function audit(job: Job, options?: AuditOptions): Promise<AuditReport>;
 interface LaunchOptions extends Wait {
@@ -861,8 +871,9 @@ interface LaunchOptions extends Wait {
   allowInconsistent?: boolean | undefined;
 }
 /**
- * Boots a clone of the last record, isolated as the target can; the replica stays as it is, and runs
- * may go on afterwards: taking the job over for the launch ends one that is under way, which resumes when called again.
+ * Boots a clone of the last record, isolated as the target can; the replica stays as it is. Where each commit makes a
+ * volume of its own, a run under way goes on meanwhile. Where the replica is written in place, the launch takes the job
+ * over while it clones: a run under way ends, and goes on when it is called again.
  * Idempotent per record: the second call gives the machine of the first.
  * @throws ProviderError UNSUPPORTED where the target launches nothing; IN_USE while the replica is torn.
  */
@@ -892,20 +903,9 @@ declare function finalizeCutover(job: Job, wait?: Wait): Promise<void>;
  * @throws ProviderError DENIED once the cutover is final.
  */
 declare function revertCutover(job: Job, wait?: Wait): Promise<void>;
-/** A number and how good it is. */
-interface Figure {
-  value: number;
-  kind: "exact" | "bound" | "estimate";
-}
-interface DiskPlan {
-  disk: string;
-  size: number;
-  mode: RunMode;
+interface DiskPlan extends PlannedDisk {
+  /** Why this mode. */
   reason: string;
-  /** Bytes read from the source. */
-  read: Figure;
-  /** Bytes sent to the target. */
-  write: Figure;
   fallbacks: Fallback[];
 }
 /** What a run would do. Plain JSON. */
@@ -915,10 +915,22 @@ interface Plan {
   /** A run under way that the next one goes on with. */
   resumes?: string;
   disks: DiskPlan[];
-  /** At the bandwidth limit, where there is one. */
+  /** Calls of both platforms' APIs, as far as they can tell. */
+  calls: {
+    side: "source" | "target";
+    operation: string;
+    count: Figure;
+  }[];
+  costs: Cost[];
+  /** How long it takes: at the bandwidth limit and at the platforms' quotas, whichever is longest. Absent: nobody knows. */
   minutes?: Figure;
-  /** What stands in the way or should be known before, for people. */
-  findings: string[];
+  /** By the platforms' names; `missing` absent: could not be asked. */
+  privileges: {
+    source?: Preflight["privileges"];
+    target?: Preflight["privileges"];
+  };
+  /** What stands in the way or should be known before; blockers first. */
+  findings: Finding[];
 }
 /** Says what a run would do, before anything is touched: no snapshot is taken and no volume made. */
 declare function plan(job: Job, wait?: Wait): Promise<Plan>;
@@ -1106,9 +1118,9 @@ declare class Registry {
  * @throws ProviderError UNSUPPORTED when it is none, CONFIG_INVALID when the options are not valid, and whatever the
  * provider rejects with.
  */
-declare function openSource(definition: ProviderDefinition, options: unknown, context?: ProviderContext): Promise<SourceConnector>;
+declare function openSource<Config, Options>(definition: ProviderDefinition<Config, Options>, options: NoInfer<Options>, context?: ProviderContext): Promise<SourceConnector>;
 /** The same as {@link openSource} for a target. */
-declare function openTarget(definition: ProviderDefinition, options: unknown, context?: ProviderContext): Promise<TargetProvider>;
+declare function openTarget<Config, Options>(definition: ProviderDefinition<Config, Options>, options: NoInfer<Options>, context?: ProviderContext): Promise<TargetProvider>;
 interface LoadOptions {
   /** The user's project: a folder, or `import.meta.url` of one of its modules. Default: the working folder. */
   from?: string | URL | undefined;
@@ -1431,4 +1443,4 @@ interface TraceMessages {
 }
 /** Listens to a channel; the result ends it. */
 declare function listen<Name extends keyof ChannelMessages>(name: Name, listener: (message: ChannelMessages[Name]) => void): () => void;
-export { type AttemptPolicy, type AuditOptions, type AuditReport, BackupWindow, BlockReader, BlockStream, type BlockStreamOptions, type BlockWriter, type Call, type CallMethod, type ChangeTracker, type ChangesOptions, type ChannelMessages, type Checkpoint, type CleanupOptions, type CleanupReport, type ConfigProblem, type Consistency, CrashOptions, type CreateRequest, type CutoverOptions, type CutoverReport, type CutoverState, DigestAlgorithm, type DirectoryStateOptions, type DiscoveredProvider, type Disk, type DiskAudit, type DiskPlan, type DiskProgress, type DiskReport, type DiskSnapshot, type DiskUri, type DiskVerification, Extent, type Fallback, type FaultRule, type Figure, type Gate, Geometry, type Job, type JobOptions, type JobStatus, Json, JsonObject, type KnownProvider, Lane, LaneWriter, type LaunchDisk, type LaunchOptions, type LaunchRequest, type LaunchedMachine, type Layer, type Lease, Limits, type LoadOptions, type Machine, type MachineSpec, type MemoryCall, MemoryConfig, type MemoryHook, type MemoryMachine, MemoryPlace, MemoryPlaceOptions, type MemoryReaderOptions, type MemorySourceOptions, MemoryStateStore, type MemoryTargetOptions, type MemoryTrackerOptions, type MemoryTraffic, type MemoryWriterOptions, Metrics, type MetricsSnapshot, type NetworkCard, type OpenRequest, type OwnedResource, type Plan, type PowerState, type ProgressReport, ProviderContext, ProviderDefinition, ProviderError, ProviderErrorCode, ProviderErrorOptions, ReadOptions, ReaderLaneModule, type Receipt, type ReceiptFacts, type ReceiptVerdict, Registry, type ResolvedUri, type RunMode, type RunOptions, type RunReport, type RunTicket, type SliceOptions, type SliceReport, type Snapshot, type SnapshotRequest, type SourceConnector, type StateRecord, type StateStore, type StreamBlock, type TargetProvider, Tile, TileKind, type TraceMessages, type TrackerStatus, type TrackingFault, TrackingFaultScope, type TrackingLostPolicy, type TransferOptions, type VerificationReport, type VerifyMode, type VerifyOptions, type VerifyReceiptOptions, type Volume, type Wait, WindowGate, type WriteOptions, WriterLane, WriterLaneModule, type WrittenExtent, audit, beginRun, blockStream, cleanup, compose, configProblems, cutover, defineProvider, discoverProviders, expandEnvironment, faults, finalizeCutover, formatPath, isAbort, isProviderError, isSecretName, issueReceipt, keyParts, knownProviders, launch, listen, loadProvider, memoryPlace, openDirectoryState, openSource, openTarget, parseUri, plan, preferredAlgorithm, redactUri, replicate, revertCutover, stateKey, status, supportedSpecs, terminate, transfer, transferSlice, validateConfig, verify, verifyReceipt, verifyWrites };
+export { type AttemptPolicy, type AuditOptions, type AuditReport, BackupWindow, BlockReader, BlockStream, type BlockStreamOptions, type BlockWriter, type Call, type CallMethod, type ChangeTracker, type ChangesOptions, type ChannelMessages, type Checkpoint, type CleanupOptions, type CleanupReport, type ConfigProblem, type Consistency, type Cost, CrashOptions, type CreateRequest, type CutoverOptions, type CutoverReport, type CutoverState, DigestAlgorithm, type DirectoryStateOptions, type DiscoveredProvider, type Disk, type DiskAudit, type DiskPlan, type DiskProgress, type DiskReport, type DiskSnapshot, type DiskUri, type DiskVerification, Extent, type Fallback, type FaultRule, type Figure, type Finding, type Gate, Geometry, type Job, type JobOptions, type JobStatus, Json, JsonObject, type KnownProvider, Lane, LaneWriter, type LaunchDisk, type LaunchOptions, type LaunchRequest, type LaunchedMachine, type Layer, type Lease, Limits, type LoadOptions, type Machine, type MachineSpec, type MemoryCall, MemoryConfig, type MemoryHook, type MemoryMachine, MemoryPlace, MemoryPlaceOptions, type MemoryReaderOptions, type MemorySourceOptions, MemoryStateStore, type MemoryTargetOptions, type MemoryTrackerOptions, type MemoryTraffic, type MemoryWriterOptions, Metrics, type MetricsSnapshot, type NetworkCard, type OpenRequest, type OwnedResource, type Plan, type PlannedDisk, type PowerState, type Preflight, type PreflightRequest, type ProgressReport, ProviderContext, ProviderDefinition, ProviderError, ProviderErrorCode, ProviderErrorOptions, ReadOptions, ReaderLaneModule, type Receipt, type ReceiptFacts, type ReceiptVerdict, Registry, type ResolvedUri, type RunMode, type RunOptions, type RunReport, type RunTicket, type SliceOptions, type SliceReport, type Snapshot, type SnapshotRequest, type SourceConnector, type StateRecord, type StateStore, type StreamBlock, type TargetPreflightRequest, type TargetProvider, Tile, TileKind, type TraceMessages, type TrackerStatus, type TrackingFault, TrackingFaultScope, type TrackingLostPolicy, type TransferOptions, type VerificationReport, type VerifyMode, type VerifyOptions, type VerifyReceiptOptions, type Volume, type Wait, WindowGate, type WriteOptions, WriterLane, WriterLaneModule, type WrittenExtent, audit, beginRun, blockStream, cleanup, compose, configProblems, cutover, defineProvider, discoverProviders, expandEnvironment, faults, finalizeCutover, formatPath, isAbort, isProviderError, isSecretName, issueReceipt, keyParts, knownProviders, launch, listen, loadProvider, memoryPlace, openDirectoryState, openSource, openTarget, parseUri, plan, preferredAlgorithm, redactUri, replicate, revertCutover, stateKey, status, supportedSpecs, terminate, transfer, transferSlice, validateConfig, verify, verifyReceipt, verifyWrites };

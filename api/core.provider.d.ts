@@ -43,6 +43,107 @@ interface JsonObject {
 }
 /** What survives `JSON.stringify`. */
 type Json = string | number | boolean | null | Json[] | JsonObject;
+/** An opaque token of at most 4096 characters, from which a later listing is incremental. */
+type Checkpoint = string;
+interface TrackerStatus {
+  supported: boolean;
+  enabled: boolean;
+  /** For people: why it is off, what would turn it on, known bugs of this version. */
+  detail?: string;
+}
+interface ChangesOptions extends Wait {
+  /** Absent: tiles tell what may be non-zero. */
+  since?: Checkpoint | undefined;
+  /** Bytes; default 0. */
+  from?: number | undefined;
+  /** Bytes; default the disk's size. */
+  to?: number | undefined;
+}
+/** Knows what changed between two points in time. */
+interface ChangeTracker {
+  /** Turns tracking on; idempotent. Absent: it is always on or cannot be turned on by us. */
+  enable?(machine: Machine, wait?: Wait): Promise<void>;
+  /** Discards tracking that is not to be trusted and begins anew. */
+  reset?(machine: Machine, wait?: Wait): Promise<void>;
+  status?(machine: Machine, disk: string, wait?: Wait): Promise<TrackerStatus>;
+  /** The token of this point in time; undefined: the next run of this disk has to rescan. */
+  checkpoint(disk: DiskSnapshot, wait?: Wait): Promise<Checkpoint | undefined>;
+  /**
+   * Tiles from `from` to `to`: ascending, contiguous, covering all of it, never too little `changed`.
+   * @throws ProviderError TRACKING_LOST, at any tile, when the answer cannot be trusted from there on.
+   */
+  changes(disk: DiskSnapshot, options?: ChangesOptions): AsyncIterable<Tile>;
+  /** The snapshot behind a checkpoint must outlive it (EBS). Absent: it is released once the record is written. */
+  readonly keepsBase?: true;
+}
+/** A number and how good it is: counted, a limit that is not exceeded, or a guess. */
+interface Figure {
+  value: number;
+  kind: "exact" | "bound" | "estimate";
+}
+/** Something to know or to mend before a run. Plain JSON. */
+interface Finding {
+  /** `blocker`: a run would fail. `warning`: it works, but not as one might expect. `info`: worth knowing. */
+  severity: "info" | "warning" | "blocker";
+  /** What it is about: a disk, a privilege, a host and port, a version. */
+  subject: string;
+  /** What was found. Never a secret. */
+  message: string;
+  /** What to do about it. */
+  remedy?: string;
+}
+/** What a run would do with one disk, as far as core knows before there is a snapshot. */
+interface PlannedDisk {
+  /** The disk's key at the source. */
+  disk: string;
+  /** Bytes. */
+  size: number;
+  mode: "full" | "incremental" | "rescan";
+  /** Bytes read from the source. */
+  read: Figure;
+  /** Bytes sent to the target. */
+  write: Figure;
+  /** The checkpoint of the last record, where the mode is incremental. */
+  since?: Checkpoint;
+  /** The volume of the last record. */
+  base?: Volume;
+}
+interface PreflightRequest extends Wait {
+  /** Empty when only the place itself is asked about. */
+  disks: readonly PlannedDisk[];
+  job?: string | undefined;
+}
+/** What the other end has to say to a target before a run. */
+interface TargetPreflightRequest extends PreflightRequest {
+  /** The machine the disks belong to, for a launch. */
+  machine?: MachineSpec | undefined;
+}
+/** Money. */
+interface Cost {
+  /** What is paid for: "GetSnapshotBlock requests", "storage of the replica for a month". */
+  item: string;
+  amount: Figure;
+  currency: "USD";
+  /** The day the prices were read, ISO 8601. */
+  pricesOf: string;
+}
+/** What one end says before anything is touched. Absent members are unknown. Plain JSON. */
+interface Preflight {
+  /** Calls of the platform's API, by name. */
+  calls?: {
+    operation: string;
+    count: Figure;
+  }[];
+  costs?: Cost[];
+  /** How long this end takes at its quotas, at least. */
+  minutes?: Figure;
+  /** By the platform's names. `missing` absent: could not be asked. */
+  privileges?: {
+    needed: string[];
+    missing?: string[];
+  };
+  findings: Finding[];
+}
 /** A disk at the target: created by key, or the result of a commit. Plain JSON; survives a restart. */
 interface Volume {
   id: string;
@@ -172,6 +273,8 @@ interface TargetProvider {
   owned(job: string, wait?: Wait): AsyncIterable<OwnedResource & {
     volume?: Volume;
   }>;
+  /** Says before a run, or a launch, what it would take and what stands in the way. Changes nothing. */
+  preflight?(request: TargetPreflightRequest): Promise<Preflight>;
   /** Starts a machine from committed volumes; idempotent by key. */
   launch?(machine: MachineSpec, disks: readonly LaunchDisk[], request: LaunchRequest): Promise<LaunchedMachine>;
   /** Ends a launched machine; idempotent. A volume that the launch did not make is left. */
@@ -249,39 +352,6 @@ interface BlockReader extends Geometry {
   readonly lane?: Lane;
   [Symbol.asyncDispose](): Promise<void>;
 }
-/** An opaque token of at most 4096 characters, from which a later listing is incremental. */
-type Checkpoint = string;
-interface TrackerStatus {
-  supported: boolean;
-  enabled: boolean;
-  /** For people: why it is off, what would turn it on, known bugs of this version. */
-  detail?: string;
-}
-interface ChangesOptions extends Wait {
-  /** Absent: tiles tell what may be non-zero. */
-  since?: Checkpoint | undefined;
-  /** Bytes; default 0. */
-  from?: number | undefined;
-  /** Bytes; default the disk's size. */
-  to?: number | undefined;
-}
-/** Knows what changed between two points in time. */
-interface ChangeTracker {
-  /** Turns tracking on; idempotent. Absent: it is always on or cannot be turned on by us. */
-  enable?(machine: Machine, wait?: Wait): Promise<void>;
-  /** Discards tracking that is not to be trusted and begins anew. */
-  reset?(machine: Machine, wait?: Wait): Promise<void>;
-  status?(machine: Machine, disk: string, wait?: Wait): Promise<TrackerStatus>;
-  /** The token of this point in time; undefined: the next run of this disk has to rescan. */
-  checkpoint(disk: DiskSnapshot, wait?: Wait): Promise<Checkpoint | undefined>;
-  /**
-   * Tiles from `from` to `to`: ascending, contiguous, covering all of it, never too little `changed`.
-   * @throws ProviderError TRACKING_LOST, at any tile, when the answer cannot be trusted from there on.
-   */
-  changes(disk: DiskSnapshot, options?: ChangesOptions): AsyncIterable<Tile>;
-  /** The snapshot behind a checkpoint must outlive it (EBS). Absent: it is released once the record is written. */
-  readonly keepsBase?: true;
-}
 /**
  * How good a point in time is, from worst to best. `none`: nothing is promised, the disk changed while it was read.
  * `disk`: each disk is one point in time, the disks among themselves are not. `crash`: as after a power cut, all disks
@@ -298,6 +368,8 @@ interface Disk {
   name?: string;
   /** Whether the machine boots from it. */
   boot?: boolean;
+  /** The controller it hangs on; absent: unknown. */
+  controller?: "ide" | "sata" | "scsi" | "nvme" | "virtio";
   /** Why this disk cannot be copied, when it cannot (independent, shared, encrypted by a key we lack …). */
   ineligible?: string;
   /** What the provider needs to find it again. Opaque to core. */
@@ -317,7 +389,17 @@ interface MachineSpec {
   architecture?: "x86_64" | "arm64";
   firmware?: "bios" | "uefi";
   secureBoot?: boolean;
+  /** Whether the machine has a trusted platform module, whose content is never copied. */
+  tpm?: boolean;
+  /** The guest's operating system, as the platform names it. */
   guest?: string;
+  guestFamily?: "linux" | "windows" | "other";
+  /** State of the platform's agent inside the guest, as the platform names it. */
+  guestTools?: string;
+  /** Tags or labels. */
+  labels?: {
+    [name: string]: string;
+  };
   networkCards?: NetworkCard[];
 }
 /** A server and its disks, or a disk without a server shown as a machine of one disk. Plain JSON. */
@@ -390,6 +472,11 @@ interface SourceConnector {
   owned(job: string, wait?: Wait): AsyncIterable<OwnedResource>;
   /** Absent: every run reads the whole disk. */
   readonly tracker?: ChangeTracker;
+  /**
+   * Says before a run what it would take and what stands in the way: calls, money, privileges, versions, free space.
+   * `machine` absent: about the place alone. Changes nothing. Absent: nothing is known beforehand.
+   */
+  preflight?(machine: Machine | undefined, request: PreflightRequest): Promise<Preflight>;
   /** Absent: a cutover needs `quiesce`, or an operator who stops the machine. */
   readonly power?: {
     state(machine: Machine, wait?: Wait): Promise<PowerState>;
@@ -408,8 +495,11 @@ interface ProviderContext extends Wait {
   /** For people who watch: a line about something slow or unexpected that was handled. */
   notice?(message: string): void;
 }
-/** What a provider package exports as `provider`. */
-interface ProviderDefinition<Config = unknown> {
+/**
+ * What a provider package exports as `provider`. `Config`: what its schema makes of options, and its `source` and `target`
+ * get. `Options`: what a user writes; named, it makes wrong options errors of the compiler.
+ */
+interface ProviderDefinition<Config = unknown, Options = unknown> {
   /** The version of this contract the provider was written for. */
   readonly spec: "v1";
   /** The product's name, unique among providers: `local`, `aws-ebs`, `vsphere`, `cloudstack`. */
@@ -417,14 +507,14 @@ interface ProviderDefinition<Config = unknown> {
   /** URI schemes this provider answers to, without the colon. */
   readonly schemes?: readonly string[];
   /** Checks and completes the options; never holds a default secret. */
-  readonly config: StandardSchemaV1<unknown, Config>;
+  readonly config: StandardSchemaV1<Options, Config>;
   /** The options that a URI of one of `schemes` stands for. Absent: this provider has no URIs. */
   fromUri?(uri: string): unknown;
   source?(config: Config, context?: ProviderContext): Promise<SourceConnector>;
   target?(config: Config, context?: ProviderContext): Promise<TargetProvider>;
 }
 /** Gives a provider its types; returns it as it is. */
-declare function defineProvider<Config>(definition: ProviderDefinition<Config>): ProviderDefinition<Config>;
+declare function defineProvider<Config, Options = unknown>(definition: ProviderDefinition<Config, Options>): ProviderDefinition<Config, Options>;
 /** What went wrong, in the few kinds a caller acts on differently. */
 type ProviderErrorCode = "CONFIG_INVALID" | "AUTH" | "DENIED" | "NOT_FOUND" | "EXISTS" | "IN_USE" | "UNSUPPORTED" | "TRACKING_LOST" | "FENCED" | "CORRUPT" | "THROTTLED" | "UNAVAILABLE" | "UNEXPECTED";
 interface ProviderErrorOptions {
@@ -455,4 +545,4 @@ declare class ProviderError extends Error {
 declare function isProviderError(error: unknown): error is ProviderError;
 /** Whether `error` is the rejection of an aborted signal, which is no failure of the disk. */
 declare function isAbort(error: unknown, signal?: AbortSignal): boolean;
-export { BlockReader, type BlockWriter, type ChangeTracker, type ChangesOptions, type Checkpoint, type Consistency, type CreateRequest, DigestAlgorithm, type Disk, type DiskSnapshot, Extent, Geometry, Json, JsonObject, Lane, LaneWriter, type LaunchDisk, type LaunchRequest, type LaunchedMachine, type Machine, type MachineSpec, type NetworkCard, type OpenRequest, type OwnedResource, type PowerState, ProviderContext, ProviderDefinition, ProviderError, ProviderErrorCode, ProviderErrorOptions, ReadOptions, ReaderLaneModule, type Snapshot, type SnapshotRequest, type SourceConnector, type TargetProvider, Tile, TileKind, type TrackerStatus, type Volume, type Wait, type WriteOptions, WriterLane, WriterLaneModule, type WrittenExtent, defineProvider, isAbort, isProviderError };
+export { BlockReader, type BlockWriter, type ChangeTracker, type ChangesOptions, type Checkpoint, type Consistency, type Cost, type CreateRequest, DigestAlgorithm, type Disk, type DiskSnapshot, Extent, type Figure, type Finding, Geometry, Json, JsonObject, Lane, LaneWriter, type LaunchDisk, type LaunchRequest, type LaunchedMachine, type Machine, type MachineSpec, type NetworkCard, type OpenRequest, type OwnedResource, type PlannedDisk, type PowerState, type Preflight, type PreflightRequest, ProviderContext, ProviderDefinition, ProviderError, ProviderErrorCode, ProviderErrorOptions, ReadOptions, ReaderLaneModule, type Snapshot, type SnapshotRequest, type SourceConnector, type TargetPreflightRequest, type TargetProvider, Tile, TileKind, type TrackerStatus, type Volume, type Wait, type WriteOptions, WriterLane, WriterLaneModule, type WrittenExtent, defineProvider, isAbort, isProviderError };

@@ -1,7 +1,7 @@
 import { BlockReader, BlockWriter, ProviderDefinition, Volume } from "@diskferry/core/provider";
 import { z } from "zod";
 /** The options of the provider `local`, for a source or a target; every name unknown to it is refused. */
-declare const optionsSchema: z.ZodType<LocalOptions>;
+declare const optionsSchema: z.ZodType<LocalOptions, LocalOptions>;
 /** One disk, as the options name it. */
 interface DiskOptions {
   path?: string | undefined;
@@ -39,7 +39,7 @@ interface LocalOptions extends DiskOptions {
   overwrite?: boolean | undefined;
 }
 /** The provider of raw files, block devices, qcow2 images and NBD servers, as source and as target. */
-declare const provider: ProviderDefinition<LocalOptions>;
+declare const provider: ProviderDefinition<LocalOptions, LocalOptions>;
 /** How a raw reader behaves beside reading. */
 interface RawReaderOptions {
   /** The content that is read, as `contentStamp` told it; reading rejects once the file tells another. */

@@ -16,6 +16,13 @@ interface SecondDisk {
   write(offset: number, bytes: Uint8Array): Eventually<void>;
 }
 /**
+ * What a back door throws where it cannot do what is asked of it, such as writing into a guest that nobody may log in to:
+ * the clause is left unjudged, for this reason, and never counts as one that holds.
+ */
+declare class NotJudged extends Error {
+  constructor(reason: string);
+}
+/**
  * A source under test, and the back door through which the suite plays the guest. Offsets are bytes of the disk,
  * multiples of 512. An absent member leaves the clauses that need it unjudged, and the run says so.
  */
@@ -40,6 +47,16 @@ interface SourceHarness {
   breakTracking?(): Eventually<void>;
   /** A snapshot that somebody else made of the machine. */
   foreignSnapshot?(): Eventually<Snapshot>;
+  /**
+   * Why `snapshot` makes nothing on this platform, so that there is nothing to own, to release or to ask for again by its
+   * key; absent: that is judged.
+   */
+  snapshotless?: string;
+  /**
+   * Why a snapshot does not keep what the disk held once the guest writes on. Such a snapshot has to promise nothing, which
+   * is judged then; absent: that it keeps it is judged.
+   */
+  unfixed?: string;
   /** Whether the suite may shut the machine down, power it off and on. */
   mayPower?: boolean;
 }
@@ -60,7 +77,9 @@ interface TargetHarness {
   existingDisk?: string;
   /** A launched machine writes its disk. */
   writeLaunched?(machine: string, disk: string, offset: number, bytes: Uint8Array): Eventually<void>;
-  /** Why nothing cuts an older writer off on this platform; absent: fencing is judged. */
+  /** What a launched machine finds on its disk. */
+  readLaunched?(machine: string, disk: string, offset: number, length: number): Eventually<Uint8Array>;
+  /** Why nothing cuts an older writer off on this platform; absent: fencing is judged. A target that says `fences` has none. */
   unfenced?: string;
 }
 /** Everything the suite needs to judge a provider. */
@@ -96,7 +115,10 @@ interface ConformanceReport {
   name: string;
   /** Ids of the clauses that hold, in the suite's order. */
   judged: string[];
-  /** Clauses that were left unjudged, and why: an absent member, or a back door that the harness does not have. */
+  /**
+   * Clauses that were NOT JUDGED, and why: an absent member, a back door that the harness does not have, or something that
+   * the platform cannot do, which the harness says. None of them counts as one that holds.
+   */
   skipped: {
     id: string;
     reason: string;
@@ -115,8 +137,8 @@ declare function conformance(harness: ConformanceHarness): ConformanceCase[];
 /** Runs the whole suite, one clause after another, and tells of each whether it holds. */
 declare function runConformance(harness: ConformanceHarness): Promise<ConformanceReport>;
 /**
- * The clauses of a report as stable text, one line each: `judged ID`, `skipped ID: REASON` or `FAILED ID: ERROR`.
- * Commit it and compare it in a test: then a member that goes missing cannot hide as a skipped clause.
+ * The clauses of a report as stable text, one line each: `judged ID`, `NOT JUDGED ID: REASON` or `FAILED ID: ERROR`.
+ * Commit it and compare it in a test: then a member that goes missing cannot hide as a clause that is not judged.
  */
 declare function formatConformance({ name, judged, skipped, failed }: ConformanceReport): string;
 /** A clause of the contract that a provider breaks. */
@@ -125,4 +147,4 @@ declare class ConformanceError extends Error {
   readonly clause: string;
   constructor(id: string, clause: string, found: string, cause?: unknown);
 }
-export { type ConformanceCase, type ConformanceContext, ConformanceError, type ConformanceHarness, type ConformanceReport, type DefinitionHarness, type SecondDisk, type SourceHarness, type TargetHarness, conformance, formatConformance, runConformance };
+export { type ConformanceCase, type ConformanceContext, ConformanceError, type ConformanceHarness, type ConformanceReport, type DefinitionHarness, NotJudged, type SecondDisk, type SourceHarness, type TargetHarness, conformance, formatConformance, runConformance };

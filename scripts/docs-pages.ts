@@ -87,9 +87,12 @@ function referencePage(door: string, text: string): string {
   return `# ${title}\n\n${whole}\n\n${parts.join("\n")}`;
 }
 
+/** Front matter for pages of wide tables. */
+const wide = "---\naside: false\n---\n\n";
+
 function clausesPage(): string {
   const rows = conformance({ name: "" }).map(({ id, clause }) => `| \`${id}\` | ${cell(clause)} |`);
-  return `# Clauses of the contract
+  return `${wide}# Clauses of the contract
 
 The ${rows.length} clauses that the conformance kit judges, in its order. A failure names its clause.
 
@@ -169,7 +172,7 @@ function capabilitiesPage(): string {
     const head = ["provider", "shape", ...columns.map(([, member]) => `\`${member}\``), "clauses judged"];
     return `| ${head.join(" | ")} |\n|${" --- |".repeat(head.length)}\n${rows.join("\n")}`;
   };
-  return `# What each provider can do
+  return `${wide}# What each provider can do
 
 A capability is a member that is there; there is no table of booleans to keep true. This page is made from the lists of
 clauses that each provider's conformance test judges and commits, so a *yes* has been tried, and a *–* means that core takes

@@ -1,4 +1,4 @@
-import { globSync } from "node:fs";
+import { globSync, readFileSync } from "node:fs";
 import { basename } from "node:path";
 import { fileURLToPath } from "node:url";
 import { defineConfig } from "vitepress";
@@ -6,11 +6,17 @@ import { defineConfig } from "vitepress";
 /** Links that leave docs/ lead to files of the repository, which the site does not have. */
 const leavesSite = /^(?:\.\.\/)+(?:packages|examples|bench|test|scripts|api|README|CONTRIBUTING|LICENSE|\.ci)\b/;
 
-/** One entry for each page of a folder that is there: providers come and go with their packages. */
-function pagesIn(folder: string): { text: string; link: string }[] {
-  const files = globSync(`${folder}/*.md`, { cwd: fileURLToPath(new URL("..", import.meta.url)) }).sort();
-  const names = files.map((file) => basename(file, ".md")).filter((name) => name !== "index");
-  return names.map((name) => ({ text: name, link: `/${folder}/${name}` }));
+/** One entry for each page of a folder that is there, by its title: providers come and go with their packages. */
+function pagesIn(folder: string, except: ReadonlySet<string> = new Set()): { text: string; link: string }[] {
+  const docs = fileURLToPath(new URL("..", import.meta.url));
+  const names = globSync(`${folder}/*.md`, { cwd: docs }).map((file) => basename(file, ".md"));
+  return names
+    .filter((name) => name !== "index" && !except.has(name))
+    .sort()
+    .map((name) => {
+      const [, title = name] = /^# (.+)$/m.exec(readFileSync(`${docs}/${folder}/${name}.md`, "utf8")) ?? [];
+      return { text: title.replace(/:.*/, ""), link: `/${folder}/${name}` };
+    });
 }
 
 const written = new Set(["command", "examples", "first-copy", "incremental", "recover", "verify"]);
@@ -63,7 +69,7 @@ export default defineConfig({
           { text: "Verify and audit", link: "/guide/verify" },
           { text: "Recover and cut over", link: "/guide/recover" },
           { text: "The command", link: "/guide/command" },
-          ...pagesIn("guide").filter(({ text }) => !written.has(text)),
+          ...pagesIn("guide", written),
           { text: "Examples", link: "/guide/examples" },
           { text: "Troubleshooting", link: "/troubleshooting" },
           { text: "Security", link: "/security" },
