@@ -27,8 +27,6 @@ export interface AwsSimulatorOptions {
   quotaScale?: number;
   /** Multiplies the quotas per account once more; 1 by default. */
   accountQuotaScale?: number;
-  /** Multiplies the quotas of the list calls once more; 1 by default. */
-  listQuotaScale?: number;
   delays?: Partial<AwsDelays>;
   /** Each n-th list page is empty with a next token; 0 for none, 5 by default. */
   emptyPageEvery?: number;
@@ -123,7 +121,7 @@ export async function startAwsSimulator(options: AwsSimulatorOptions = {}): Prom
   const world = new World(pool, delays, options.precomputeDigests ?? false);
   const list = [...(options.credentials ?? defaultCredentials)];
   const keys = new Map(list.map((each) => [each.accessKeyId, each]));
-  const quotas = new Quotas(options.quotaScale ?? 1, options.accountQuotaScale ?? 1, options.listQuotaScale ?? 1);
+  const quotas = new Quotas(options.quotaScale ?? 1, options.accountQuotaScale ?? 1);
   const faults = new FaultPlan(options.seed ?? 1);
   const ebs = new EbsEndpoint(world, {
     emptyPageEvery: options.emptyPageEvery ?? 5,

@@ -13,14 +13,12 @@ const perSnapshot: Readonly<Record<string, number>> = { GetSnapshotBlock: 1000, 
 export class Quotas {
   readonly #scale: number;
   readonly #accountScale: number;
-  readonly #listScale: number;
   readonly #buckets = new Map<string, { left: number; at: number }>();
   readonly #refused = new Map<string, number>();
 
-  /** `scale` multiplies every rate, `accountScale` those per account and `listScale` those of lists once more. */
-  constructor(scale: number, accountScale: number, listScale: number) {
+  /** `scale` multiplies every rate, `accountScale` those per account once more; Infinity lifts them. */
+  constructor(scale: number, accountScale: number) {
     this.#scale = scale;
-    this.#listScale = listScale;
     this.#accountScale = accountScale;
   }
 
@@ -31,8 +29,7 @@ export class Quotas {
     snapshotId: string | undefined,
     now: number,
   ): "account" | "snapshot" | undefined {
-    const lists = operation.startsWith("List") ? this.#listScale : 1;
-    const account = (perAccount[operation] ?? Infinity) * this.#scale * this.#accountScale * lists;
+    const account = (perAccount[operation] ?? Infinity) * this.#scale * this.#accountScale;
     const snapshot = (perSnapshot[operation] ?? Infinity) * this.#scale;
     const byEither =
       snapshotId !== undefined && !this.#draw(`${operation} ${snapshotId}`, snapshot, now)

@@ -47,13 +47,6 @@ test("per-snapshot and Get/Put throttles: a snapshot's quota and an account's ea
   expect(lists.map(name)).toContain("ThrottlingException");
 });
 
-test("lists may have a quota of their own scale", async () => {
-  const { ebs } = await setup({ quotaScale: 0.02, listQuotaScale: 50 });
-  const id = (await ebs.send(new StartSnapshotCommand({ VolumeSize: 1 }))).SnapshotId ?? "";
-  const lists = await Promise.allSettled(Array.from({ length: 8 }, () => list(ebs, id)));
-  expect(lists.map(name)).not.toContain("ThrottlingException");
-});
-
 test("a quota grants its rate again as the clock goes on", async () => {
   const { ebs, simulator } = await setup({ quotaScale: 0.002 });
   const id = (await ebs.send(new StartSnapshotCommand({ VolumeSize: 1 }))).SnapshotId ?? "";
