@@ -88,7 +88,7 @@ test.for([true, false])("an export that is cut off is told, also where it ends w
 });
 
 test("a lease is kept alive for as long as its disk is read", async () => {
-  const { world, source, disks, held } = await start({ leaseTimeoutSeconds: 1 });
+  const { world, source, disks, held } = await start({ leaseTimeoutSeconds: 3 });
   const reader = await source.open(disks[0]!);
   const bytes = new Uint8Array(size);
   await reader.read(0, bytes.subarray(0, mebi));
