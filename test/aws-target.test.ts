@@ -50,7 +50,7 @@ async function simulate(options: AwsSimulatorOptions = {}): Promise<{ simulator:
     endpoint: simulator.endpoint,
     credentials: { accessKeyId, secretAccessKey },
     concurrency: 16,
-    timeouts: { pollMs: 5, visibleMs: 5000, powerMs: 10_000, snapshotMs: 10_000 },
+    timeouts: { pollMs: 5, visibleMs: 10_000, powerMs: 30_000, snapshotMs: 30_000 },
   };
   return { simulator, target };
 }
@@ -137,7 +137,7 @@ describeWithPeers(["qemu-img"], "files to AWS", () => {
     const left = [];
     for await (const owned of job.target.owned("several")) left.push(owned);
     expect(left).toEqual([]);
-  }, 60_000);
+  }, 120_000);
 });
 
 test("an upload whose process is killed goes on in the same pending snapshot", async () => {
@@ -173,4 +173,4 @@ test("an upload whose process is killed goes on in the same pending snapshot", a
   expect(simulator.faults.counters()["StartSnapshot"]).toBe(started);
   const machine = await launch(job);
   await holds(simulator, machine.id, [root]);
-}, 60_000);
+}, 120_000);

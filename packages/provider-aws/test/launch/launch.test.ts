@@ -381,7 +381,7 @@ describe("a kill after each call", () => {
 
   test("of the road over an image makes no second instance and leaves nothing untagged", async () => {
     expect(await killed({}, () => Promise.resolve({}))).toBeGreaterThanOrEqual(4);
-  }, 60_000);
+  }, 180_000);
 
   test("of the road over a placeholder makes no second instance and leaves nothing untagged", async () => {
     const last = await killed({}, async (world) => {
@@ -389,9 +389,9 @@ describe("a kill after each call", () => {
       return { road: "swap", placeholder: (await inventory(world))["images"]![0]! };
     });
     expect(last).toBeGreaterThanOrEqual(9);
-  }, 60_000);
+  }, 180_000);
 
   test("of the road over a conversion makes no second instance and leaves nothing untagged", async () => {
     expect(await killed({ road: "convert" }, () => Promise.resolve({ road: "convert" }))).toBeGreaterThanOrEqual(4);
-  }, 60_000);
+  }, 180_000);
 });

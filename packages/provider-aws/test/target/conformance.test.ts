@@ -30,4 +30,4 @@ test("every clause of the contract for targets holds that can be judged, and tho
   const text = formatConformance(await runConformance(harness));
   expect(text).not.toContain("FAILED");
   await expect(text).toMatchFileSnapshot("clauses/ebs-target.txt");
-}, 120_000);
+}, 240_000);

@@ -24,8 +24,8 @@ export function optionsFor(simulator: AwsSimulator, account = 0): AwsOptions {
     endpoint: simulator.endpoint,
     credentials: { accessKeyId, secretAccessKey },
     concurrency: 16,
-    timeouts: { pollMs: 5, visibleMs: 2000, powerMs: 5000, snapshotMs: 5000 },
-    retryBudgetMs: 1500,
+    timeouts: { pollMs: 5, visibleMs: 10_000, powerMs: 30_000, snapshotMs: 30_000 },
+    retryBudgetMs: 10_000,
   };
 }
 

@@ -197,7 +197,7 @@ describe("the commit", () => {
     const dying = first.commit({ written: writtenOf(some([0])), signal: stop.signal });
     dying.catch(() => {});
     // The volume's own snapshot was completed before.
-    await expect.poll(() => simulator.faults.counters()["CompleteSnapshot"]).toBe(2);
+    await expect.poll(() => simulator.faults.counters()["CompleteSnapshot"], { timeout: 20_000 }).toBe(2);
     await new Promise((go) => setTimeout(go, 50));
     stop.abort();
     await expect(dying).rejects.toThrow();
