@@ -6,10 +6,12 @@ import { type Job, MemoryStateStore, type RunReport, replicate, status } from "@
 import { copySnapshot, provider as aws } from "@diskferry/provider-aws";
 import { provider as local } from "@diskferry/provider-local";
 import type { AwsSimulator } from "@diskferry/simulators";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import type { ChainErrand } from "./aws/replicate-to-chain.ts";
 import { AwsGuest, block, differences, differencesOf, optionsTo, quickSimulator } from "./aws/aws-guest.ts";
 import { seedOf } from "./seed.ts";
+
+vi.setConfig({ testTimeout: 180_000 });
 
 const seed = seedOf(4711);
 const mebi = 1 << 20;
@@ -225,7 +227,7 @@ test("a download that was killed goes on in a new process: the same snapshot, an
   await using target = await local.target!({ directory: chains, format: "qcow2-chain" });
   for (const { disk, volume } of told.disks)
     expect(await differencesOf(target, volume!, guest.content(disk)), `${disk}, seed ${seed}`).toEqual([]);
-}, 120_000);
+});
 
 for (const [name, place] of [
   ["from Region to Region", { region: "eu-west-1" }],

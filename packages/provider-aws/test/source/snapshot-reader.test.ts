@@ -25,7 +25,7 @@ const damages: [AwsFault, string][] = [
 for (const [fault, code] of damages) {
   test(`a block that meets "${fault}" is asked for once, fails as ${code} to be tried again, and is right then`, async () => {
     await using world = await awsWorld();
-    await using it = await place(world, fault === "hang" ? { timeouts: { blockMs: 1500 } } : {});
+    await using it = await place(world, fault === "hang" ? { timeouts: { blockMs: 5000 } } : {});
     const { faults } = world.simulator;
     const bytes = randomBlock();
     await it.write(3, bytes);
