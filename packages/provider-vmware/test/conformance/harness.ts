@@ -7,7 +7,7 @@ import { snapshotIdOf, type World } from "../world.ts";
 
 const mebi = 1 << 20;
 /** No multiple of any block but a sector. */
-const size = 4 * mebi + 512;
+const size = 2 * mebi + 65_536 + 512;
 const name = "web";
 const disk = 2000;
 
