@@ -1,18 +1,15 @@
 import { tagNames, tagsOf, tagValue } from "../connection/tags.ts";
 import type { Settings } from "../options.ts";
 
-/** What a snapshot of ours is at the target. */
-export type Role =
-  /** Stands for a volume: made by `create`, holds no data. */
-  | "volume"
-  /** Written by a run; a commit once it is completed. */
-  | "upload";
-
 /** The tags of what a target makes, besides those that both ends have. */
 export interface TargetTagNames {
   key: string;
   job: string;
   disk: string;
+  /**
+   * What it is at the target: `volume` for an empty snapshot that stands for a volume, `upload` for one that a run writes or
+   * wrote (a commit once it is completed), `attached` for a volume that runs write through its block device.
+   */
   role: string;
   /** Of an upload: the id of the snapshot that stands for its volume. */
   volume: string;
