@@ -1,5 +1,5 @@
 import { randomBytes, randomUUID } from "node:crypto";
-import { blankVolume } from "./commands/volume-commands.ts";
+import { blankVolume } from "./volume-life.ts";
 import type {
   Account,
   DiskOffering,

@@ -5,7 +5,7 @@ import type { Machine, Snapshot, Template, Volume } from "../entities.ts";
 import { writeMachine } from "../responses.ts";
 import { gib } from "../world.ts";
 import { chosenId, nicsFor, sizeOf, startDeployed } from "./machine-commands.ts";
-import { attach, blankVolume } from "./volume-commands.ts";
+import { attach, blankVolume } from "../volume-life.ts";
 
 /** What the root volume is made of: exactly one of them. */
 interface Origin {

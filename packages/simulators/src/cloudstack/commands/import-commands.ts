@@ -6,7 +6,7 @@ import { writeMachine, writeVolume } from "../responses.ts";
 import type { SparseDisk } from "../sparse-disk.ts";
 import { gib } from "../world.ts";
 import { nicsFor, sizeOf, startDeployed } from "./machine-commands.ts";
-import { blankVolume } from "./volume-commands.ts";
+import { blankVolume } from "../volume-life.ts";
 
 /** Pools whose files can be adopted (`importVolume`: NFS and local as qcow2, Ceph as raw). */
 const importable = new Set<StoragePool["type"]>(["NetworkFilesystem", "Filesystem", "RBD"]);

@@ -5,7 +5,7 @@ import type { Machine, Network, ServiceOffering } from "../entities.ts";
 import { makeNic } from "../inventory.ts";
 import { writeMachine } from "../responses.ts";
 import { hasTags } from "./tag-commands.ts";
-import { expunge, release } from "./volume-commands.ts";
+import { expunge, release } from "../volume-life.ts";
 
 function listVirtualMachines(call: Call): object {
   const { world, parameters, caller } = call;

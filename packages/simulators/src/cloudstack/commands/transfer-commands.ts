@@ -4,7 +4,7 @@ import type { Call, CommandDefinition, Submission } from "../command.ts";
 import type { Volume } from "../entities.ts";
 import type { StorageEndpoint } from "../storage-endpoint.ts";
 import { writeTime } from "../responses.ts";
-import { blankVolume } from "./volume-commands.ts";
+import { blankVolume } from "../volume-life.ts";
 
 /** URLs given out by volume or snapshot; asking again gives the same one as long as it lives. */
 type Links = Map<string, string>;
