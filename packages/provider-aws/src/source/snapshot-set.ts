@@ -83,3 +83,8 @@ export function handleOf(connection: AwsConnection, set: SnapshotSet, key?: stri
     data: { made: true, region },
   };
 }
+
+/** Ids of a set's members. */
+export function idsOf({ members }: SnapshotSet): string[] {
+  return members.map(({ id }) => id);
+}
