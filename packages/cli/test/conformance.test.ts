@@ -2,9 +2,11 @@ import { existsSync, readFileSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import type { MemoryPlace } from "@diskferry/core";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { jsonLines, workplace } from "./in-process.ts";
 
+// Every write of the guest is a process, and processes start slowly where many do.
+vi.setConfig({ testTimeout: 300_000 });
 const memory = fileURLToPath(new URL("memory-provider", import.meta.url));
 const args = ["conformance", "memory:place", "--scratch", "--provider", memory];
 const placeOfTest = (): MemoryPlace =>
