@@ -16,7 +16,7 @@ test("no interleaving of the documented order with writes and kills loses a writ
   console.info(`order model: ${found.states} states, ${found.records} records, none wrong`);
   expect(found.lost?.join("\n")).toBeUndefined();
   expect(found.records).toBeGreaterThan(1000);
-}, 120_000);
+}, 300_000);
 
 test.for<[string, Partial<Order>, RegExp]>([
   [
@@ -117,7 +117,7 @@ test("the engine keeps that order: killed before or after any of its steps, it r
   console.info(
     `order of the engine: ${2 * undisturbed.length} kills of three runs of ${undisturbed.length} steps, seed ${seed}`,
   );
-}, 120_000);
+}, 300_000);
 
 test("the model would notice: a second snapshot beneath a run's own loses a write", async () => {
   const disk = emptyDisk(2);
