@@ -62,7 +62,9 @@ export class EbsTarget implements TargetProvider {
         },
       );
     const own = tagValue(key);
-    const known = await snapshotsWith(this.#connection, { [this.#names.key]: own }, { signal });
+    const all = await snapshotsWith(this.#connection, { [this.#names.key]: own }, { signal });
+    // What a source takes carries a key too, and no role.
+    const known = all.filter(({ tags }) => tags[this.#names.role] !== undefined);
     const marker = known.find(({ state, tags }) => tags[this.#names.role] === "volume" && state !== "error");
     // Grown is what a run has begun to write at a larger size; until then nothing depends on the size.
     const largest = Math.max(wholeGib(size), ...known.map((snapshot) => snapshot.size));
