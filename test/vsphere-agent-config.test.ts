@@ -25,7 +25,7 @@ describeWithPeers(["openssl"], "a vSphere agent's configuration", () => {
         { name: "mail", disks: [{ size: mib }] },
       ],
     });
-    const bytes = randomBytes(2 * mib);
+    const bytes = randomBytes(2 * mib, 1);
     simulator.populate("web-1", 2000, mib, bytes);
     const place = await workplace();
     await place.write(
@@ -80,7 +80,7 @@ jobs:
     expect(copied.equals(Buffer.from(simulator.readDisk("web-1", 2000, {})))).toBe(true);
     expect([...simulator.machine("web-1").snapshots()]).toEqual([]);
 
-    simulator.write("web-1", 2000, 5 * mib, randomBytes(64 << 10));
+    simulator.write("web-1", 2000, 5 * mib, randomBytes(64 << 10, 2));
     const second = await run("sync");
     expect(second.code).toBe(0);
     const result = second.lines.find(({ type }) => type === "result");
