@@ -90,8 +90,6 @@ interface AwsSimulatorOptions {
   quotaScale?: number;
   /** Multiplies the quotas per account once more; 1 by default. */
   accountQuotaScale?: number;
-  /** Multiplies the quotas of the list calls once more; 1 by default. */
-  listQuotaScale?: number;
   delays?: Partial<AwsDelays>;
   /** Each n-th list page is empty with a next token; 0 for none, 5 by default. */
   emptyPageEvery?: number;

@@ -56,7 +56,7 @@ export interface OpenReply {
 }
 
 /** Gives a volume back; a session that is over already is none. */
-export interface CloseRequest {
+interface CloseRequest {
   /** As {@link OpenReply} named it. */
   readonly export: string;
 }
