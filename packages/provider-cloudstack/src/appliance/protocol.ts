@@ -13,7 +13,7 @@ import type { ProviderErrorCode } from "@diskferry/core/provider";
  * | `GET /v1/devices` | | {@link DeviceList} |
  * | `POST /v1/rescan` | | {@link DeviceList}, after the buses were asked |
  * | `POST /v1/volumes/<id>/open` | {@link OpenRequest} | {@link OpenReply} |
- * | `POST /v1/volumes/<id>/close` | {@link CloseRequest} | `{}` |
+ * | `POST /v1/volumes/<id>/close` | `{"export": …}`, as {@link OpenReply} named it | `{}` |
  *
  * Whatever fails answers an {@link ErrorReply}.
  */
@@ -53,12 +53,6 @@ export interface OpenReply {
   readonly export: string;
   readonly size: number;
   readonly blockSize: number;
-}
-
-/** Gives a volume back; a session that is over already is none. */
-interface CloseRequest {
-  /** As {@link OpenReply} named it. */
-  readonly export: string;
 }
 
 /** What failed, in the words of the provider contract. */
