@@ -54,6 +54,13 @@ const YOUNG_HEAP_MIB = 4;
 /** How long a worker may take to close what it opened before it is ended. */
 const CLOSE_MS = 10_000;
 
+/** The process's own flags, such as conditions of imports, without those of `node --eval`, with which no file starts. */
+function flagsForFiles(flags: readonly string[]): string[] {
+  const program = flags.findIndex((flag) => /^(-e|-p|-pe|--eval|--print)$/.test(flag));
+  const kept = program < 0 ? flags : [...flags.slice(0, program), ...flags.slice(program + 2)];
+  return kept.filter((flag) => !/^--(input-type|eval=|print=)/.test(flag));
+}
+
 interface Waiting {
   resolve(value: never): void;
   reject(error: unknown): void;
@@ -71,6 +78,7 @@ export class WorkerLane implements CopyLane {
   constructor(setup: WorkerSetup, signal?: AbortSignal) {
     const worker = new Worker(WORKER, {
       workerData: setup,
+      execArgv: flagsForFiles(process.execArgv),
       resourceLimits: { maxYoungGenerationSizeMb: YOUNG_HEAP_MIB },
     });
     this.#worker = worker;
