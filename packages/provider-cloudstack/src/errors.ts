@@ -38,7 +38,12 @@ const byText: readonly [pattern: RegExp, meaning: Meaning][] = [
     },
   ],
   [
-    /entity does not exist|unable to find|doesn't exist|does not exist or is not available for the account/i,
+    // A command, not an object: "The API [createTags] does not exist or is not available for the account for user id […]".
+    /does not exist or is not available for the account/i,
+    { code: "DENIED", remedy: "Allow {command} in the role of this account, or use an account whose role has it." },
+  ],
+  [
+    /entity does not exist|unable to find|doesn't exist/i,
     { code: "NOT_FOUND", remedy: "Check the id, and that it is in this account, domain or project." },
   ],
   [

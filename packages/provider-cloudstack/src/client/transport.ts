@@ -80,7 +80,8 @@ export function httpAgent(trust: TlsTrust, timeouts: TransportTimeouts): Agent {
   const options = {
     timeout: timeouts.connectMs,
     ...(ca === undefined ? {} : { ca: typeof ca === "string" ? ca : [...ca] }),
-    ...(pin === undefined ? {} : { rejectUnauthorized: false }),
+    // A session that is taken up again shows no certificate to compare.
+    ...(pin === undefined ? {} : { rejectUnauthorized: false, maxCachedSessions: 0 }),
   };
   const connect = buildConnector(options);
   return new Agent({

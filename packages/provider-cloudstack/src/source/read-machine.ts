@@ -31,7 +31,8 @@ function specOf(machine: CloudMachine): MachineSpec {
     name: machine.displayName,
     ...(cpus === undefined ? {} : { cpus }),
     ...(memory === undefined ? {} : { memoryBytes: memory * MIB }),
-    ...(bootType === undefined ? {} : { firmware: bootType.toUpperCase() === "UEFI" ? "uefi" : "bios" }),
+    // Only UEFI is always told: a machine that has details and no firmware among them comes without `boottype`.
+    firmware: bootType?.toUpperCase() === "UEFI" ? "uefi" : "bios",
     ...(bootMode === undefined ? {} : { secureBoot: bootMode.toUpperCase() === "SECURE" }),
     ...(osName === undefined ? {} : { guest: osName }),
     ...(family === undefined ? {} : { guestFamily: family }),
