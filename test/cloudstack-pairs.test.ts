@@ -133,66 +133,70 @@ test("AWS → CloudStack: in full, then what changed and was freed", async () =>
   await demandEqual(second);
 }, 600_000);
 
-test("CloudStack → qcow2: a running machine, then what differs by manifest, then stopped", async () => {
-  const sizes = [3 * mebi + 512, 2 * mebi];
-  const cloud = await startCloudForTest({ machines: [{ name: "db", disks: sizes }] });
-  const { simulator } = cloud;
-  const [machine = ""] = simulator.machines;
-  const disks = simulator.volumesOf(machine);
-  const random = randomFrom(seed);
-  let writing = true;
-  const guest = (async () => {
-    while (writing) {
-      const index = Math.floor(random() * disks.length);
-      const offset = 512 * Math.floor(random() * (sizes[index]! / 512 - 8));
-      if (simulator.machineState(machine) === "Running")
-        await simulator.writeVolume(disks[index]!, offset, randomBytes(4096, Math.floor(random() * 1e6)));
-      await new Promise((resolve) => setTimeout(resolve, 5));
-    }
-  })();
-  const folder = mkdtempSync(join(tmpdir(), "diskferry-cloudstack-"));
-  open.push(() => rmSync(folder, { recursive: true, force: true }));
-  await using source = await cloudstack.source!(cloud.options);
-  const taken = new Map<string, Uint8Array>();
-  const read = source.open.bind(source);
-  // What each snapshot holds is kept by reading the volume made of it.
-  source.open = async (disk, wait) => {
-    const reader = await read(disk, wait);
-    const bytes = new Uint8Array(disk.size);
-    await reader.read(0, bytes);
-    taken.set(disk.disk, bytes);
-    return reader;
-  };
-  await using target = await local.target!({ directory: folder, format: "qcow2-chain" });
-  const job: Job = {
-    id: "out",
-    source,
-    machine,
-    target,
-    store: new MemoryStateStore(),
-    options: { leaf: 65_536, workers: 0 },
-  };
-  const demandEqual = async (report: RunReport): Promise<void> => {
-    for (const { disk, volume } of report.disks) {
-      const held = taken.get(disk)!;
-      expect(Buffer.compare(await readVolume(target, volume!, held.length), held)).toBe(0);
-    }
-    demandClean(cloud);
-    expect(simulator.volumes()).toHaveLength(1 + sizes.length);
-  };
-  const full = await replicate(job);
-  expect(full.snapshot.consistency).toBe("crash");
-  expect(full.disks.map(({ mode }) => mode)).toEqual(["full", "full"]);
-  await demandEqual(full);
-  const second = await replicate(job);
-  expect(second.disks.map(({ mode }) => mode)).toEqual(["rescan", "rescan"]);
-  expect(second.disks.reduce((sum, { moved }) => sum + moved, 0)).toBeLessThan(sizes[0]! + sizes[1]!);
-  await demandEqual(second);
-  writing = false;
-  await guest;
-  await source.power!.shutdown(await source.machine(machine));
-  const last = await replicate(job);
-  await demandEqual(last);
-  for (const [index, volume] of disks.entries())
-    expect(Buffer.compare(taken.get(volume)!, await simulator.volumeBytes(volume, 0, sizes[index]!))).toBe(0);
-}, 600_000);
+test.each(["appliance", "download"] as const)(
+  "CloudStack → qcow2 by %s: a running machine, then what differs by manifest, then stopped",
+  async (read) => {
+    const sizes = [3 * mebi + 512, 2 * mebi];
+    const cloud = await startCloudForTest({ machines: [{ name: "db", disks: sizes }] });
+    const { simulator } = cloud;
+    const [machine = ""] = simulator.machines;
+    const disks = simulator.volumesOf(machine);
+    const random = randomFrom(seed);
+    let writing = true;
+    const guest = (async () => {
+      while (writing) {
+        const index = Math.floor(random() * disks.length);
+        const offset = 512 * Math.floor(random() * (sizes[index]! / 512 - 8));
+        if (simulator.machineState(machine) === "Running")
+          await simulator.writeVolume(disks[index]!, offset, randomBytes(4096, Math.floor(random() * 1e6)));
+        await new Promise((resolve) => setTimeout(resolve, 5));
+      }
+    })();
+    const folder = mkdtempSync(join(tmpdir(), "diskferry-cloudstack-"));
+    open.push(() => rmSync(folder, { recursive: true, force: true }));
+    await using source = await cloudstack.source!({ ...cloud.options, source: { read } });
+    const taken = new Map<string, Uint8Array>();
+    const opened = source.open.bind(source);
+    // What each snapshot holds is kept by reading it once more.
+    source.open = async (disk, wait) => {
+      const reader = await opened(disk, wait);
+      const bytes = new Uint8Array(disk.size);
+      await reader.read(0, bytes);
+      taken.set(disk.disk, bytes);
+      return reader;
+    };
+    await using target = await local.target!({ directory: folder, format: "qcow2-chain" });
+    const job: Job = {
+      id: "out",
+      source,
+      machine,
+      target,
+      store: new MemoryStateStore(),
+      options: { leaf: 65_536, workers: 0 },
+    };
+    const demandEqual = async (report: RunReport): Promise<void> => {
+      for (const { disk, volume } of report.disks) {
+        const held = taken.get(disk)!;
+        expect(Buffer.compare(await readVolume(target, volume!, held.length), held)).toBe(0);
+      }
+      demandClean(cloud);
+      expect(simulator.volumes()).toHaveLength(1 + sizes.length);
+    };
+    const full = await replicate(job);
+    expect(full.snapshot.consistency).toBe("crash");
+    expect(full.disks.map(({ mode }) => mode)).toEqual(["full", "full"]);
+    await demandEqual(full);
+    const second = await replicate(job);
+    expect(second.disks.map(({ mode }) => mode)).toEqual(["rescan", "rescan"]);
+    expect(second.disks.reduce((sum, { moved }) => sum + moved, 0)).toBeLessThan(sizes[0]! + sizes[1]!);
+    await demandEqual(second);
+    writing = false;
+    await guest;
+    await source.power!.shutdown(await source.machine(machine));
+    const last = await replicate(job);
+    await demandEqual(last);
+    for (const [index, volume] of disks.entries())
+      expect(Buffer.compare(taken.get(volume)!, await simulator.volumeBytes(volume, 0, sizes[index]!))).toBe(0);
+  },
+  600_000,
+);

@@ -45,7 +45,7 @@ export class Cloud implements AsyncDisposable {
       username: options.username,
       password: options.password,
       domain: options.domain,
-      tls: { pin: tls?.pin, ca: tls?.caFile === undefined ? undefined : await readAuthority(tls.caFile) },
+      tls: { pin: tls?.pin, ca: await authorityIn(tls, "tls") },
       connectMs: timeouts.connectMs,
       requestMs: timeouts.requestMs,
       pollMs: timeouts.pollMs,
@@ -252,16 +252,18 @@ async function firstOrMissing<T>(items: AsyncGenerator<T>): Promise<T | undefine
   }
 }
 
-async function readAuthority(path: string): Promise<string> {
+/** The authority that a TLS option names, in PEM. @throws ProviderError CONFIG_INVALID */
+export async function authorityIn(
+  tls: { caFile?: string | undefined } | undefined,
+  option: string,
+): Promise<string | undefined> {
+  if (tls?.caFile === undefined) return undefined;
   try {
-    return await readFile(path, "utf8");
+    return await readFile(tls.caFile, "utf8");
   } catch (error) {
-    throw cloudstackError(
-      "CONFIG_INVALID",
-      `tls.caFile ${path} cannot be read (${(error as NodeJS.ErrnoException).code}).`,
-      {
-        cause: error,
-      },
-    );
+    const { code } = error as NodeJS.ErrnoException;
+    throw cloudstackError("CONFIG_INVALID", `${option}.caFile ${tls.caFile} cannot be read (${code}).`, {
+      cause: error,
+    });
   }
 }

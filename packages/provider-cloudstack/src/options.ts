@@ -78,6 +78,18 @@ const source = z.strictObject({
    * as that takes and is one point in time; `volumes` one after the other. Default `auto`: `machine` where it works.
    */
   snapshots: z.enum(["auto", "machine", "volumes"]).optional(),
+  /**
+   * How a snapshot's bytes are read: through a volume made of it and attached to the `appliance`, the default; or by
+   * `download` of the file that `extractSnapshot` gives out (4.20 and later), which needs no appliance.
+   */
+  read: z.enum(["appliance", "download"]).optional(),
+  /** Download without TLS although the API is reached with it. Default false. */
+  plainDownload: z.boolean().optional(),
+});
+
+const tls = z.strictObject({
+  caFile: path.optional(),
+  pin: text.regex(/^([0-9A-Fa-f]{2}:?){32}$/, "must be a SHA-256 fingerprint, 64 hex digits").optional(),
 });
 
 /** The options of the provider `cloudstack`, for a source or a target; every name unknown to it is refused. */
@@ -89,12 +101,8 @@ export const optionsSchema: z.ZodType<CloudstackOptions, CloudstackOptions> = z
     username: text.optional(),
     password: text.optional(),
     domain: text.startsWith("/", "is a path: /customers/acme").optional(),
-    tls: z
-      .strictObject({
-        caFile: path.optional(),
-        pin: text.regex(/^([0-9A-Fa-f]{2}:?){32}$/, "must be a SHA-256 fingerprint, 64 hex digits").optional(),
-      })
-      .optional(),
+    tls: tls.optional(),
+    storageTls: tls.optional(),
     project: text.optional(),
     zone: text.optional(),
     appliance: appliance.optional(),
@@ -124,8 +132,10 @@ export const optionsSchema: z.ZodType<CloudstackOptions, CloudstackOptions> = z
       refuse("username and password belong together", options.username === undefined ? "username" : "password");
     if (options.apiKey !== undefined && options.username !== undefined)
       refuse("keys and a user exclude each other", "username");
-    if (options.tls?.pin !== undefined && options.tls.caFile !== undefined)
-      refuse("pin and caFile exclude each other", "tls", "pin");
+    for (const name of ["tls", "storageTls"] as const) {
+      if (options[name]?.pin !== undefined && options[name].caFile !== undefined)
+        refuse("pin and caFile exclude each other", name, "pin");
+    }
   });
 
 /** The appliance: the machine that volumes are attached to. */
@@ -168,9 +178,11 @@ export interface LaunchOptions {
   start?: boolean | undefined;
 }
 
-/** How a source is snapshotted. */
+/** How a source is snapshotted and read. */
 export interface SourceOptions {
   snapshots?: "auto" | "machine" | "volumes" | undefined;
+  read?: "appliance" | "download" | undefined;
+  plainDownload?: boolean | undefined;
 }
 
 /** How long things may take, in milliseconds. */
@@ -203,6 +215,8 @@ export interface CloudstackOptions {
   domain?: string | undefined;
   /** Whom to believe; absent: the authorities Node trusts. */
   tls?: { caFile?: string | undefined; pin?: string | undefined } | undefined;
+  /** Whom to believe of the secondary storage machine, for downloads; absent: `tls.caFile`, else whom Node trusts. */
+  storageTls?: { caFile?: string | undefined; pin?: string | undefined } | undefined;
   /** Id or name of a project; absent: the account's own things. */
   project?: string | undefined;
   /** Id or name; absent: the only zone there is. */

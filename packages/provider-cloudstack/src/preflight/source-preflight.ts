@@ -3,18 +3,20 @@ import type { Cloud } from "../cloud.ts";
 import { gibFor } from "../target/replica-volumes.ts";
 import { applianceFindings, available, placeFindings, privilegesFor, snapshotsRunning } from "./place-findings.ts";
 
-const COPY = [
-  "listSnapshots",
-  "createSnapshot",
-  "deleteSnapshot",
-  "createVolume",
-  "deleteVolume",
-  "attachVolume",
-  "detachVolume",
-  "listVMSnapshot",
-];
+const COPY = ["listSnapshots", "createSnapshot", "deleteSnapshot", "listVMSnapshot"];
+/** How a snapshot's bytes are read. */
+const READING = {
+  appliance: ["createVolume", "deleteVolume", "attachVolume", "detachVolume"],
+  download: ["extractSnapshot"],
+} as const;
 const SEVERAL = ["createVMSnapshot", "createSnapshotFromVMSnapshot", "deleteVMSnapshot"];
 const CALLS_PER_DISK = 30;
+const DOWNLOADS: Finding = {
+  severity: "info",
+  subject: "source.read",
+  message:
+    "Disks are downloaded from the secondary storage machine, which has to be reachable from here and answer ranges.",
+};
 
 /** Says before a run what it takes to read a machine and what stands in the way. */
 export async function sourcePreflight(
@@ -26,9 +28,12 @@ export async function sourcePreflight(
   signal?.throwIfAborted();
   const isOn = machine !== undefined && machine.power !== "off";
   const takesMachine = isOn && disks.length > 1 && cloud.options.source?.snapshots !== "volumes";
-  const { privileges, findings } = await privilegesFor(cloud, [...COPY, ...(takesMachine ? SEVERAL : [])], wait);
+  const by = cloud.options.source?.read ?? "appliance";
+  const commands = [...COPY, ...READING[by], ...(takesMachine ? SEVERAL : [])];
+  const { privileges, findings } = await privilegesFor(cloud, commands, wait);
   findings.push(...(await placeFindings(cloud, wait)));
-  findings.push(...(await applianceFindings(cloud, disks.length, wait)));
+  if (by === "appliance") findings.push(...(await applianceFindings(cloud, disks.length, wait)));
+  else findings.push(DOWNLOADS);
   if (machine !== undefined)
     findings.push(...(await snapshotFindings(cloud, machine, disks, isOn, takesMachine, wait)));
   return {
@@ -72,10 +77,11 @@ async function snapshotFindings(
     });
   }
   const gib = disks.reduce((sum, { size }) => sum + gibFor(size), 0);
+  const clones = cloud.options.source?.read !== "download";
   for (const [resource, wanted, what] of [
     ["snapshot", disks.length, "snapshots"],
-    ["volume", disks.length, "volumes"],
-    ["primarystorage", gib, "GiB of primary storage"],
+    ["volume", clones ? disks.length : 0, "volumes"],
+    ["primarystorage", clones ? gib : 0, "GiB of primary storage"],
     ["secondarystorage", gib, "GiB of secondary storage"],
   ] as const) {
     const left = await available(cloud, resource, wait);

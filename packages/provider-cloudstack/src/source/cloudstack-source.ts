@@ -9,6 +9,7 @@ import type {
 } from "@diskferry/core/provider";
 import type { CloudMachine, CloudSnapshot, CloudVolume } from "../client/entities.ts";
 import type { Cloud } from "../cloud.ts";
+import { openDownload } from "../download/snapshot-download.ts";
 import { cloudstackError } from "../errors.ts";
 import { cloneSnapshot, volumeNamed } from "../launch/clone-volume.ts";
 import { jobMark, keyMark, ownName, readOwnName } from "../names.ts";
@@ -22,7 +23,7 @@ import { releaseSnapshot, snapshotMachine } from "./disk-snapshots.ts";
 
 /**
  * Machines of a CloudStack account as a source. CloudStack tells nothing of changed blocks, so every run after the first
- * compares by manifest; a snapshot is read through a volume made of it, attached to the appliance.
+ * compares by manifest; a snapshot is read through a volume made of it, attached to the appliance, or by download.
  */
 export function cloudstackSource(cloud: Cloud, bench: Bench = localBench(cloud)): SourceConnector {
   let closed = false;
@@ -84,6 +85,7 @@ async function openSnapshot(cloud: Cloud, bench: Bench, disk: DiskSnapshot, wait
   if (snapshot === undefined) {
     throw cloudstackError("NOT_FOUND", `Snapshot ${disk.id} of disk ${disk.disk} is gone.`, { operation: "open" });
   }
+  if (cloud.options.source?.read === "download") return openDownload(cloud, disk, wait);
   const name = readingVolume(readOwnName(snapshot.name)?.job ?? jobMark(undefined), snapshot.id);
   const volume = await cloneSnapshot(cloud, snapshot.id, name, wait);
   const share = await holdForReading(cloud, bench, volume.id, wait);

@@ -1,11 +1,12 @@
 import { expect, test } from "vitest";
 import { formatConformance, runConformance } from "@diskferry/provider-testkit";
-import { applianceSource, localWriterTarget, remoteWriterTarget, type Judged } from "./harnesses.ts";
+import { applianceSource, downloadSource, localWriterTarget, remoteWriterTarget, type Judged } from "./harnesses.ts";
 
 const shapes: [string, () => Promise<Judged>][] = [
   ["local-writer-target", localWriterTarget],
   ["remote-writer-target", remoteWriterTarget],
   ["appliance-source", applianceSource],
+  ["download-source", downloadSource],
 ];
 
 for (const [name, make] of shapes) {

@@ -108,9 +108,22 @@ export async function remoteWriterTarget(): Promise<Judged> {
 }
 
 /** A running machine of two disks, read through the appliance. */
-export async function applianceSource(): Promise<Judged> {
+export function applianceSource(): Promise<Judged> {
+  return machineSource("read through the appliance", (options) => options);
+}
+
+/** The same, its snapshots downloaded; there is no appliance. */
+export function downloadSource(): Promise<Judged> {
+  return machineSource("read by download", ({ appliance: _, ...options }) => ({
+    ...options,
+    source: { read: "download" },
+  }));
+}
+
+async function machineSource(how: string, adapt: (options: CloudstackOptions) => CloudstackOptions): Promise<Judged> {
   const cloud = await startCloud({ machines: [{ name: "web01", disks: [4 * 2 ** 20 + 512, 3 * 2 ** 20] }] });
-  const { simulator, options } = cloud;
+  const { simulator } = cloud;
+  const options = adapt(cloud.options);
   const [machine = ""] = simulator.machines;
   const [boot = "", data = ""] = simulator.volumesOf(machine);
   const client = new CloudstackClient({ ...options, tls: undefined, pollMs: 2 });
@@ -135,7 +148,7 @@ export async function applianceSource(): Promise<Judged> {
   };
   return {
     harness: {
-      name: "CloudStack machines, read through the appliance",
+      name: `CloudStack machines, ${how}`,
       definition: { provider, config: options, badConfig, uri: "cloudstack://cloud.example.org/web01?zone=zone1" },
       source,
       secrets: [simulator.tenant.apiKey, simulator.tenant.secretKey],
