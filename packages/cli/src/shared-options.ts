@@ -39,7 +39,7 @@ export const providerOptions: Options = {
   provider: {
     value: "package",
     multiple: true,
-    summary: "load this provider too: a package of your project, or a path that starts with ./",
+    summary: "load this provider too: a package of your project, or the folder of one, such as ./",
   },
 };
 

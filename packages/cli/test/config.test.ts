@@ -102,7 +102,7 @@ jobs:
       jobs.web.target: Unrecognized key: "pth" (did you mean path?)
       jobs.web.target: name a disk: path (file or device), uri (NBD), disks (a machine of several) or directory (a target)
       jobs["a b"].source: there is no provider locl (did you mean local?)
-      jobs.db.source: no provider for "nope:" in nope://x; known schemes are aws-ebs (npm install @diskferry/provider-aws), cloudstack (npm install @diskferry/provider-cloudstack), file, local, nbd, nbd+unix, nbds, nbds+unix, qcow2, raw, vsphere (npm install @diskferry/provider-vmware); for a file of that name write ./nope://x [CONFIG_INVALID]
+      jobs.db.source: no provider for "nope:" in nope://x; known schemes are aws-ebs (npm install @diskferry/provider-aws), cloudstack (npm install @diskferry/provider-cloudstack), file, local, nbd, nbd+unix, nbds, nbds+unix, qcow2, raw, vsphere (npm install @diskferry/provider-vmware); for another provider install its package, or name the package's folder (--provider ./ on the command line); for a file of that name write ./nope://x [CONFIG_INVALID]
     "
   `);
 });

@@ -1,9 +1,10 @@
+import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import type { ProviderDefinition } from "../provider/definition.ts";
 import { ProviderError } from "../provider/error.ts";
 import { checkDefinition } from "./definition.ts";
 import { knownProviders } from "./known-providers.ts";
-import { findPackage, projectFolder, providerKeyword } from "./package.ts";
+import { findPackage, isPath, projectFolder, providerKeyword } from "./package.ts";
 import type { ProviderPackage } from "./package.ts";
 import { specMismatch, supportedSpecs } from "./specs.ts";
 
@@ -26,6 +27,10 @@ export async function loadProvider(
   const name = knownProviders.find((known) => known.name === provider)?.package ?? provider;
   const folder = projectFolder(options.from);
   const found = await findPackage(name, folder);
+  if (found === undefined && isPath(name)) {
+    const message = `there is no provider package in ${resolve(folder, name)}; name the folder that holds its package.json`;
+    throw failed("NOT_FOUND", message);
+  }
   if (found === undefined) {
     throw failed("NOT_FOUND", `provider package ${name} is not installed in ${folder}; run: npm install ${name}`);
   }

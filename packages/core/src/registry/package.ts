@@ -35,12 +35,17 @@ export function packageFolders(folder: string): string[] {
   return createRequire(join(folder, "index.js")).resolve.paths("a-package") ?? [];
 }
 
+/** Whether a provider is named by the folder of its package instead of by the package's name. */
+export function isPath(name: string): boolean {
+  return /^\.{0,2}[/\\]|^\.{1,2}$|^[a-z]:[/\\]/i.test(name);
+}
+
 /**
  * Finds an installed package by name as a module in `folder` would, or by a path that starts with `.` or `/`; a package
  * finds itself too. Undefined when there is none.
  */
 export async function findPackage(name: string, folder: string): Promise<ProviderPackage | undefined> {
-  if (/^\.{0,2}[/\\]|^\.{1,2}$|^[a-z]:[/\\]/i.test(name)) return readPackage(resolve(folder, name));
+  if (isPath(name)) return readPackage(resolve(folder, name));
   if (!/^(?:@[\w.~-]+\/)?[\w~-][\w.~-]*$/.test(name)) {
     const message = `"${name}" is no package name; give a name such as @diskferry/provider-local, or a path that starts with ./`;
     throw new ProviderError("CONFIG_INVALID", message, { operation: "load provider" });

@@ -30,7 +30,7 @@ export function unknownScheme(uri: DiskUri, registered: readonly string[]): Prov
   const known = knownProviders.find(({ schemes }) => schemes.includes(uri.scheme));
   const remedy =
     known === undefined
-      ? `known schemes are ${schemeList(registered)}; for a file of that name write ./${redactUri(uri.text)}`
+      ? `known schemes are ${schemeList(registered)}; for another provider install its package, or name the package's folder (--provider ./ on the command line); for a file of that name write ./${redactUri(uri.text)}`
       : `it comes with the provider "${known.name}"; run: npm install ${known.package}`;
   return invalid(`no provider for "${uri.scheme}:" in ${redactUri(uri.text)}; ${remedy}`);
 }

@@ -126,6 +126,16 @@ describe("loadProvider", () => {
     expect(message).toMatch(/run: npm install @diskferry\/provider-aws$/);
   });
 
+  test("asks for the package's folder where a path leads to one of its modules, or nowhere", async () => {
+    await install("module-path");
+    for (const path of ["./node_modules/module-path/index.js", "./nowhere"]) {
+      expect(await failure(loadProvider(path, { from: project }))).toMatchObject({
+        code: "NOT_FOUND",
+        message: `there is no provider package in ${join(project, path)}; name the folder that holds its package.json`,
+      });
+    }
+  });
+
   test.each(["../../etc/passwd\0", "a b", "@x", "a/b/c", "", "node:fs", "https://example.org"])(
     "refuses %j, which is no package",
     async (name) => {
