@@ -21,7 +21,7 @@ const notRun: [pattern: RegExp, why: string][] = [
   ],
   [/^npm (start|test|ci)\b/, "is what CI runs"],
   [
-    /^npm (run|pack)\b|^npx (publint|attw)\b/,
+    /^npm (run|pack)\b|^npx (publint|attw)\b|^node packages\/create-|--provider \.\/$/,
     "is of a provider's own project; test/packaging.test.ts runs its build and tests",
   ],
   [/^cd /, "goes into what npm create made"],
