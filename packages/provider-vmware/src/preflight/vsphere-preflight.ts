@@ -3,6 +3,8 @@ import { trackingObstacle } from "../inventory/eligibility.ts";
 import { readHostLoad } from "../inventory/host-load.ts";
 import type { MachineData } from "../inventory/read-machine.ts";
 import type { ReaderName } from "../options.ts";
+import { decrypts } from "../readers/disk-readers.ts";
+import type { VirtualDisk } from "../vim/virtual-disk.ts";
 import type { VsphereConnection } from "../vsphere-connection.ts";
 import { type HostFacts, type MachineFacts, readHosts, readMachineFacts, trackingOf } from "./place-facts.ts";
 import { reachPort, type Reach } from "./ports.ts";
@@ -273,7 +275,9 @@ function diskFindings(
       return [{ severity: "blocker", subject, message: "it was removed from the machine", remedy: "plan again" }];
     }
     const type = facts.datastores.find(({ ref }) => ref.value === live.backing.datastore?.value)?.type ?? "";
-    const possible = ways.filter(({ name, obstacles }) => obstacles.length === 0 && serves(name, machine, type));
+    const possible = ways.filter(
+      ({ name, obstacles }) => obstacles.length === 0 && serves(name, { machine, live, type }),
+    );
     const [first, ...rest] = possible.map(({ name }) => name);
     const reading: Finding =
       first === undefined
@@ -290,9 +294,9 @@ function diskFindings(
 }
 
 /** Whether a reader leads to a disk: files are served of datastores that have files, and not while they are locked. */
-function serves(name: ReaderName, machine: Machine, datastoreType: string): boolean {
-  if (name !== "folder") return true;
-  return machine.power !== "suspended" && !/^(vsan|vvol)/i.test(datastoreType);
+function serves(name: ReaderName, on: { machine: Machine; live: VirtualDisk; type: string }): boolean {
+  if (on.live.backing.encrypted && !decrypts(name)) return false;
+  return name !== "folder" || (on.machine.power !== "suspended" && !/^(vsan|vvol)/i.test(on.type));
 }
 
 function trackingFinding(

@@ -77,7 +77,7 @@ export class DiskReaders {
     const reasons: string[] = [];
     for (const name of this.#order) {
       try {
-        const reader = await ways[name](request);
+        const reader = await openBy(name, request);
         this.#remember(snapshot.id, name);
         const passed = reasons.length === 0 ? "" : `, after ${reasons.join("; ")}`;
         this.#connection.notice(`${describeDisk(point)} is read by ${name}${passed}`);
@@ -101,7 +101,7 @@ export class DiskReaders {
   /** Opens a disk once more; what worked before is worth another try, whatever stands in its way now. */
   async #again(name: ReaderName, request: ReaderRequest): Promise<BlockReader> {
     try {
-      return await ways[name](request);
+      return await openBy(name, request);
     } catch (error) {
       if (!isProviderError(error) || !isBlocked(error)) throw error;
       throw vsphereError("UNAVAILABLE", error.message, { operation: "open", retryable: true, cause: error });
@@ -119,6 +119,22 @@ export class DiskReaders {
     if (this.#chosen.size >= mostRemembered && oldest !== undefined) this.#chosen.delete(oldest);
     this.#chosen.set(id, name);
   }
+}
+
+/**
+ * Opens a disk one way. Files on a datastore hold an encrypted disk as it lies there, and an export is not promised to decrypt
+ * either: such bytes would pass for the disk's.
+ */
+async function openBy(name: ReaderName, request: ReaderRequest): Promise<BlockReader> {
+  if (decrypts(name) || !request.disk.backing.encrypted) return ways[name](request);
+  throw vsphereError("UNSUPPORTED", `${describeDisk(request.point)} is encrypted, and only vddk decrypts`, {
+    operation: "open",
+  });
+}
+
+/** Whether a reader gives an encrypted disk's bytes as the guest sees them. */
+export function decrypts(name: ReaderName): boolean {
+  return name === "vddk";
 }
 
 /** A port that is closed stays closed, however often it is tried. */

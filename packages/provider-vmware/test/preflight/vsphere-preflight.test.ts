@@ -320,6 +320,16 @@ describe("a machine", () => {
     ]);
   });
 
+  test("with an encrypted disk is read by the reader that decrypts, and by no other", async () => {
+    const machines = [{ name: "web", disks: [{ size: mib, encrypted: true }] }];
+    const seen = await look({ machines }, { options: { vddk: {} } });
+    expect(text(seen)).toMatch(/disk 2000 .*: it is read by vddk\n/);
+    const closed: Reach = (host, port, wait) =>
+      port === 902 ? Promise.resolve("ECONNREFUSED") : open(host, port, wait);
+    const without = await look({ machines }, { options: { vddk: {} }, reach: closed });
+    expect(text(without)).toMatch(/blocker: disk 2000 .*: no reader is left for it/);
+  });
+
   test("on vSAN is not read from files", async () => {
     const seen = await look({ datastoreType: "vsan" });
     expect(text(seen)).toMatch(/disk 2000 .*: it is read by nfc\n/);

@@ -104,3 +104,15 @@ test("a server that ignores ranges is refused, not believed", async () => {
   const { source, disks } = await start({}, { faults: [{ method: "GET /folder", action: whole }] });
   expect((await failureOf(source.open(disks[0]!))).code).toBe("UNSUPPORTED");
 });
+
+test("an encrypted disk is never read as what lies on the datastore, however the reader that decrypts fails", async () => {
+  const { world } = await start({ disks: [{ size, encrypted: true }] });
+  const vddk = { nbdkit: "/nowhere/nbdkit" };
+  const source = await world.source({ readers: ["vddk", "nfc", "folder"], vddk });
+  const snapshot = await source.snapshot(await source.machine("web server"), { key: "run" });
+  const found = await failureOf(source.open(snapshot.disks[0]!));
+  expect(found.code).toBe("UNSUPPORTED");
+  expect(found.message).toMatch(/nfc: .*encrypted.*folder: .*encrypted/s);
+  expect(world.simulator.calls.get("ExportSnapshot")).toBeUndefined();
+  expect(world.simulator.calls.get("GET /folder")).toBeUndefined();
+});
