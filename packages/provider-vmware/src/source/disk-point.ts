@@ -20,12 +20,15 @@ export interface DiskPoint extends SnapshotPoint {
   readonly changeId: string | undefined;
   /** Whether the machine ran when the snapshot was made. */
   readonly wasOn: boolean;
+  /** The snapshots that it stands on and that are not of its own job, by their ids. */
+  readonly beneath: readonly string[];
 }
 
 /** A disk's point as the JSON of its handle. */
 export function diskPointData(point: DiskPoint): JsonObject {
-  const { machine, snapshot, machineName, deviceKey, label, changeId, wasOn } = point;
-  return { vm: machine.value, snapshot: snapshot.value, machineName, deviceKey, label, changeId, wasOn };
+  const { machine, snapshot, machineName, deviceKey, label, changeId, wasOn, beneath } = point;
+  const ids = { vm: machine.value, snapshot: snapshot.value, beneath: [...beneath] };
+  return { ...ids, machineName, deviceKey, label, changeId, wasOn };
 }
 
 /**
@@ -35,7 +38,7 @@ export function diskPointData(point: DiskPoint): JsonObject {
  */
 export function diskPointOf(disk: DiskSnapshot, placeId: string): DiskPoint {
   demandPlace(disk.id, placeId);
-  const { vm, snapshot, machineName, deviceKey, label, changeId, wasOn } = disk.data ?? {};
+  const { vm, snapshot, machineName, deviceKey, label, changeId, wasOn, beneath } = disk.data ?? {};
   if (
     typeof vm !== "string" ||
     typeof snapshot !== "string" ||
@@ -53,6 +56,7 @@ export function diskPointOf(disk: DiskSnapshot, placeId: string): DiskPoint {
     label,
     changeId: typeof changeId === "string" ? changeId : undefined,
     wasOn: wasOn === true,
+    beneath: Array.isArray(beneath) ? beneath.filter((id) => typeof id === "string") : [],
   };
 }
 

@@ -19,6 +19,21 @@ export function markedSnapshot({ key, job }: SnapshotMark): { name: string; desc
   return { name: nameOf(key), description: `${introduction}\n${JSON.stringify({ diskferry: 1, job, key })}` };
 }
 
+/**
+ * The ids of the snapshots that one stands on, nearest first, without those of its own job: when those are removed is the
+ * engine's to order, and everybody else's come and go as they like.
+ */
+export function foreignBeneath(nodes: readonly SnapshotNode[], node: SnapshotNode): string[] {
+  const byId = new Map(nodes.map((each) => [each.ref.value, each]));
+  const own = markOf(node);
+  const found: string[] = [];
+  for (let at = byId.get(node.parent?.value ?? ""); at !== undefined; at = byId.get(at.parent?.value ?? "")) {
+    const mark = markOf(at);
+    if (own === undefined || mark === undefined || mark.job !== own.job) found.push(at.ref.value);
+  }
+  return found;
+}
+
 /** The mark of a snapshot that we made; undefined for everybody else's, whatever it is called. */
 export function markOf({ name, description }: SnapshotNode): SnapshotMark | undefined {
   const line = description.slice(description.lastIndexOf("\n") + 1);

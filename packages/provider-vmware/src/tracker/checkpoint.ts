@@ -10,13 +10,15 @@ export interface TrackedPoint {
   readonly size: number;
   /** The snapshot's change id for this disk. */
   readonly changeId: string;
+  /** The snapshots of others that it stood on, by their ids. */
+  readonly beneath: readonly string[];
 }
 
 const prefix = "cbt1:";
 
 /** A tracked point as the opaque token that core keeps. */
-export function formatCheckpoint({ machine, disk, size, changeId }: TrackedPoint): Checkpoint {
-  return `${prefix}${JSON.stringify({ machine, disk, size, changeId })}`;
+export function formatCheckpoint({ machine, disk, size, changeId, beneath }: TrackedPoint): Checkpoint {
+  return `${prefix}${JSON.stringify({ machine, disk, size, changeId, beneath })}`;
 }
 
 /** Reads a token; undefined for what this tracker never gave. */
@@ -29,8 +31,9 @@ export function parseCheckpoint(token: Checkpoint): TrackedPoint | undefined {
     return undefined;
   }
   if (typeof value !== "object" || value === null) return undefined;
-  const { machine, disk, size, changeId } = value as Record<string, unknown>;
+  const { machine, disk, size, changeId, beneath = [] } = value as Record<string, unknown>;
   if (typeof machine !== "string" || typeof disk !== "string") return undefined;
   if (typeof size !== "number" || typeof changeId !== "string") return undefined;
-  return { machine, disk, size, changeId };
+  if (!Array.isArray(beneath) || !beneath.every((id) => typeof id === "string")) return undefined;
+  return { machine, disk, size, changeId, beneath };
 }

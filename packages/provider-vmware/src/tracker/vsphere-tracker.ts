@@ -60,9 +60,10 @@ export class VsphereTracker implements ChangeTracker {
 
   async checkpoint(disk: DiskSnapshot, wait: Wait = {}): Promise<Checkpoint | undefined> {
     wait.signal?.throwIfAborted();
-    const { changeId } = diskPointOf(disk, this.#connection.placeId);
+    const { changeId, beneath } = diskPointOf(disk, this.#connection.placeId);
     if (changeId === undefined || parseChangeId(changeId) === undefined) return Promise.resolve(undefined);
-    return Promise.resolve(formatCheckpoint({ machine: disk.machine, disk: disk.disk, size: disk.size, changeId }));
+    const { machine, size } = disk;
+    return Promise.resolve(formatCheckpoint({ machine, disk: disk.disk, size, changeId, beneath }));
   }
 
   async *changes(disk: DiskSnapshot, options: ChangesOptions = {}): AsyncGenerator<Tile, void> {
@@ -111,6 +112,18 @@ export class VsphereTracker implements ChangeTracker {
     }
     if (now.sequence < before.sequence)
       throw lost(point, "the disk went back to before the checkpoint, as a revert does");
+    const made = point.beneath.filter((id) => !tracked.beneath.includes(id));
+    if (made.length > 0) {
+      throw lost(
+        point,
+        `since the checkpoint somebody else made the snapshot ${made.join(", ")}, which is still there: what was written ` +
+          "between the two lies in a delta of its own, and is only promised to be listed once that is merged (KB 344418)",
+      );
+    }
+    // Every snapshot counts on, so a count that stands still went back and came again (KB 1021607).
+    if (now.sequence === before.sequence && tracked.beneath.length > 0) {
+      throw lost(point, `its change id is that of the checkpoint, as after a revert to ${tracked.beneath.join(", ")}`);
+    }
     return tracked;
   }
 

@@ -1,4 +1,4 @@
-import { type DiskSnapshot, isProviderError, type SourceConnector, type Tile } from "@diskferry/core/provider";
+import { type DiskSnapshot, isProviderError, type Snapshot, type SourceConnector, type Tile } from "@diskferry/core/provider";
 import type { MachineSpec, VcenterSimulatorOptions } from "@diskferry/simulators";
 import { afterEach, describe, expect, test } from "vitest";
 import { randomBytes } from "../../../../test/seed.ts";
@@ -160,6 +160,58 @@ describe("tracking that cannot be trusted is TRACKING_LOST, with the reason", ()
     for (const token of [since.replace('"2000"', '"2001"'), "cbt0:old", since.replace(/\/\d+"/, '/999999"')]) {
       expect((await failureOf(tiles(site, disk, token))).code, token).toBe("TRACKING_LOST");
     }
+  });
+});
+
+describe("snapshots of others beneath a run's own", () => {
+  const take = async ({ source }: Site, job: string): Promise<Snapshot> =>
+    source.snapshot(await source.machine("web"), { key: `${job}-${++runs}`, job });
+
+  test.for<[string, (site: Site) => Promise<unknown>]>([
+    ["another job's", (site) => take(site, "weekly")],
+    ["somebody's", (site) => Promise.resolve(site.world.simulator.takeSnapshot("web", "before the upgrade"))],
+  ])("%s, made since the checkpoint, is TRACKING_LOST until a run was recorded over it", async ([, disturb]) => {
+    const site = await start();
+    const first = await take(site, "nightly");
+    const since = await site.source.tracker!.checkpoint(first.disks[0]!);
+    await site.source.release(first);
+    await disturb(site);
+    const second = await take(site, "nightly");
+    const found = await failureOf(tiles(site, second.disks[0]!, since));
+    expect(found.code).toBe("TRACKING_LOST");
+    expect(found.message).toMatch(/somebody else made the snapshot snapshot-\d+, which is still there/);
+    const next = await site.source.tracker!.checkpoint(second.disks[0]!);
+    await site.source.release(second);
+    site.world.simulator.write("web", 2000, 0, randomBytes(512, 1));
+    const third = await take(site, "nightly");
+    expect(changed(await tiles(site, third.disks[0]!, next))).toEqual([[0, granularity]]);
+  });
+
+  test("one that is gone again is no reason to compare everything", async () => {
+    const site = await start();
+    const since = await recorded(site);
+    const theirs = await take(site, "weekly");
+    site.world.simulator.write("web", 2000, 0, randomBytes(512, 1));
+    await site.source.release(theirs);
+    expect(changed(await tiles(site, await point(site), since))).toEqual([[0, granularity]]);
+  });
+
+  test("a revert that leaves the epoch and the count as they were is TRACKING_LOST", async () => {
+    const site = await start();
+    const machine = site.world.simulator.machine("web");
+    site.world.simulator.takeSnapshot("web", "before the upgrade");
+    const before = machine.disks.get(2000)!.tracker;
+    const standing = { ...before! };
+    site.world.simulator.write("web", 2000, 0, randomBytes(512, 1));
+    const first = await take(site, "nightly");
+    const since = await site.source.tracker!.checkpoint(first.disks[0]!);
+    await site.source.release(first);
+    machine.revert(machine.currentSnapshot!);
+    // A tracker that went back with its disk and counts on from there (KB 1021607).
+    machine.disks.get(2000)!.tracker = standing;
+    const found = await failureOf(tiles(site, (await take(site, "nightly")).disks[0]!, since));
+    expect(found.code).toBe("TRACKING_LOST");
+    expect(found.message).toMatch(/as after a revert/);
   });
 });
 
