@@ -13,10 +13,10 @@ import { vsphereError } from "../errors.ts";
 import { describeDisk, type DiskPoint, diskPointOf } from "../source/disk-point.ts";
 import type { MoRef } from "../vim/moref.ts";
 import { readObject } from "../vim/property-collector.ts";
-import { snapshotDisks } from "../vim/snapshot-calls.ts";
+import { snapshotDisks, snapshotRef } from "../vim/snapshot-calls.ts";
 import { queryChangedDiskAreas, readTrackingState } from "../vim/tracking-calls.ts";
 import { faultOf } from "../vim/vim-fault.ts";
-import { readDisks, slotOf } from "../vim/virtual-disk.ts";
+import { readDisks, slotOf, type VirtualDisk } from "../vim/virtual-disk.ts";
 import type { VsphereConnection } from "../vsphere-connection.ts";
 import { parseChangeId } from "./change-id.ts";
 import { tilesOfAreas } from "./changed-areas.ts";
@@ -61,9 +61,15 @@ export class VsphereTracker implements ChangeTracker {
   async checkpoint(disk: DiskSnapshot, wait: Wait = {}): Promise<Checkpoint | undefined> {
     wait.signal?.throwIfAborted();
     const { changeId, beneath } = diskPointOf(disk, this.#connection.placeId);
-    if (changeId === undefined || parseChangeId(changeId) === undefined) return Promise.resolve(undefined);
+    if (changeId === undefined || parseChangeId(changeId) === undefined) return undefined;
+    const point = diskPointOf(disk, this.#connection.placeId);
+    const gap = await this.#gapBeneath(point, wait);
+    if (gap !== undefined) {
+      this.#connection.notice(`${describeDisk(point)} gets no checkpoint: ${gap}`);
+      return undefined;
+    }
     const { machine, size } = disk;
-    return Promise.resolve(formatCheckpoint({ machine, disk: disk.disk, size, changeId, beneath }));
+    return formatCheckpoint({ machine, disk: disk.disk, size, changeId, beneath });
   }
 
   async *changes(disk: DiskSnapshot, options: ChangesOptions = {}): AsyncGenerator<Tile, void> {
@@ -82,6 +88,8 @@ export class VsphereTracker implements ChangeTracker {
       return;
     }
     const tracked = this.#comparable(disk, point, since);
+    const gap = await this.#gapBeneath(point, { signal });
+    if (gap !== undefined) throw lost(point, gap);
     const page = (at: number, wait: Wait) => this.#page(point, tracked.changeId, at, wait);
     yield* tilesOfAreas({ page, size: disk.size, from, to, between: "unchanged", what, signal });
   }
@@ -145,6 +153,28 @@ export class VsphereTracker implements ChangeTracker {
       if (fault === undefined || !isProviderError(error) || passes(error.code)) throw error;
       throw lost(point, await this.#reasonOf(point, fault.message, wait), error);
     }
+  }
+
+  /**
+   * Why tracking that began above a snapshot which is still there is not to be trusted; undefined where it began below all of
+   * them. Since 6.5 vSphere answers in that case and leaves areas out (KB 320557); whoever turned tracking on need not be us.
+   */
+  async #gapBeneath(point: DiskPoint, wait: Wait): Promise<string | undefined> {
+    const epoch = parseChangeId(point.changeId ?? "")?.epoch;
+    for (const id of point.beneath) {
+      const about = `${id} of ${point.machineName}`;
+      let frozen: VirtualDisk[];
+      try {
+        frozen = await snapshotDisks(this.#connection.client, snapshotRef(id), { ...wait, about });
+      } catch (error) {
+        if (!isProviderError(error) || error.code !== "NOT_FOUND") throw error;
+        return `the snapshot ${id} was removed from beneath it, so that nobody can tell any more whether tracking began before`;
+      }
+      const disk = frozen.find(({ key }) => key === point.deviceKey);
+      if (disk === undefined || parseChangeId(disk.backing.changeId ?? "")?.epoch === epoch) continue;
+      return `tracking began when the snapshot ${id} was there already, so that its map has gaps; remove that snapshot`;
+    }
+    return undefined;
   }
 
   /** vSphere faults alike whatever is wrong with tracking; what it is has to be looked for. */

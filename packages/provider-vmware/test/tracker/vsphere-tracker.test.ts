@@ -1,4 +1,10 @@
-import { type DiskSnapshot, isProviderError, type Snapshot, type SourceConnector, type Tile } from "@diskferry/core/provider";
+import {
+  type DiskSnapshot,
+  isProviderError,
+  type Snapshot,
+  type SourceConnector,
+  type Tile,
+} from "@diskferry/core/provider";
 import type { MachineSpec, VcenterSimulatorOptions } from "@diskferry/simulators";
 import { afterEach, describe, expect, test } from "vitest";
 import { randomBytes } from "../../../../test/seed.ts";
@@ -194,6 +200,23 @@ describe("snapshots of others beneath a run's own", () => {
     site.world.simulator.write("web", 2000, 0, randomBytes(512, 1));
     await site.source.release(theirs);
     expect(changed(await tiles(site, await point(site), since))).toEqual([[0, granularity]]);
+  });
+
+  test("one from before tracking began makes it worthless, whoever turned it on, until it is removed", async () => {
+    const site = await start({ tracking: false });
+    const machine = site.world.simulator.machine("web");
+    const old = site.world.simulator.takeSnapshot("web", "before the upgrade");
+    // Somebody else turns tracking on, which vSphere 6.5 and newer do not refuse.
+    machine.setTracking(true);
+    const epoch = "52dec0d9-2c0b-7f1a-8d15-2f6e421190ab";
+    machine.disks.get(2000)!.tracker = { epoch, sequence: 1, wildcardValid: false };
+    const first = await take(site, "nightly");
+    expect(first.disks[0]!.data?.["changeId"]).toMatch(/^52 de c0/);
+    expect(await site.source.tracker!.checkpoint(first.disks[0]!)).toBeUndefined();
+    expect(site.world.notices.join("\n")).toMatch(/gets no checkpoint: tracking began when .*remove that snapshot/);
+    await site.source.release(first);
+    site.world.simulator.removeSnapshot(old);
+    expect(await site.source.tracker!.checkpoint((await take(site, "nightly")).disks[0]!)).toBeDefined();
   });
 
   test("a revert that leaves the epoch and the count as they were is TRACKING_LOST", async () => {
