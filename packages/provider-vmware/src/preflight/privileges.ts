@@ -1,4 +1,5 @@
 import { isProviderError, type Wait } from "@diskferry/core/provider";
+import { vsphereError } from "../errors.ts";
 import { type MoRef, moRefText } from "../vim/moref.ts";
 import type { VimClient } from "../vim/vim-client.ts";
 
@@ -76,4 +77,28 @@ export async function missingPrivileges(
     }
   }
   return missing;
+}
+
+/**
+ * Demands, before anything is changed, what making a snapshot and taking it away again need, and what else is named. Without the
+ * second, a snapshot would stay behind and grow.
+ *
+ * @throws ProviderError DENIED naming what is missing
+ */
+export async function demandPrivileges(
+  client: VimClient,
+  machine: { readonly ref: MoRef; readonly name: string },
+  more: readonly string[],
+  wait: Wait,
+): Promise<void> {
+  const wanted = privileges.filter(({ id, purpose }) => purpose === "copy" || more.includes(id));
+  const missing = await missingPrivileges(client, wanted, { machine: machine.ref, datastores: [] }, wait);
+  if (missing === undefined || missing.length === 0) return;
+  const ids = missing.map(({ id }) => id).join(", ");
+  throw vsphereError(
+    "DENIED",
+    `the account lacks ${ids} on ${machine.name}: add that to its role, and let the role's permission propagate to the ` +
+      "machine. Nothing was changed.",
+    { operation: "HasPrivilegeOnEntities" },
+  );
 }

@@ -2,6 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { type Consistency, isProviderError, type Wait } from "@diskferry/core/provider";
 import { vsphereError } from "../errors.ts";
 import type { SnapshotOptions } from "../options.ts";
+import { demandPrivileges } from "../preflight/privileges.ts";
 import type { VsphereConnection } from "../vsphere-connection.ts";
 import type { MoRef } from "../vim/moref.ts";
 import { readObject } from "../vim/property-collector.ts";
@@ -76,6 +77,7 @@ export async function takeSnapshot(
   if (found[0] !== undefined) {
     return { node: found[0], consistency: await worthOf(connection, machine, found[0], wait) };
   }
+  await demandPrivileges(connection.client, machine, [], wait);
   if (connection.options.snapshots?.sweep !== false && job !== undefined) await sweep(connection, machine, job, wait);
   await mergeLeftOvers(connection, machine, wait);
   const guest = await readGuest(connection, machine, wait);

@@ -3,11 +3,14 @@ import { vsphereError } from "../errors.ts";
 import type { MoRef } from "../vim/moref.ts";
 import { powerStateOf } from "../vim/power-calls.ts";
 import { readObject } from "../vim/property-collector.ts";
+import { demandPrivileges } from "../preflight/privileges.ts";
 import { removeOfKey, takePlainSnapshot } from "../source/take-snapshot.ts";
 import { snapshotTree } from "../vim/snapshot-calls.ts";
 import { readTrackingState, setTracking, type TrackingState } from "../vim/tracking-calls.ts";
 import { readDisks, slotOf, type VirtualDisk } from "../vim/virtual-disk.ts";
 import type { VsphereConnection } from "../vsphere-connection.ts";
+
+const trackingPrivilege = "VirtualMachine.Config.ChangeTracking";
 
 /** A machine whose tracking is spoken of. */
 export interface TrackedMachine {
@@ -47,6 +50,7 @@ export async function enableTracking(
     return;
   }
   const about = { ...wait, about: name };
+  await demandPrivileges(connection.client, { ref: tracked.ref, name }, [trackingPrivilege], wait);
   const bySlot = new Map<string, boolean>();
   for (const disk of off) {
     const slot = slotOf(disk);
@@ -94,6 +98,7 @@ export async function resetTracking(
       },
     );
   }
+  await demandPrivileges(client, { ref: tracked.ref, name }, [trackingPrivilege], wait);
   const slots = disks.flatMap((disk) => slotOf(disk) ?? []);
   await setTracking(
     client,

@@ -155,6 +155,17 @@ test("a removal whose answer is lost is looked up, and not failed", async () => 
   expect(world.snapshots()).toHaveLength(0);
 });
 
+test.for(["VirtualMachine.State.CreateSnapshot", "VirtualMachine.State.RemoveSnapshot"])(
+  "without %s no snapshot is made that could not be removed again",
+  async (privilege) => {
+    const world = await start({}, { missingPrivileges: [privilege] });
+    const error: unknown = await take(await world.source()).catch((thrown: unknown) => thrown);
+    expect(error).toMatchObject({ code: "DENIED", message: expect.stringContaining(privilege) as string });
+    expect(world.snapshots()).toEqual([]);
+    expect(world.simulator.calls.get("CreateSnapshot_Task")).toBeUndefined();
+  },
+);
+
 test("disks are chosen by key; unknown and ineligible ones are refused before anything is made", async () => {
   const world = await start({ disks: [{ size }, { size: mebi, mode: "independent_persistent" }] });
   const source = await world.source();

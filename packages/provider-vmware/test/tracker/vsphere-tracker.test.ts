@@ -298,11 +298,18 @@ describe("tracking is turned on", () => {
     expect(world.snapshots()).toEqual(["before the upgrade"]);
   });
 
-  test("not without the privilege, which is named", async () => {
-    const { source } = await start(untracked, { missingPrivileges: ["VirtualMachine.Config.ChangeTracking"] });
+  test.for([
+    "VirtualMachine.Config.ChangeTracking",
+    "VirtualMachine.State.CreateSnapshot",
+    "VirtualMachine.State.RemoveSnapshot",
+  ])("not without %s, which is named with what to do before anything is changed", async (privilege) => {
+    const { source, world } = await start(untracked, { missingPrivileges: [privilege] });
     const found = await failureOf(source.tracker!.enable!(await source.machine("web")));
     expect(found.code).toBe("DENIED");
-    expect(found.message).toContain("VirtualMachine.Config.ChangeTracking");
+    expect(found.message).toMatch(/add that to its role/);
+    expect(found.message).toContain(privilege);
+    expect(world.simulator.calls.get("ReconfigVM_Task")).toBeUndefined();
+    expect(world.simulator.calls.get("CreateSnapshot_Task")).toBeUndefined();
   });
 
   test("the snapshot that begins tracking is removed also where making it broke off", async () => {
