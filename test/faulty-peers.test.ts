@@ -33,7 +33,7 @@ const size = 8 * MIB;
 let folder = "";
 const at = (name: string): string => join(folder, name);
 
-const attempts = { attempts: 3, baseMs: 5, maxMs: 50, totalMs: 3_000, perAttemptMs: 1_000 };
+const attempts = { attempts: 3, baseMs: 5, maxMs: 50, totalMs: 3_000, perAttemptMs: 1_000, controlMs: 3_000 };
 const options: JobOptions = { leaf: 64 << 10, journal: { bytes: MIB }, attempts };
 /** Far above every deadline of `attempts`: whoever takes longer hangs. */
 const hangMs = 30_000;
@@ -292,7 +292,10 @@ describeWithPeers(["qemu-nbd"], "a connection that is cut at any byte", () => {
       bytes = Infinity;
       return left;
     };
-    const running = run({ target: { uri: `nbd://127.0.0.1:${proxy.port}/` }, options: { workers: 0 } });
+    // Whatever is under way when the server goes, a read that verifies included, is patient enough for its return.
+    const patient = { ...attempts, attempts: 100, maxMs: 200, totalMs: 20_000, reopens: 100 };
+    const ends = { target: { uri: `nbd://127.0.0.1:${proxy.port}/` }, options: { workers: 0, attempts: patient } };
+    const running = run(ends);
     while (proxy.cuts === 0) await sleep(2);
     first.kill("SIGKILL");
     await first[Symbol.asyncDispose]();

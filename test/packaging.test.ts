@@ -117,6 +117,22 @@ test("a provider made by npm create type-checks, passes its tests, builds, and i
   const { stdout } = await tool("vitest/vitest.mjs", "run", "--no-color");
   expect(stdout).toMatch(/Tests\s+1 passed/);
   await tool("typescript/bin/tsc", "-p", "tsconfig.build.json");
+
+  // The command copies with it from its own folder: everything, then what changed.
+  const disk = join(author, "disks/machines/web/boot");
+  await mkdir(join(author, "disks/machines/web"), { recursive: true });
+  await writeFile(disk, Buffer.alloc(2 << 20, "diskferry"));
+  const copy = async (): Promise<unknown> => {
+    const args = ["copy", "acme-disks:disks", "copies/", "--machine", "web", "--provider", "./", "--json"];
+    const env = { ...environment, XDG_STATE_HOME: join(author, "state") };
+    const { stdout: lines } = await run(join(modules, ".bin", "diskferry"), args, { cwd: author, env });
+    const { report } = JSON.parse(lines.trim().split("\n").at(-1)!) as { report: { disks: object[] } };
+    return report.disks;
+  };
+  expect(await copy()).toMatchObject([{ disk: "boot", mode: "full", moved: 2 << 20 }]);
+  await writeFile(disk, Buffer.alloc(512, "changed"), { flag: "r+" });
+  expect(await copy()).toMatchObject([{ disk: "boot", mode: "incremental", moved: 64 << 10 }]);
+
   await symlink(author, join(modules, "diskferry-provider-acme-disks"));
   const code = `import { discoverProviders, loadProvider } from "@diskferry/core";
     const found = (await discoverProviders()).find(({ name }) => name === "acme-disks");

@@ -262,6 +262,41 @@ describe("in an incremental run", () => {
     const report = await replicate(await site.job());
     expect(report.fallbacks.length).toBeGreaterThan(0);
     await machine.demandEqual(report, site.target);
+    machine.demandClean();
+  });
+
+  test("another disk in the same slot is compared as a whole, loudly", async () => {
+    const site = await start();
+    const { world, machine } = site;
+    await replicate(await site.job());
+    world.simulator.removeDisk("web", 2001);
+    expect(world.simulator.addDisk("web", { size: sizes[1]! })).toBe(2001);
+    world.simulator.populate("web", 2001, mebi, randomBytes(9000, 4));
+    const report = await replicate(await site.job());
+    expect(report.fallbacks.map(({ disk, to }) => [disk, to])).toEqual([["2001", "rescan"]]);
+    await machine.demandEqual(report, site.target);
+    machine.demandClean();
+  });
+
+  test("a snapshot of another job beneath the run's own: the disks are compared as a whole, loudly", async () => {
+    const site = await start();
+    const { world, machine } = site;
+    await replicate(await site.job());
+    const other = await world.source();
+    const theirs = await other.snapshot(await other.machine("web"), { key: "weekly-1", job: "weekly" });
+    world.simulator.write("web", 2000, 2 * mebi, randomBytes(9000, 6));
+    const report = await replicate(await site.job());
+    expect(report.fallbacks.map(({ disk, to }) => [disk, to])).toEqual([
+      ["2000", "rescan"],
+      ["2001", "rescan"],
+    ]);
+    await machine.demandEqual(report, site.target);
+    await other.release(theirs);
+    world.simulator.write("web", 2000, 3 * mebi, randomBytes(9000, 7));
+    const next = await replicate(await site.job());
+    expect(next.fallbacks).toEqual([]);
+    await machine.demandEqual(next, site.target);
+    machine.demandClean();
   });
 
   test("writes that the tracker forgot (KB 2136854) are caught by an audit of what it calls unchanged", async () => {
@@ -278,6 +313,7 @@ describe("in an incremental run", () => {
     const found = await audit(await site.job(), { samples: 1000 });
     expect(found.sound).toBe(false);
     expect(found.disks.find(({ disk }) => disk === "2000")?.missed).toBeGreaterThan(0);
+    site.machine.demandClean();
   });
 });
 
@@ -302,5 +338,10 @@ describe("when the machine is switched off under a run", () => {
       (thrown: unknown) => thrown,
     );
     expect(isProviderError(error) && [error.code, error.retryable]).toEqual(["IN_USE", false]);
+    site.world.simulator.machine("web").powerOn();
+    const report = await replicate(await site.job());
+    expect(report.resumed).toBe(true);
+    await site.machine.demandEqual(report, site.target);
+    site.machine.demandClean();
   });
 });

@@ -83,8 +83,6 @@ const source = z.strictObject({
    * `download` of the file that `extractSnapshot` gives out (4.20 and later), which needs no appliance.
    */
   read: z.enum(["appliance", "download"]).optional(),
-  /** Download without TLS although the API is reached with it. Default false. */
-  plainDownload: z.boolean().optional(),
 });
 
 const tls = z.strictObject({
@@ -103,6 +101,9 @@ export const optionsSchema: z.ZodType<CloudstackOptions, CloudstackOptions> = z
     domain: text.startsWith("/", "is a path: /customers/acme").optional(),
     tls: tls.optional(),
     storageTls: tls.optional(),
+    plainStorage: z.boolean().optional(),
+    mode: z.enum(["attach", "upload"]).optional(),
+    spool: path.optional(),
     project: text.optional(),
     zone: text.optional(),
     appliance: appliance.optional(),
@@ -132,6 +133,8 @@ export const optionsSchema: z.ZodType<CloudstackOptions, CloudstackOptions> = z
       refuse("username and password belong together", options.username === undefined ? "username" : "password");
     if (options.apiKey !== undefined && options.username !== undefined)
       refuse("keys and a user exclude each other", "username");
+    if ((options.mode === "upload") !== (options.spool !== undefined))
+      refuse('mode "upload" and a folder for spool belong together', options.spool === undefined ? "spool" : "mode");
     for (const name of ["tls", "storageTls"] as const) {
       if (options[name]?.pin !== undefined && options[name].caFile !== undefined)
         refuse("pin and caFile exclude each other", name, "pin");
@@ -182,7 +185,6 @@ export interface LaunchOptions {
 export interface SourceOptions {
   snapshots?: "auto" | "machine" | "volumes" | undefined;
   read?: "appliance" | "download" | undefined;
-  plainDownload?: boolean | undefined;
 }
 
 /** How long things may take, in milliseconds. */
@@ -215,7 +217,16 @@ export interface CloudstackOptions {
   domain?: string | undefined;
   /** Whom to believe; absent: the authorities Node trusts. */
   tls?: { caFile?: string | undefined; pin?: string | undefined } | undefined;
-  /** Whom to believe of the secondary storage machine, for downloads; absent: `tls.caFile`, else whom Node trusts. */
+  /**
+   * How a target's volumes get their bytes: `attach`, the default, through the appliance and again and again; `upload` once,
+   * as a whole, to the secondary storage machine.
+   */
+  mode?: "attach" | "upload" | undefined;
+  /** A folder of this machine with room for the disks, for `upload`: each is gathered there first. */
+  spool?: string | undefined;
+  /** Bytes without TLS from and to the secondary storage machine although the API is reached with it. Default false. */
+  plainStorage?: boolean | undefined;
+  /** Whom to believe of the secondary storage machine, for downloads and uploads; absent: `tls.caFile`, else whom Node trusts. */
   storageTls?: { caFile?: string | undefined; pin?: string | undefined } | undefined;
   /** Id or name of a project; absent: the account's own things. */
   project?: string | undefined;

@@ -5,6 +5,7 @@ import { benchOf } from "./open-bench.ts";
 import { type CloudstackOptions, optionsSchema } from "./options.ts";
 import { cloudstackSource } from "./source/cloudstack-source.ts";
 import { cloudstackTarget } from "./target/cloudstack-target.ts";
+import { uploadTarget } from "./upload/upload-target.ts";
 
 /** The provider of Apache CloudStack: volumes as target, snapshots as source, machines to launch. */
 export const provider: ProviderDefinition<CloudstackOptions, CloudstackOptions> = defineProvider<
@@ -22,6 +23,7 @@ export const provider: ProviderDefinition<CloudstackOptions, CloudstackOptions> 
   },
   async target(options, context) {
     const cloud = await Cloud.open(options, context);
+    if (options.mode === "upload" && options.spool !== undefined) return uploadTarget(cloud, options.spool);
     return cloudstackTarget(cloud, benchOf(cloud));
   },
 });

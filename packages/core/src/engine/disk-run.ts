@@ -375,9 +375,15 @@ export class DiskRunner {
       settings.verify === "full" || knowledge === undefined
         ? [{ offset: 0, length: state.size }]
         : knowledge.unproven().extents(state.leaf, state.size);
+    let lost = false;
+    const back = async (): Promise<BlockReader> => {
+      // Asked for again: the session with the target was lost. What is flushed is read over another one.
+      const again = lost ? await this.#reopened() : through!;
+      lost = true;
+      return again;
+    };
     const comparison = await compareDisk({
-      openReader: (wait) =>
-        through === undefined ? read!.call(job.target, state.committed!, wait) : Promise.resolve(through),
+      openReader: (wait) => (through === undefined ? read!.call(job.target, state.committed!, wait) : back()),
       manifest,
       ranges,
       workers: settings.workers,
@@ -392,6 +398,21 @@ export class DiskRunner {
       disk.verified = true;
       disk.verifiedBytes = comparison.bytes;
     });
+  }
+
+  /** Opens the same write again, to read back what it holds. @throws ProviderError UNAVAILABLE when it holds it no more */
+  async #reopened(): Promise<BlockReader> {
+    const before = this.#writer;
+    this.#writer = undefined;
+    await before?.[Symbol.asyncDispose]();
+    const { writer } = await this.#live();
+    const reader = this.#state.copied === undefined ? undefined : readerOfWriter(writer);
+    if (reader !== undefined) return reader;
+    throw new ProviderError(
+      "UNAVAILABLE",
+      `The target lost what run ${this.#options.run} wrote of disk ${this.disk} before it could be verified: run it again.`,
+      { operation: "verify", retryable: false },
+    );
   }
 
   /** Writes down what must be copied again, takes back a commit where that is possible, and fails. */

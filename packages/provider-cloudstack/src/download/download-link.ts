@@ -37,11 +37,11 @@ function linkIn(cloud: Cloud, snapshotId: string, text: string | undefined): Dow
   }
   const url = new URL(text);
   const isPlain = url.protocol === "http:";
-  if (isPlain && cloud.options.endpoint.startsWith("https:") && cloud.options.source?.plainDownload !== true) {
+  if (isPlain && cloud.options.endpoint.startsWith("https:") && cloud.options.plainStorage !== true) {
     throw cloudstackError(
       "UNSUPPORTED",
       `The secondary storage machine ${url.host} gives out snapshots without TLS, so anybody on the way could read and change ` +
-        `the disk. Have secstorage.encrypt.copy turned on, or allow it with source.plainDownload.`,
+        `the disk. Have secstorage.encrypt.copy turned on, or allow it with plainStorage.`,
       { operation: "extractSnapshot" },
     );
   }

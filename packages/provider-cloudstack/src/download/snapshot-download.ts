@@ -84,7 +84,7 @@ export async function openDownload(cloud: Cloud, disk: DiskSnapshot, wait: Wait)
 }
 
 /** Connections to the secondary storage machine, whose certificate is another one than the API's. */
-export async function storageAgent(cloud: Cloud): Promise<Agent> {
+export async function storageAgent(cloud: Cloud, answerMs?: number): Promise<Agent> {
   const { tls, storageTls, timeouts = {} } = cloud.options;
   const ca =
     storageTls?.pin === undefined
@@ -92,6 +92,6 @@ export async function storageAgent(cloud: Cloud): Promise<Agent> {
       : undefined;
   return httpAgent(
     { pin: storageTls?.pin, ca },
-    { connectMs: timeouts.connectMs ?? 10_000, requestMs: timeouts.requestMs ?? 60_000 },
+    { connectMs: timeouts.connectMs ?? 10_000, requestMs: answerMs ?? timeouts.requestMs ?? 60_000 },
   );
 }

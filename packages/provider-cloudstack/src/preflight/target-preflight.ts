@@ -63,7 +63,12 @@ export async function targetPreflight(cloud: Cloud, request: TargetPreflightRequ
   };
 }
 
-async function sizeFindings(cloud: Cloud, disks: TargetPreflightRequest["disks"], wait: Wait): Promise<Finding[]> {
+/** Disks that are larger than the zone's volumes may be. */
+export async function sizeFindings(
+  cloud: Cloud,
+  disks: TargetPreflightRequest["disks"],
+  wait: Wait,
+): Promise<Finding[]> {
   const most = numberIn((await cloud.capabilities(wait))["customdiskofferingmaxsize"]);
   if (most === undefined) return [];
   return disks
@@ -77,7 +82,11 @@ async function sizeFindings(cloud: Cloud, disks: TargetPreflightRequest["disks"]
 }
 
 /** Quotas and, for who may see them, pools: so that the last disk of many does not fail after hours. */
-async function quotaFindings(cloud: Cloud, fresh: TargetPreflightRequest["disks"], wait: Wait): Promise<Finding[]> {
+export async function quotaFindings(
+  cloud: Cloud,
+  fresh: TargetPreflightRequest["disks"],
+  wait: Wait,
+): Promise<Finding[]> {
   const findings: Finding[] = [];
   const gib = fresh.reduce((sum, { size }) => sum + gibFor(size), 0);
   const check = async (resource: string, wanted: number, what: string): Promise<void> => {

@@ -107,6 +107,31 @@ export async function remoteWriterTarget(): Promise<Judged> {
   };
 }
 
+/** Disks that are gathered here and uploaded; there is no appliance. */
+export async function uploadTarget(): Promise<Judged> {
+  const cloud = await startCloud();
+  const { simulator } = cloud;
+  const spool = await mkdtemp(join(tmpdir(), "diskferry-spool-"));
+  const { appliance: _, launch: __, ...rest } = cloud.options;
+  const options: CloudstackOptions = { ...rest, mode: "upload", spool };
+  return {
+    harness: {
+      name: "CloudStack volumes, uploaded",
+      definition: { provider, config: options, badConfig },
+      target: {
+        open: () => provider.target!(options),
+        size: 4 * 2 ** 20 + 512,
+        readVolume: (volume: Volume, offset, length) => simulator.volumeBytes(volume.id, offset, length),
+      },
+      secrets: [simulator.tenant.apiKey, simulator.tenant.secretKey],
+    },
+    async [Symbol.asyncDispose]() {
+      await cloud[Symbol.asyncDispose]();
+      await rm(spool, { recursive: true, force: true });
+    },
+  };
+}
+
 /** A running machine of two disks, read through the appliance. */
 export function applianceSource(): Promise<Judged> {
   return machineSource("read through the appliance", (options) => options);
