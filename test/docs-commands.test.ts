@@ -22,7 +22,7 @@ const notRun: [pattern: RegExp, why: string][] = [
   [/^npm (start|test|ci)\b/, "is what CI runs"],
   [/^npm run bench\b/, "measures: it wants a quiet machine and the peers it is compared with"],
   [
-    /^npm (run|pack)\b|^npx (publint|attw)\b|^node packages\/create-|--provider \.\/$/,
+    /^npm (run|pack)\b|^npx (publint|attw)\b|^node packages\/create-|--provider \.\/$| template:/,
     "is of a provider's own project; test/packaging.test.ts makes one, builds and tests it and copies with it",
   ],
   [/^cd /, "goes into what npm create made"],
@@ -32,7 +32,7 @@ const notRun: [pattern: RegExp, why: string][] = [
   ],
   [/^npx diskferry conformance /, "needs a place of one's own; packages/cli/test/conformance.test.ts runs it"],
   [
-    /^npx diskferry .*(vsphere|cloudstack|aws-ebs|template)[:/]/,
+    /^npx diskferry .*(vsphere|cloudstack|aws-ebs)[:/]/,
     "needs an account; the provider's tests run it against its simulator",
   ],
   [/^(npx )?diskferry .*--config/, "needs a configuration file; packages/cli/test/config.test.ts runs one"],
