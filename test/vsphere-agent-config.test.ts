@@ -91,4 +91,44 @@ jobs:
     expect(again.equals(Buffer.from(simulator.readDisk("web-1", 2000, {})))).toBe(true);
     expect(simulator.alive).toEqual({ sessions: 0, leases: 0, tasks: 0 });
   });
+
+  test("stopped by SIGTERM leaves no session and no lease, and the same command goes on from its snapshot", async () => {
+    await using simulator = await startVcenterSimulator({
+      machines: [{ name: "web-1", disks: [{ size: 48 * mib }], tracking: true }],
+      bytesPerSecond: 16 * mib,
+    });
+    simulator.populate("web-1", 2000, 0, randomBytes(48 * mib, 3));
+    const held = Buffer.from(simulator.readDisk("web-1", 2000, {}));
+    const place = await workplace();
+    await place.write(
+      "jobs.yaml",
+      `
+vmware:
+  vcenter_url: "${simulator.url}"
+  username: "${simulator.userName}"
+  password: "\${VCENTER_PASSWORD}"
+  thumbprint: "${simulator.tls!.sha256}"
+jobs:
+  web:
+    machine: web-1
+    target: ./web-1.raw
+`,
+    );
+    Object.assign(place.env, { VCENTER_PASSWORD: simulator.password });
+    const args = ["sync", "--config", "jobs.yaml", "--provider", provider, "--json"];
+    const syncing = place.spawn(args);
+    await syncing.until(/"phase":"copying","doneBytes":[1-9]/);
+    expect(simulator.alive.leases).toBe(1);
+    syncing.child.kill("SIGTERM");
+    expect(await syncing.ended).toMatchObject({ code: 75 });
+    expect(simulator.alive).toEqual({ sessions: 0, leases: 0, tasks: 0 });
+    // The point in time that the rest is read from.
+    expect([...simulator.machine("web-1").snapshots()]).toHaveLength(1);
+    simulator.write("web-1", 2000, 0, randomBytes(4096, 4));
+
+    expect(await place.spawn(args).ended).toMatchObject({ code: 0 });
+    expect(readFileSync(place.path("web-1.raw")).equals(held)).toBe(true);
+    expect([...simulator.machine("web-1").snapshots()]).toEqual([]);
+    expect(simulator.alive).toEqual({ sessions: 0, leases: 0, tasks: 0 });
+  }, 120_000);
 });
