@@ -28,7 +28,7 @@ export default defineConfig({
   lang: "en",
   cleanUrls: false,
   lastUpdated: false,
-  // Relative, so that the built folder can be opened from anywhere, below any path.
+  // The path that a server has the site below; a browser cannot show the pages from the disk.
   base: process.env["DOCS_BASE"] ?? "/",
   vite: { server: { fs: { allow: [fileURLToPath(new URL("../..", import.meta.url))] } } },
   markdown: {
