@@ -200,3 +200,25 @@ test.each(["appliance", "download"] as const)(
   },
   600_000,
 );
+
+test("CloudStack → CloudStack by download and upload: no appliance, a volume for every run", async () => {
+  const size = 3 * mebi + 512;
+  const cloud = await startCloudForTest({ machines: [{ name: "db", disks: [size] }] });
+  const { simulator } = cloud;
+  const [disk = ""] = simulator.volumesOf(simulator.machines[0]!);
+  const spool = mkdtempSync(join(tmpdir(), "diskferry-cloudstack-"));
+  open.push(() => rmSync(spool, { recursive: true, force: true }));
+  const { appliance: _, launch: __, ...options } = cloud.options;
+  await using source = await cloudstack.source!({ ...options, source: { read: "download" } });
+  await using target = await cloudstack.target!({ ...options, mode: "upload", spool });
+  const machine = simulator.machines[0]!;
+  const job: Job = { id: "up", source, machine, target, store: new MemoryStateStore(), options: { leaf: 65_536 } };
+  for (const [index, mode] of ["full", "rescan"].entries()) {
+    await simulator.writeVolume(disk, 512 * (100 + 900 * index), randomBytes(70_000, seed + index));
+    const report = await replicate(job);
+    expect(report.disks.map((each) => each.mode)).toEqual([mode]);
+    const held = await simulator.volumeBytes(disk, 0, size);
+    expect(Buffer.compare(await simulator.volumeBytes(report.disks[0]!.volume!.id, 0, size), held)).toBe(0);
+  }
+  expect(simulator.snapshotIds()).toEqual([]);
+}, 600_000);

@@ -1,6 +1,13 @@
 import { expect, test } from "vitest";
 import { formatConformance, runConformance } from "@diskferry/provider-testkit";
-import { applianceSource, downloadSource, localWriterTarget, remoteWriterTarget, uploadTarget, type Judged } from "./harnesses.ts";
+import {
+  applianceSource,
+  downloadSource,
+  localWriterTarget,
+  remoteWriterTarget,
+  uploadTarget,
+  type Judged,
+} from "./harnesses.ts";
 
 const shapes: [string, () => Promise<Judged>][] = [
   ["local-writer-target", localWriterTarget],

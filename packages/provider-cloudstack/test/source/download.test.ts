@@ -1,7 +1,10 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { BlockReader, DiskSnapshot, ProviderError, Snapshot, SourceConnector } from "@diskferry/core/provider";
 import { randomBytes } from "../../../../test/seed.ts";
+import { openTransport } from "../../src/client/transport.ts";
+import { Cloud } from "../../src/cloud.ts";
 import { type CloudstackOptions, optionsSchema, provider } from "../../src/index.ts";
+import { cloudstackSource } from "../../src/source/cloudstack-source.ts";
 import { type SimulatorOptions, type TestCloud, startCloud } from "../cloud.ts";
 
 const size = 3 * 2 ** 20 + 512;
@@ -178,6 +181,24 @@ describe("TLS", () => {
     await using wrong = await open({ tls: { pin: sha256 }, storageTls: { pin: "00".repeat(32) } });
     expect(await rejected(wrong.open(disk))).toMatchObject({ code: "AUTH" });
   });
+});
+
+it("refuses a link without TLS where the API has TLS, unless that is allowed", async () => {
+  const timeouts = { connectMs: 5_000, requestMs: 5_000 };
+  const secure = async (more: Partial<CloudstackOptions>): Promise<SourceConnector> => {
+    const options = { ...cloud.options, endpoint: "https://cloud.example.org/client/api", ...more };
+    const transport = openTransport(cloud.simulator.url, {}, timeouts);
+    return cloudstackSource(await Cloud.open({ ...options, source: { read: "download" } }, undefined, transport));
+  };
+  await using strict = await secure({});
+  const { disk } = await snapshotOf(strict);
+  const error = await rejected(strict.open(disk));
+  expect(error.code).toBe("UNSUPPORTED");
+  expect(error.message).toContain("plainStorage");
+  expect(cloud.simulator.calls.get("download")).toBeUndefined();
+  await using lenient = await secure({ plainStorage: true });
+  await using reader = await lenient.open(disk);
+  expect(Buffer.compare(await readAll(reader), content)).toBe(0);
 });
 
 describe("beforehand", () => {
