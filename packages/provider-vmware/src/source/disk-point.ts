@@ -20,7 +20,7 @@ export interface DiskPoint extends SnapshotPoint {
   readonly changeId: string | undefined;
   /** Whether the machine ran when the snapshot was made. */
   readonly wasOn: boolean;
-  /** The snapshots that it stands on and that are not of its own job, by their ids. */
+  /** The snapshots that it stands on, by their ids, as `snapshotsBeneath` tells. */
   readonly beneath: readonly string[];
 }
 

@@ -20,16 +20,17 @@ export function markedSnapshot({ key, job }: SnapshotMark): { name: string; desc
 }
 
 /**
- * The ids of the snapshots that one stands on, nearest first, without those of its own job: when those are removed is the
- * engine's to order, and everybody else's come and go as they like.
+ * The ids of the snapshots that one stands on, nearest first: other jobs', other people's, and what a lost run left. Snapshots of
+ * ours without a job are left out, beneath others of that kind: who asks for those orders their removal.
  */
-export function foreignBeneath(nodes: readonly SnapshotNode[], node: SnapshotNode): string[] {
+export function snapshotsBeneath(nodes: readonly SnapshotNode[], node: SnapshotNode): string[] {
   const byId = new Map(nodes.map((each) => [each.ref.value, each]));
   const own = markOf(node);
   const found: string[] = [];
   for (let at = byId.get(node.parent?.value ?? ""); at !== undefined; at = byId.get(at.parent?.value ?? "")) {
     const mark = markOf(at);
-    if (own === undefined || mark === undefined || mark.job !== own.job) found.push(at.ref.value);
+    const callersOwn = own !== undefined && mark !== undefined && own.job === undefined && mark.job === undefined;
+    if (!callersOwn) found.push(at.ref.value);
   }
   return found;
 }

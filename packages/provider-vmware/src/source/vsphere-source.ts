@@ -22,7 +22,7 @@ import { listSnapshots, snapshotDisks, snapshotTree } from "../vim/snapshot-call
 import type { VirtualDisk } from "../vim/virtual-disk.ts";
 import type { VsphereConnection } from "../vsphere-connection.ts";
 import { describeDisk, diskPointData, diskPointOf, snapshotPointOf } from "./disk-point.ts";
-import { foreignBeneath, markOf } from "./snapshot-mark.ts";
+import { markOf, snapshotsBeneath } from "./snapshot-mark.ts";
 import { removeOfKey, type SnapshotMachine, takeSnapshot, type TakenSnapshot, worthOf } from "./take-snapshot.ts";
 
 /** What a source is put together from beside its connection. */
@@ -137,7 +137,7 @@ export class VsphereSource implements SourceConnector {
     known?: readonly VirtualDisk[],
   ): Promise<Snapshot> {
     const { client, placeId } = this.#connection;
-    const beneath = foreignBeneath(await listSnapshots(client, about.ref, { ...wait, about: machine.name }), node);
+    const beneath = snapshotsBeneath(await listSnapshots(client, about.ref, { ...wait, about: machine.name }), node);
     const frozen =
       known ?? (await snapshotDisks(client, node.ref, { ...wait, about: `${node.ref.value} of ${machine.name}` }));
     const disks = wanted.disks.map((disk): DiskSnapshot => {

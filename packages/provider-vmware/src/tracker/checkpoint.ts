@@ -10,7 +10,7 @@ export interface TrackedPoint {
   readonly size: number;
   /** The snapshot's change id for this disk. */
   readonly changeId: string;
-  /** The snapshots of others that it stood on, by their ids. */
+  /** The snapshots that it stood on, by their ids. */
   readonly beneath: readonly string[];
 }
 

@@ -124,7 +124,7 @@ export class VsphereTracker implements ChangeTracker {
     if (made.length > 0) {
       throw lost(
         point,
-        `since the checkpoint somebody else made the snapshot ${made.join(", ")}, which is still there: what was written ` +
+        `since the checkpoint the snapshot ${made.join(", ")} was made beneath this one, and is still there: what was written ` +
           "between the two lies in a delta of its own, and is only promised to be listed once that is merged (KB 344418)",
       );
     }

@@ -175,9 +175,10 @@ describe("snapshots of others beneath a run's own", () => {
 
   test.for<[string, (site: Site) => Promise<unknown>]>([
     ["another job's", (site) => take(site, "weekly")],
+    ["a lost run's of the same job, where sweeping is off", (site) => take(site, "nightly")],
     ["somebody's", (site) => Promise.resolve(site.world.simulator.takeSnapshot("web", "before the upgrade"))],
   ])("%s, made since the checkpoint, is TRACKING_LOST until a run was recorded over it", async ([, disturb]) => {
-    const site = await start();
+    const site = await start({}, {}, { snapshots: { sweep: false } });
     const first = await take(site, "nightly");
     const since = await site.source.tracker!.checkpoint(first.disks[0]!);
     await site.source.release(first);
@@ -185,7 +186,7 @@ describe("snapshots of others beneath a run's own", () => {
     const second = await take(site, "nightly");
     const found = await failureOf(tiles(site, second.disks[0]!, since));
     expect(found.code).toBe("TRACKING_LOST");
-    expect(found.message).toMatch(/somebody else made the snapshot snapshot-\d+, which is still there/);
+    expect(found.message).toMatch(/the snapshot snapshot-\d+ was made beneath this one, and is still there/);
     const next = await site.source.tracker!.checkpoint(second.disks[0]!);
     await site.source.release(second);
     site.world.simulator.write("web", 2000, 0, randomBytes(512, 1));
