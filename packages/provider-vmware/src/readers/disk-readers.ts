@@ -13,6 +13,7 @@ import type { VirtualDisk } from "../vim/virtual-disk.ts";
 import type { VsphereConnection } from "../vsphere-connection.ts";
 import { openFolderReader } from "./folder-reader.ts";
 import { NfcBudget } from "./nfc-budget.ts";
+import { transportsOf } from "./nbdkit-command.ts";
 import { openNfcReader } from "./nfc-reader.ts";
 import { heedPower } from "./power-heeding-reader.ts";
 import { openVddkReader } from "./vddk-reader.ts";
@@ -80,7 +81,9 @@ export class DiskReaders {
         const reader = await openBy(name, request);
         this.#remember(snapshot.id, name);
         const passed = reasons.length === 0 ? "" : `, after ${reasons.join("; ")}`;
-        this.#connection.notice(`${describeDisk(point)} is read by ${name}${passed}`);
+        this.#connection.notice(
+          `${describeDisk(point)} is read by ${name} (${transportOf(name, this.#connection)})${passed}`,
+        );
         return heedPower(reader, this.#connection, point);
       } catch (error) {
         wait.signal?.throwIfAborted();
@@ -130,6 +133,13 @@ async function openBy(name: ReaderName, request: ReaderRequest): Promise<BlockRe
   throw vsphereError("UNSUPPORTED", `${describeDisk(request.point)} is encrypted, and only vddk decrypts`, {
     operation: "open",
   });
+}
+
+/** How a reader's bytes travel, for people. Which of several transports VMware's library took it does not tell. */
+function transportOf(name: ReaderName, { client, options }: VsphereConnection): string {
+  if (name !== "vddk") return client.http.origin.protocol === "https:" ? "HTTPS" : "HTTP";
+  const transports = transportsOf(options.vddk ?? {});
+  return transports.includes(":") ? `the first of the transports ${transports} that works` : `transport ${transports}`;
 }
 
 /** Whether a reader gives an encrypted disk's bytes as the guest sees them. */

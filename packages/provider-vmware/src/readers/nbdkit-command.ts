@@ -45,6 +45,11 @@ export function readShape(options: VddkOptions, throughVcenter: boolean): ReadSh
   return { length, requests: options.requests ?? defaultRequests };
 }
 
+/** VDDK's transports in order of preference, with colons; the library takes the first that leads to the disk. */
+export function transportsOf(options: VddkOptions): string {
+  return options.transports ?? "nbdssl";
+}
+
 /**
  * The command line of nbdkit with its vddk plugin (nbdkit-vddk-plugin(1)): read-only, one disk, one connection, since several
  * make VMware's library several times slower. Reads are cut by a filter, so that none is larger than the server bears.
@@ -74,7 +79,7 @@ export function nbdkitCommand(options: VddkOptions, disk: NbdkitDisk, place: Nbd
     ...optional("thumbprint", disk.thumbprint),
     `vm=moref=${disk.machine}`,
     `snapshot=${disk.snapshot}`,
-    `transports=${options.transports ?? "nbdssl"}`,
+    `transports=${transportsOf(options)}`,
     ...optional("compression", options.compression),
     ...(options.arguments ?? []),
     `file=${disk.file}`,

@@ -238,6 +238,28 @@ describeWithPeers(standInPeers, `the vddk reader against ${standInKind}`, () => 
     });
   });
 
+  test("the library is given the transports in the order of the options, and the notice tells them", async () => {
+    const { disks, held, standIn, world } = await start();
+    const transports = "nbd:san:hotadd:nbdssl";
+    const ordered = await world.source({ readers: ["vddk"], vddk: { ...standIn.options, transports } });
+    expect(Buffer.compare(await readAll(ordered, disks[0]!), held[0]!)).toBe(0);
+    expect(standIn.logins.map((login) => login.transports)).toEqual([transports]);
+    expect(world.notices.filter((line) => line.includes("is read by"))).toEqual([
+      expect.stringMatching(/ is read by vddk \(the first of the transports nbd:san:hotadd:nbdssl that works\)$/),
+    ]);
+  });
+
+  test("the notice of a reader tells the one transport that its bytes take", async () => {
+    const { source, disks, standIn, world } = await start();
+    const exported = await world.source({ readers: ["nfc"] });
+    for (const place of [source, exported]) await (await place.open(disks[1]!))[Symbol.asyncDispose]();
+    expect(standIn.logins.map((login) => login.transports)).toEqual(["nbdssl"]);
+    expect(world.notices.filter((line) => line.includes("is read by"))).toEqual([
+      expect.stringMatching(/ is read by vddk \(transport nbdssl\)$/),
+      expect.stringMatching(/ is read by nfc \(HTTP\)$/),
+    ]);
+  });
+
   test("where the library cannot be used, the next reader of the preference is, and a notice says why", async () => {
     const { source, disks, held, standIn, world } = await start({}, { readers: ["vddk", "nfc"] });
     standIn.refusals.connect = "Cannot connect to the host";
