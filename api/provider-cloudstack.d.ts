@@ -44,9 +44,10 @@ interface LaunchOptions {
   cpuSpeed?: number | undefined;
   start?: boolean | undefined;
 }
-/** How a source is snapshotted. */
+/** How a source is snapshotted and read. */
 interface SourceOptions {
   snapshots?: "auto" | "machine" | "volumes" | undefined;
+  read?: "appliance" | "download" | undefined;
 }
 /** How long things may take, in milliseconds. */
 interface TimeoutOptions {
@@ -77,6 +78,20 @@ interface CloudstackOptions {
   domain?: string | undefined;
   /** Whom to believe; absent: the authorities Node trusts. */
   tls?: {
+    caFile?: string | undefined;
+    pin?: string | undefined;
+  } | undefined;
+  /**
+   * How a target's volumes get their bytes: `attach`, the default, through the appliance and again and again; `upload` once,
+   * as a whole, to the secondary storage machine.
+   */
+  mode?: "attach" | "upload" | undefined;
+  /** A folder of this machine with room for the disks, for `upload`: each is gathered there first. */
+  spool?: string | undefined;
+  /** Bytes without TLS from and to the secondary storage machine although the API is reached with it. Default false. */
+  plainStorage?: boolean | undefined;
+  /** Whom to believe of the secondary storage machine, for downloads and uploads; absent: `tls.caFile`, else whom Node trusts. */
+  storageTls?: {
     caFile?: string | undefined;
     pin?: string | undefined;
   } | undefined;
