@@ -6,6 +6,7 @@ import type { VimProperties } from "../vim/vim-properties.ts";
 import { readDisks, slotOf, type VirtualDisk } from "../vim/virtual-disk.ts";
 import { hardwareVersionOf, ineligibility } from "./eligibility.ts";
 import { shownName } from "./entity-names.ts";
+import { guestFamily } from "./guest-family.ts";
 
 /** What a list of machines reads of each. */
 export const machinePaths: readonly string[] = [
@@ -180,14 +181,6 @@ function toolsState(properties: VimProperties): string | undefined {
   const running = properties.string("guest.toolsRunningStatus");
   const version = properties.string("guest.toolsVersionStatus2");
   return running === undefined || version === undefined ? (running ?? version) : `${running} (${version})`;
-}
-
-/** By the identifiers of VirtualMachineGuestOsIdentifier. */
-function guestFamily(guestId: string): "linux" | "windows" | "other" {
-  if (/^win/i.test(guestId)) return "windows";
-  const linux =
-    /linux|^(rhel|centos|oracle|sles|opensuse|ubuntu|debian|fedora|asianux|coreos|vmwarePhoton|amazon|rocky|almalinux|mandr|redhat|suse|turbo|nld|sjds|crxPod|crxSys)/i;
-  return linux.test(guestId) ? "linux" : "other";
 }
 
 function readNetworkCards(devices: VimElement, net: VimElement | undefined): NetworkCard[] {

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { type Consistency, isProviderError, type Wait } from "@diskferry/core/provider";
 import { vsphereError } from "../errors.ts";
+import { guestFamily } from "../inventory/guest-family.ts";
 import type { SnapshotOptions } from "../options.ts";
 import { demandPrivileges } from "../preflight/privileges.ts";
 import type { VsphereConnection } from "../vsphere-connection.ts";
@@ -43,7 +44,7 @@ async function readGuest({ client }: VsphereConnection, machine: SnapshotMachine
   const paths = ["config.guestId", "runtime.cleanPowerOff"];
   const properties = await readObject(client, machine.ref, paths, { ...wait, about: machine.name });
   return {
-    windows: properties.string("config.guestId")?.toLowerCase().startsWith("win") ?? false,
+    windows: guestFamily(properties.string("config.guestId") ?? "") === "windows",
     cleanPowerOff: properties.boolean("runtime.cleanPowerOff"),
   };
 }
