@@ -145,6 +145,8 @@ interface AwsSimulator extends AsyncDisposable {
   /** Grows a volume, as ModifyVolume does. */
   growVolume(volumeId: string, sizeGib: number): void;
   archiveSnapshot(snapshotId: string): void;
+  /** Lets a pending snapshot end in `error` instead of `completed`. */
+  failSnapshot(snapshotId: string, statusMessage: string): void;
   /** Moves the clock, so that tokens, credentials and timeouts run out. */
   advance(milliseconds: number): void;
   encryptByDefault(accountId: string, region: string, on: boolean): void;

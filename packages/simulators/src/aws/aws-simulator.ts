@@ -76,6 +76,8 @@ export interface AwsSimulator extends AsyncDisposable {
   /** Grows a volume, as ModifyVolume does. */
   growVolume(volumeId: string, sizeGib: number): void;
   archiveSnapshot(snapshotId: string): void;
+  /** Lets a pending snapshot end in `error` instead of `completed`. */
+  failSnapshot(snapshotId: string, statusMessage: string): void;
   /** Moves the clock, so that tokens, credentials and timeouts run out. */
   advance(milliseconds: number): void;
   encryptByDefault(accountId: string, region: string, on: boolean): void;
@@ -203,6 +205,9 @@ export async function startAwsSimulator(options: AwsSimulatorOptions = {}): Prom
     },
     archiveSnapshot: (id) => {
       snapshot(id).tier = "archive";
+    },
+    failSnapshot: (id, statusMessage) => {
+      snapshot(id).failure = statusMessage;
     },
     advance: (milliseconds) => world.advance(milliseconds),
     encryptByDefault: (accountId, region, on) => {
