@@ -140,11 +140,13 @@ describe("in the middle of a full copy", () => {
   });
 
   test("a lease lapses: its disk is exported again", async () => {
-    const site = await start({}, { leaseTimeoutSeconds: 3, bytesPerSecond: 4 * mebi });
+    // The larger disk takes twice as long as a lease lasts without news.
+    const site = await start({}, { leaseTimeoutSeconds: 3, bytesPerSecond: mebi });
     const { simulator } = site.world;
     const { failures } = await struckInTheMiddle(site, async () => {
-      simulator.inject({ method: "HttpNfcLeaseProgress", times: 2 * sizes.length, action: { kind: "hang" } });
-      await sleep(3500);
+      const heal = simulator.inject({ method: "HttpNfcLeaseProgress", times: 1000, action: { kind: "hang" } });
+      await sleep(4500);
+      heal();
     });
     expect(failures.map(String)).toEqual([]);
     // Undisturbed, each of the two runs opens each disk twice.
