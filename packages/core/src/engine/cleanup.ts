@@ -5,7 +5,7 @@ import { isProviderError, ProviderError } from "../provider/error.ts";
 import { acquire } from "./replicate.ts";
 import type { Job } from "./job.ts";
 import { JobDocument, type JobState } from "./job-state.ts";
-import { LaunchBook } from "./launch-book.ts";
+import { launchedMachines } from "./launch-book.ts";
 import { settingsOf } from "./settings.ts";
 
 export interface CleanupOptions extends Wait {
@@ -101,7 +101,7 @@ async function removeVolumes(
 
 /** @throws ProviderError IN_USE */
 async function refuseWhileConsumed({ store, id }: Job, wait: Wait): Promise<void> {
-  const machine = (await LaunchBook.read(store, id, wait)).find(({ consumed }) => consumed);
+  const machine = (await launchedMachines(store, id, wait)).find(({ consumed }) => consumed);
   if (machine === undefined) return;
   throw new ProviderError(
     "IN_USE",

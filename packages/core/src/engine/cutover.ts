@@ -6,7 +6,6 @@ import type { Lease } from "../state/state-store.ts";
 import type { Job } from "./job.ts";
 import { JobDocument } from "./job-state.ts";
 import { launchRecord, terminateLaunched, type LaunchOptions } from "./launch.ts";
-import { LaunchBook } from "./launch-book.ts";
 import { acquire, Replication, type RunOptions, type RunReport } from "./replicate.ts";
 import { settingsOf, type Settings } from "./settings.ts";
 
@@ -248,8 +247,7 @@ export async function revertCutover(job: Job, wait: Wait = {}): Promise<void> {
   const machine =
     made.machine ?? (unanswered ? await launchRecord(job, document.state, "cutover", anything) : undefined);
   if (machine !== undefined) {
-    await using book = await LaunchBook.open(job.store, job.id, wait);
-    await terminateLaunched(job, book, machine, wait);
+    await terminateLaunched(job, machine, wait);
     // The launched machine wrote to the replica: no digest and no checkpoint tells what it holds now.
     if (machine.consumed) await forgetReplica(document);
   }

@@ -4,7 +4,7 @@ import type { Wait } from "../provider/wait.ts";
 import { acquire } from "./replicate.ts";
 import type { Job } from "./job.ts";
 import { JobDocument, type JobState } from "./job-state.ts";
-import { LaunchBook } from "./launch-book.ts";
+import { launchedMachines, noteEnded, noteLaunched } from "./launch-book.ts";
 import { refuseTorn } from "./recorded.ts";
 import { CONSISTENCIES, settingsOf } from "./settings.ts";
 
@@ -46,14 +46,15 @@ export async function launchRecord(
     const boot = record.machine.disks.find((found) => found.key === disk)?.boot;
     return boot === undefined ? { disk, volume } : { disk, volume, boot };
   });
-  await using book = await LaunchBook.open(job.store, job.id, options);
+  // A list that cannot be read is told before anything is launched.
+  await launchedMachines(job.store, job.id, options);
   const machine = await target.launch({ name: record.machine.name, ...record.machine.spec }, disks, {
     key: `${job.id}/${purpose}/${record.run}`,
     purpose,
     job: job.id,
     signal: options.signal,
   });
-  await book.add(machine, options);
+  await noteLaunched(job.store, job.id, machine, options);
   return machine;
 }
 
@@ -78,8 +79,7 @@ function launchable(job: Job, state: Readonly<JobState>, options: LaunchOptions)
 
 /** Ends a machine that a launch of this job made; idempotent. A machine of a cutover is ended by reverting it. */
 export async function terminate(job: Job, machineId: string, wait: Wait = {}): Promise<void> {
-  await using book = await LaunchBook.open(job.store, job.id, wait);
-  const machine = book.machines.find(({ id }) => id === machineId);
+  const machine = (await launchedMachines(job.store, job.id, wait)).find(({ id }) => id === machineId);
   if (machine === undefined) return;
   if (machine.purpose === "cutover") {
     throw new ProviderError(
@@ -87,19 +87,14 @@ export async function terminate(job: Job, machineId: string, wait: Wait = {}): P
       `Machine ${machineId} is what job ${job.id} was cut over to: revert the cutover instead.`,
     );
   }
-  await terminateLaunched(job, book, machine, wait);
+  await terminateLaunched(job, machine, wait);
 }
 
 /** Ends a machine and strikes it out of the book. */
-export async function terminateLaunched(
-  job: Job,
-  book: LaunchBook,
-  machine: LaunchedMachine,
-  wait: Wait,
-): Promise<void> {
+export async function terminateLaunched(job: Job, machine: LaunchedMachine, wait: Wait): Promise<void> {
   if (job.target.terminate === undefined) {
     throw new ProviderError("UNSUPPORTED", "This target cannot end machines.", { operation: "terminate" });
   }
   await job.target.terminate(machine, wait);
-  await book.remove(machine.id, wait);
+  await noteEnded(job.store, job.id, machine.id, wait);
 }

@@ -3,7 +3,7 @@ import type { LaunchedMachine, Volume } from "../provider/target.ts";
 import type { Wait } from "../provider/wait.ts";
 import type { StateStore } from "../state/state-store.ts";
 import { JobDocument, type CutoverState } from "./job-state.ts";
-import { LaunchBook } from "./launch-book.ts";
+import { launchedMachines } from "./launch-book.ts";
 import type { RunMode } from "./job.ts";
 import { tornDisks } from "./recorded.ts";
 
@@ -28,7 +28,7 @@ export interface JobStatus {
 /** Reads a job's state; touches neither source nor target. */
 export async function status(store: StateStore, job: string, wait: Wait = {}): Promise<JobStatus> {
   const { state } = await JobDocument.read(store, job, undefined, wait);
-  const found: JobStatus = { job, torn: tornDisks(state), launches: [...(await LaunchBook.read(store, job, wait))] };
+  const found: JobStatus = { job, torn: tornDisks(state), launches: [...(await launchedMachines(store, job, wait))] };
   const { record, run, cutover } = state;
   if (record !== undefined) {
     const { id, takenAt, consistency } = record.snapshot;

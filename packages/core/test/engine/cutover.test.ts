@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { randomBytes } from "../../../../test/seed.ts";
 import { cutover, finalizeCutover, revertCutover } from "../../src/engine/cutover.ts";
+import { launch, terminate } from "../../src/engine/launch.ts";
 import { replicate } from "../../src/engine/replicate.ts";
 import { status } from "../../src/engine/status.ts";
 import { ProviderError } from "../../src/provider/error.ts";
@@ -22,6 +23,24 @@ const booted = ({ place }: Scene, machine: string): Uint8Array => place.volumeBy
 
 describe("cutover", () => {
   // Invariant 10.
+  it("remembers what it launched though a test launch is ended in the same moment", async () => {
+    const { place, job, store } = scene({ target: { style: "versioned" } });
+    place.write("vm", "root", 0, randomBytes(MIB, 1));
+    await replicate(job());
+    const tested = await launch(job());
+    let ending: Promise<void> | undefined;
+    place.answer = async ({ method }) => {
+      if (method !== "launch" || ending !== undefined) return;
+      await (ending = terminate(job(), tested.id));
+    };
+    const { machine } = await cutover(job(), { allowPowerOff: true });
+    calm(place);
+    expect((await status(store, "job")).launches.map(({ id }) => id)).toEqual([machine.id]);
+    expect((await status(store, "job")).cutover).toMatchObject({ step: "launched", machine: { id: machine.id } });
+    await revertCutover(job());
+    expect(place.launchedIds()).toEqual([]);
+  });
+
   it("stops the source, sends the last increment, launches, and leaves the source off", async () => {
     const it = await replicated();
     const { machine, run } = await cutover(it.job());
