@@ -442,6 +442,8 @@ declare class DiskLayer {
   readonly fileName: string;
   /** The sparse file; a base layer's is the raw content of its `-flat.vmdk`. */
   readonly path: string;
+  /** What the file is called as an object, on datastores that have no files. */
+  readonly objectId: string;
   parent: DiskLayer | undefined;
   capacity: number;
   constructor(fileName: string, path: string, capacity: number, parent?: DiskLayer);
@@ -488,12 +490,34 @@ declare class DiskLayer {
   /** Closes the file and keeps it. */
   close(): void;
 }
+/** What a disk hangs on, as the machine's settings call it. */
+type ControllerName = "pvscsi" | "lsilogic" | "lsilogic-sas" | "buslogic" | "sata" | "nvme" | "ide";
+/** A disk's place: the key that vim25 and change tracking call it by, its controller, and its unit there. */
+interface DiskSlot {
+  readonly key: number;
+  readonly unitNumber: number;
+  readonly controller: DiskControllerPlace;
+}
+/** A controller of a machine. */
+interface DiskControllerPlace {
+  readonly name: ControllerName;
+  readonly key: number;
+  readonly bus: number;
+}
 /** How a disk of a simulated machine is made. */
 interface DiskSpec {
   /** Bytes, a multiple of 512. */
   readonly size: number;
   /** A thin disk, the default; only one on VMFS answers `*` with what is allocated. */
   readonly thin?: boolean;
+  /** Of a thick disk: zeroed when it was made, not when it is first written. */
+  readonly eager?: boolean;
+  /** What it hangs on; `pvscsi` unless given. */
+  readonly controller?: ControllerName;
+  /** The number of the controller; the first with room unless given. */
+  readonly bus?: number;
+  /** The name of its datastore; the machine's datacenter's first unless given. */
+  readonly datastore?: string;
   /** `persistent` unless given; the independent modes have neither snapshots nor change tracking. */
   readonly mode?: "persistent" | "independent_persistent" | "independent_nonpersistent";
   /** `flat` unless given; a physical mapping has neither snapshots nor change tracking. */
@@ -531,19 +555,33 @@ interface TrackingRules {
   readonly fine: boolean;
   /** Share of unchanged blocks reported as changed as well, 0 to 1. */
   readonly overReport: number;
-  /** Whether the datastore is VMFS, where alone `*` lists what is allocated (VDDK guide, "About CBT"). */
-  readonly wildcardValid: boolean;
   /** What `*` does where it is not valid: one area over everything, or a fault. */
   readonly wildcardElsewhere: "whole-disk" | "fault";
   /** Whether the snapshot whose creation was the stun that began tracking already carries a change id. */
   readonly firstSnapshotIsTracked: boolean;
   readonly bugs: ReadonlySet<TrackingBug>;
 }
+/** What a datastore is. */
+type DatastoreType = "VMFS" | "NFS" | "vsan";
+/** Where a disk hangs, where its files are, and what they are called. */
+interface DiskPlace {
+  readonly slot: DiskSlot;
+  readonly folder: string;
+  readonly datastore: {
+    readonly name: string;
+    readonly type: DatastoreType;
+  };
+  /** `[datastore1] web/web_1`, without the ending. */
+  readonly baseName: string;
+}
 /** A virtual disk: its chain of layers and its change tracker. */
-declare class VirtualDisk {
+declare class VirtualDisk implements DiskSlot {
   #private;
   readonly key: number;
   readonly unitNumber: number;
+  readonly controller: DiskControllerPlace;
+  readonly datastore: DiskPlace["datastore"];
+  readonly baseName: string;
   readonly uuid: string;
   readonly spec: DiskSpec;
   /** Where the guest writes. */
@@ -556,12 +594,7 @@ declare class VirtualDisk {
     sequence: number;
     wildcardValid: boolean;
   } | undefined;
-  constructor(spec: DiskSpec, place: {
-    key: number;
-    unitNumber: number;
-    folder: string;
-    baseName: string;
-  }, rules: TrackingRules, newUuid: () => string);
+  constructor(spec: DiskSpec, place: DiskPlace, rules: TrackingRules, newUuid: () => string);
   /** Bytes. */
   get capacity(): number;
   /** Whether a snapshot takes this disk along. */
@@ -665,6 +698,14 @@ interface SnapshotWish {
   readonly description: string;
   readonly quiesce: boolean;
 }
+/** Where a machine's files are, and how new it may be. */
+interface MachineFiles {
+  /** The folder here that holds the bytes of all its disks. */
+  readonly folder: string;
+  /** The datastore of this name, or the first. @throws RangeError where there is none */
+  readonly datastore: (name: string | undefined) => DiskPlace["datastore"];
+  readonly hardware: number;
+}
 /** A virtual machine with its disks, snapshots, power state and guest. Methods throw `VimFault`s as vCenter would. */
 declare class VirtualMachine {
   #private;
@@ -673,6 +714,8 @@ declare class VirtualMachine {
   readonly instanceUuid: string;
   readonly biosUuid: string;
   readonly hardware: number;
+  /** The name of the datastore that its own files are on. */
+  readonly home: string;
   name: string;
   power: PowerState;
   tools: ToolsState;
@@ -694,11 +737,7 @@ declare class VirtualMachine {
   onFreeze: (() => void) | undefined;
   readonly roots: Snapshot[];
   currentSnapshot: Snapshot | undefined;
-  constructor(id: string, spec: MachineSpec$1, place: {
-    folder: string;
-    datastore: string;
-    hardware: number;
-  }, rules: TrackingRules, newUuid: () => string);
+  constructor(id: string, spec: MachineSpec$1, place: MachineFiles, rules: TrackingRules, newUuid: () => string);
   /** The disks by device key. */
   get disks(): ReadonlyMap<number, VirtualDisk>;
   /** Hangs one more disk on the first free slot; a machine that tracks changes tracks it from the next stun on. */
@@ -867,7 +906,12 @@ interface VcenterSimulatorOptions {
   /** The name of each datacenter's datastore. */
   readonly datastore?: string;
   /** `VMFS` unless given; elsewhere `*` is no list of what is allocated. */
-  readonly datastoreType?: "VMFS" | "NFS" | "vsan";
+  readonly datastoreType?: DatastoreType;
+  /** More datastores of each datacenter beside the first. */
+  readonly moreDatastores?: readonly {
+    readonly name: string;
+    readonly type?: DatastoreType;
+  }[];
   /** Bytes. */
   readonly freeSpace?: number;
   /** The vCenter's instance UUID. */

@@ -1,3 +1,4 @@
+import { controllerFamily } from "./disk-slot.ts";
 import type { Exchange } from "./exchange.ts";
 import type { SimulatorCore } from "./simulator-core.ts";
 import type { VirtualDisk } from "./virtual-disk.ts";
@@ -99,16 +100,18 @@ function route(core: SimulatorCore, exchange: Exchange, routed: Routed): { statu
     };
   }
   if (path === "/vcenter/datastore") {
-    const { datastoreType: type, freeSpace } = parts.inventory.options;
+    const { freeSpace } = parts.inventory.options;
     return {
       status: 200,
-      value: parts.inventory.sites.map(({ datastore: { id, name } }) => ({
-        datastore: id,
-        name,
-        type,
-        free_space: freeSpace,
-        capacity: 2 ** 43,
-      })),
+      value: parts.inventory.sites
+        .flatMap(({ datastores }) => datastores)
+        .map(({ id, name, store: { type } }) => ({
+          datastore: id,
+          name,
+          type: type === "vsan" ? "VSAN" : type,
+          free_space: freeSpace,
+          capacity: 2 ** 43,
+        })),
     };
   }
   const [, id = "", rest = ""] = /^\/vcenter\/vm\/([^/]+)(\/.*)?$/.exec(path) ?? [];
@@ -130,7 +133,7 @@ function ofMachine(
   };
   const key = /^\/hardware\/disk\/(\d+)$/.exec(rest)?.[1];
   const disk = machine.disks.get(Number(key));
-  if (disk !== undefined) return { status: 200, value: diskDetail(disk) };
+  if (disk !== undefined) return { status: 200, value: diskDetail(disk, [...machine.disks.values()].indexOf(disk)) };
   const action = exchange.url.searchParams.get("action") ?? rest.replace(/^.*power\//, "");
   if (rest === "") return { status: 200, value: detail(machine, routed.legacy) };
   if (rest === "/hardware/disk")
@@ -199,7 +202,7 @@ function detail(machine: VirtualMachine, legacy: boolean): unknown {
     boot: { type: machine.spec.firmware === "efi" ? "EFI" : "BIOS", delay: 0, retry: false, enter_setup_mode: false },
     cpu: { count: cpus, cores_per_socket: 1, hot_add_enabled: false, hot_remove_enabled: false },
     memory: { size_MiB: machine.spec.memoryMiB ?? 2048, hot_add_enabled: false },
-    disks: map([...machine.disks.values()].map((disk) => [String(disk.key), diskDetail(disk)])),
+    disks: map([...machine.disks.values()].map((disk, index) => [String(disk.key), diskDetail(disk, index)])),
     nics: map(
       (machine.spec.nics ?? []).map((nic, index) => [
         String(4000 + index),
@@ -216,11 +219,14 @@ function detail(machine: VirtualMachine, legacy: boolean): unknown {
   };
 }
 
-function diskDetail(disk: VirtualDisk): unknown {
+function diskDetail(disk: VirtualDisk, index: number): unknown {
+  const family = controllerFamily(disk.controller);
+  const { bus } = disk.controller;
+  const ide = { primary: bus === 0, master: disk.unitNumber === 0 };
   return {
-    label: `Hard disk ${disk.key - 1999}`,
-    type: "SCSI",
-    scsi: { bus: Math.floor((disk.key - 2000) / 16), unit: disk.unitNumber },
+    label: `Hard disk ${index + 1}`,
+    type: family.toUpperCase(),
+    [family]: family === "ide" ? ide : { bus, unit: disk.unitNumber },
     backing: { type: "VMDK_FILE", vmdk_file: disk.current.fileName },
     capacity: disk.capacity,
   };

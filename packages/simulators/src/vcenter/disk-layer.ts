@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import { closeSync, ftruncateSync, openSync, readSync, rmSync, writeSync } from "node:fs";
 
 /** The unit in which a layer remembers what it holds and when it changed, in bytes. */
@@ -32,6 +33,8 @@ export class DiskLayer {
   readonly fileName: string;
   /** The sparse file; a base layer's is the raw content of its `-flat.vmdk`. */
   readonly path: string;
+  /** What the file is called as an object, on datastores that have no files. */
+  readonly objectId: string = randomUUID();
   parent: DiskLayer | undefined;
   capacity: number;
   readonly #pages = new Map<number, Page>();

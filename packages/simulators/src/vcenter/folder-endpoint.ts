@@ -29,7 +29,8 @@ export async function serveFolder(core: SimulatorCore, exchange: Exchange): Prom
   const path = decodeURIComponent(exchange.url.pathname.slice("/folder/".length));
   const machines = [...inventory.machines.values()].filter((machine) => {
     const site = inventory.siteOf(machine);
-    return site.datastore.name === store && (datacenter === null || datacenter === site.datacenter.name);
+    const here = site.datastores.some(({ name }) => name === store);
+    return here && (datacenter === null || datacenter === site.datacenter.name);
   });
   const found = fileAt(machines, `[${store}] ${path}`);
   if (found === undefined) {
@@ -79,8 +80,12 @@ export async function serveNfc(core: SimulatorCore, exchange: Exchange): Promise
     exchange.send(404, {});
     return;
   }
-  const { disk, onEnd } = found;
+  const { disk, emptied, onEnd } = found;
   exchange.response.writeHead(200, { "content-type": "application/x-vnd.vmware-streamVmdk" });
+  if (emptied) {
+    exchange.response.end();
+    return;
+  }
   const ended = onEnd(() => exchange.cut());
   try {
     const truncate = actions.find(({ kind }) => kind === "truncate");
@@ -93,13 +98,16 @@ export async function serveNfc(core: SimulatorCore, exchange: Exchange): Promise
 
 type DatastoreFile = { text: string } | { layer: DiskLayer; locked: boolean };
 
-/** A disk's descriptor or flat file by its datastore path; a delta's own content has a format not simulated. */
+/**
+ * A disk's descriptor or flat file by its datastore path; a delta's own content has a format not simulated. Raw device mappings
+ * have no flat file, nor has anything on vSAN, where a disk is an object.
+ */
 function fileAt(machines: Iterable<VirtualMachine>, name: string): DatastoreFile | undefined {
   for (const machine of machines) {
     for (const disk of machine.disks.values()) {
       for (let layer: DiskLayer | undefined = disk.current; layer !== undefined; layer = layer.parent) {
         if (name === layer.fileName) return { text: descriptorOf(disk, layer) };
-        if (layer.parent === undefined && name === layer.fileName.replace(/\.vmdk$/, "-flat.vmdk")) {
+        if (hasFlatFile(disk) && layer.parent === undefined && name === flatFileOf(layer.fileName)) {
           return { layer, locked: machine.power === "poweredOn" && layer === disk.current };
         }
       }
@@ -108,12 +116,18 @@ function fileAt(machines: Iterable<VirtualMachine>, name: string): DatastoreFile
   return undefined;
 }
 
+function hasFlatFile({ spec, datastore }: VirtualDisk): boolean {
+  return (spec.backing ?? "flat") === "flat" && datastore.type !== "vsan";
+}
+
+function flatFileOf(descriptor: string): string {
+  return descriptor.replace(/\.vmdk$/, "-flat.vmdk");
+}
+
 function descriptorOf(disk: VirtualDisk, layer: DiskLayer): string {
   const short = layer.fileName.slice(layer.fileName.lastIndexOf("/") + 1);
   const base = layer.parent === undefined;
-  const extent = base
-    ? `VMFS "${short.replace(/\.vmdk$/, "-flat.vmdk")}"`
-    : `SESPARSE "${short.replace(/\.vmdk$/, "-sesparse.vmdk")}"`;
+  const { createType, extent } = extentOf(disk, layer, (ending) => short.replace(/\.vmdk$/, `-${ending}.vmdk`));
   const tracked = disk.tracker === undefined ? [] : [`changeTrackPath="${short.replace(/\.vmdk$/, "-ctk.vmdk")}"`];
   return [
     "# Disk DescriptorFile",
@@ -121,13 +135,34 @@ function descriptorOf(disk: VirtualDisk, layer: DiskLayer): string {
     'encoding="UTF-8"',
     "CID=fffffffe",
     `parentCID=${base ? "ffffffff" : "fffffffe"}`,
-    `createType="${base ? "vmfs" : "seSparse"}"`,
+    `createType="${createType}"`,
     ...(base ? [] : [`parentFileNameHint="${layer.parent?.fileName.replace(/^.*\//, "") ?? ""}"`]),
     `RW ${layer.capacity / 512} ${extent}`,
     ...tracked,
     `ddb.thinProvisioned = "${disk.spec.thin === false ? 0 : 1}"`,
     "",
   ].join("\n");
+}
+
+/** How a layer lies on its datastore: deltas are SEsparse on VMFS 6 and redo logs on NFS (DatastoreCapability), objects on vSAN. */
+function extentOf(
+  disk: VirtualDisk,
+  layer: DiskLayer,
+  file: (ending: string) => string,
+): { createType: string; extent: string } {
+  const { type } = disk.datastore;
+  if (layer.parent === undefined) {
+    if (disk.spec.backing === "rdm-virtual") {
+      return { createType: "vmfsRawDeviceMap", extent: `VMFSRDM "${file("rdm")}"` };
+    }
+    if (disk.spec.backing === "rdm-physical") {
+      return { createType: "vmfsPassthroughRawDeviceMap", extent: `VMFSRDM "${file("rdmp")}"` };
+    }
+    return { createType: "vmfs", extent: `VMFS "${type === "vsan" ? `vsan://${layer.objectId}` : file("flat")}"` };
+  }
+  if (type === "vsan") return { createType: "vsanSparse", extent: `VSANSPARSE "vsan://${layer.objectId}"` };
+  if (type === "NFS") return { createType: "vmfsSparse", extent: `VMFSSPARSE "${file("delta")}"` };
+  return { createType: "seSparse", extent: `SESPARSE "${file("sesparse")}"` };
 }
 
 function* pieces(layer: DiskLayer, from: number, to: number): Generator<Buffer> {

@@ -2,7 +2,7 @@ import { join } from "node:path";
 import { machineProperties, snapshotProperties } from "./machine-properties.ts";
 import type { MachinePlace } from "./machine-properties.ts";
 import type { Release } from "./releases.ts";
-import type { TrackingRules } from "./virtual-disk.ts";
+import type { DatastoreType, TrackingRules } from "./virtual-disk.ts";
 import { VirtualMachine } from "./virtual-machine.ts";
 import type { MachineSpec, Snapshot } from "./virtual-machine.ts";
 import { objectNotFound } from "./vim-fault.ts";
@@ -31,20 +31,24 @@ export interface InventoryOptions {
   readonly datacenters: readonly string[];
   /** Hosts of each datacenter, 1 to 7. */
   readonly hosts: number;
-  /** The name of each datacenter's one datastore. */
-  readonly datastore: string;
-  readonly datastoreType: "VMFS" | "NFS" | "vsan";
+  /** Of each datacenter, at least one. */
+  readonly datastores: readonly { readonly name: string; readonly type: DatastoreType }[];
   readonly freeSpace: number;
   readonly rules: TrackingRules;
   readonly newUuid: () => string;
 }
 
-/** A datacenter with its folders, its cluster of hosts, its datastore and its network. */
+/** A datastore of a datacenter. */
+export interface Datastore extends Entity {
+  readonly store: { readonly name: string; readonly type: DatastoreType };
+}
+
+/** A datacenter with its folders, its cluster of hosts, its datastores and its network. */
 export interface Site {
   readonly datacenter: Entity;
   readonly folders: Map<string, Entity>;
   readonly hosts: readonly Entity[];
-  readonly datastore: Entity;
+  readonly datastores: readonly Datastore[];
   readonly network: Entity;
   readonly pool: Entity;
 }
@@ -111,11 +115,6 @@ export class Inventory {
     const networks = this.#add("Folder", folders.network, "network", datacenter);
     const hostName = (number: number): string => `esx${20 * index + number + 1}.example.org`;
     const hosts: Entity[] = [];
-    const here = (): VimValue =>
-      list(
-        "ManagedObjectReference",
-        this.machineReferences().filter(({ id: machine }) => this.#homes.get(machine)?.site.datacenter === datacenter),
-      );
     const cluster = this.#add(
       "ComputeResource",
       id("domain-c", 7, "ha-compute-res").replace("c-", "c"),
@@ -141,28 +140,37 @@ export class Inventory {
       hosts.push(
         this.#add("HostSystem", hostId, hostName(number), cluster, {
           ...hostProperties(hostName(number), options.release, `${index}${number}`),
-          datastore: () => list("ManagedObjectReference", [reference("Datastore", store.id)]),
+          datastore: () =>
+            list(
+              "ManagedObjectReference",
+              datastores.map((store) => reference("Datastore", store.id)),
+            ),
           vm: () => list("ManagedObjectReference", machines()),
         }),
       );
     }
-    const store = this.#add("Datastore", id("datastore", 10, "ha-datastore-1"), options.datastore, stores, {
-      summary: () =>
-        data("DatastoreSummary", {
-          datastore: reference("Datastore", store.id),
-          name: options.datastore,
-          url: `ds:///vmfs/volumes/5f000000-00000000-0000-00000000000${index + 1}/`,
-          capacity: long(2 ** 43),
-          freeSpace: long(options.freeSpace),
-          accessible: true,
-          multipleHostAccess: options.hosts > 1,
-          type: options.datastoreType,
-          maintenanceMode: "normal",
-        }),
-      vm: here,
+    const datastores = options.datastores.map((store, number): Datastore => {
+      const serial = 100 * number + index + 1;
+      const at = number === 0 ? 10 : 1000 + 100 * number;
+      const entity = this.#add("Datastore", id("datastore", at, `ha-datastore-${number + 1}`), store.name, stores, {
+        summary: () =>
+          data("DatastoreSummary", {
+            datastore: reference("Datastore", entity.id),
+            name: store.name,
+            url: `ds:///vmfs/volumes/5f000000-00000000-0000-${String(serial).padStart(12, "0")}/`,
+            capacity: long(2 ** 43),
+            freeSpace: long(options.freeSpace),
+            accessible: true,
+            multipleHostAccess: options.hosts > 1,
+            type: store.type,
+            maintenanceMode: "normal",
+          }),
+        vm: () => list("ManagedObjectReference", this.#machinesOn(datacenter, store.name)),
+      });
+      return { ...entity, store };
     });
     const network = this.#add("Network", id("network", 11, "HaNetwork-VM Network"), "VM Network", networks);
-    return { datacenter, folders: new Map([["", vm]]), hosts, datastore: store, network, pool };
+    return { datacenter, folders: new Map([["", vm]]), hosts, datastores, network, pool };
   }
 
   /** Adds a machine, making the folders of its path. */
@@ -173,14 +181,12 @@ export class Inventory {
     const host = spec.host ?? 0;
     if (site.hosts[host] === undefined) throw new RangeError(`there is no host ${host} in ${site.datacenter.name}`);
     const folder = this.#folder(site, spec.folder ?? "");
-    const place = { folder: join(this.options.folder, id), datastore: this.options.datastore };
-    const made = new VirtualMachine(
-      id,
-      spec,
-      { ...place, hardware: this.options.release.hardware },
-      this.options.rules,
-      this.options.newUuid,
-    );
+    const place = {
+      folder: join(this.options.folder, id),
+      datastore: (name: string | undefined) => datastoreOf(site, name).store,
+      hardware: this.options.release.hardware,
+    };
+    const made = new VirtualMachine(id, spec, place, this.options.rules, this.options.newUuid);
     this.machines.set(id, made);
     this.#parents.set(id, folder);
     this.#homes.set(id, { site, host });
@@ -292,12 +298,22 @@ export class Inventory {
     return found;
   }
 
+  #machinesOn(datacenter: Entity, datastore: string): Reference[] {
+    const found: Reference[] = [];
+    for (const machine of this.machines.values()) {
+      if (this.siteOf(machine).datacenter !== datacenter) continue;
+      const names = [machine.home, ...[...machine.disks.values()].map((disk) => disk.datastore.name)];
+      if (names.includes(datastore)) found.push(reference("VirtualMachine", machine.id));
+    }
+    return found;
+  }
+
   #placeOf(machine: VirtualMachine): MachinePlace {
     const { site, host } = this.#homes.get(machine.id) ?? { site: this.#first, host: 0 };
     return {
       parent: this.parentOf(machine),
       host: site.hosts[host]?.id ?? "",
-      datastore: site.datastore.id,
+      datastore: (name) => datastoreOf(site, name).id,
       network: site.network.id,
       networkName: site.network.name,
       pool: site.pool.id,
@@ -333,6 +349,13 @@ export class Inventory {
     parent?.children.push(id);
     return entity;
   }
+}
+
+/** A datastore by its name, or the first. */
+function datastoreOf({ datastores, datacenter }: Site, name: string | undefined): Datastore {
+  const found = name === undefined ? datastores[0] : datastores.find((each) => each.name === name);
+  if (found === undefined) throw new RangeError(`there is no datastore '${name ?? ""}' in ${datacenter.name}`);
+  return found;
 }
 
 function hostProperties(name: string, release: Release, suffix: string): Properties {

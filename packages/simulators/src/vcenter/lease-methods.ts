@@ -1,4 +1,4 @@
-import type { LeasedDisk } from "./nfc-leases.ts";
+import { leasedDisk } from "./nfc-leases.ts";
 import { VimFault } from "./vim-fault.ts";
 import type { VimMethods } from "./vim-service.ts";
 
@@ -15,13 +15,9 @@ export const leaseMethods: VimMethods = {
           existingState: machine.power,
         });
       }
-      const disks: LeasedDisk[] = [...machine.disks.values()].map((disk, index) => ({
-        key: disk.key,
-        layer: disk.current,
-        capacity: disk.capacity,
-        name: `disk-${index}.vmdk`,
-        target: `disk-${index}.vmdk`,
-      }));
+      const disks = [...machine.disks.values()].map((disk, index) =>
+        leasedDisk(disk, { layer: disk.current, capacity: disk.capacity }, index),
+      );
       return parts.leases.open(machine, self, disks, session.key);
     },
   },
@@ -30,13 +26,7 @@ export const leaseMethods: VimMethods = {
     privilege: "VApp.Export",
     run: ({ parts }, { self, session }) => {
       const { machine, snapshot } = parts.inventory.snapshot(self);
-      const disks: LeasedDisk[] = [...snapshot.disks.values()].map(({ disk, layer, capacity }, index) => ({
-        key: disk.key,
-        layer,
-        capacity,
-        name: `disk-${index}.vmdk`,
-        target: `disk-${index}.vmdk`,
-      }));
+      const disks = [...snapshot.disks.values()].map((state, index) => leasedDisk(state.disk, state, index));
       return parts.leases.open(machine, self, disks, session.key);
     },
   },

@@ -1,4 +1,4 @@
-import { slotName } from "./machine-properties.ts";
+import { slotName } from "./disk-slot.ts";
 import type { VimElement } from "./vim-element.ts";
 import type { VirtualMachine } from "./virtual-machine.ts";
 import { invalidArgument, objectNotFound, VimFault } from "./vim-fault.ts";

@@ -1,3 +1,4 @@
+import { controllerFamily, controllerLabel, controllerType, slotName } from "./disk-slot.ts";
 import { formatChangeId } from "./virtual-disk.ts";
 import type { ChangeId, VirtualDisk } from "./virtual-disk.ts";
 import type { Snapshot, VirtualMachine } from "./virtual-machine.ts";
@@ -9,7 +10,8 @@ import type { DiskLayer } from "./disk-layer.ts";
 export interface MachinePlace {
   readonly parent: { type: string; id: string };
   readonly host: string;
-  readonly datastore: string;
+  /** The id of a datastore by its name. */
+  readonly datastore: (name: string) => string;
   readonly network: string;
   readonly networkName: string;
   readonly pool: string;
@@ -61,7 +63,7 @@ export function machineProperties(machine: VirtualMachine, place: MachinePlace):
         config: data("VirtualMachineConfigSummary", {
           name: machine.name,
           template: machine.template,
-          vmPathName: vmxPath(machine, place),
+          vmPathName: vmxPath(machine),
           memorySizeMB: machine.spec.memoryMiB ?? 2048,
           numCpu: machine.spec.cpus ?? 2,
           numEthernetCards: machine.spec.nics?.length ?? 1,
@@ -85,7 +87,11 @@ export function machineProperties(machine: VirtualMachine, place: MachinePlace):
         }),
         overallStatus: enumerated("ManagedEntityStatus", "green"),
       }),
-    datastore: () => list("ManagedObjectReference", [reference("Datastore", place.datastore)]),
+    datastore: () =>
+      list(
+        "ManagedObjectReference",
+        datastoreNames(machine).map((name) => reference("Datastore", place.datastore(name))),
+      ),
     network: () => list("ManagedObjectReference", [reference("Network", place.network)]),
     resourcePool: () => (machine.template ? undefined : reference("ResourcePool", place.pool)),
     rootSnapshot: () =>
@@ -142,7 +148,7 @@ function machineConfig(machine: VirtualMachine, place: MachinePlace, disks: read
     instanceUuid: machine.instanceUuid,
     template: machine.template,
     guestId: spec.guestId ?? "debian12_64Guest",
-    files: data("VirtualMachineFileInfo", { vmPathName: vmxPath(machine, place) }),
+    files: data("VirtualMachineFileInfo", { vmPathName: vmxPath(machine) }),
     hardware: data("VirtualHardware", {
       numCPU: spec.cpus ?? 2,
       numCoresPerSocket: 1,
@@ -176,19 +182,25 @@ function machineConfig(machine: VirtualMachine, place: MachinePlace, disks: read
   });
 }
 
-/** `scsi0:1`, the name of a disk's slot in the machine's configuration. */
-export function slotName(disk: VirtualDisk): string {
-  return `scsi${Math.floor((disk.key - 2000) / 16)}:${disk.unitNumber}`;
+/** The datastores that a machine has files on. */
+function datastoreNames(machine: VirtualMachine): string[] {
+  return [...new Set([machine.home, ...[...machine.disks.values()].map(({ datastore }) => datastore.name)])];
 }
 
 function devices(machine: VirtualMachine, place: MachinePlace, disks: readonly ShownDisk[]): List {
   const fixed = (type: string, key: number, label: string, more: Fields): Data =>
     subtype(type, { key, deviceInfo: describe(label, label), ...more });
-  const controllers = [...new Set([...machine.disks.keys()].map((key) => Math.floor((key - 2000) / 16)))];
+  const controllers = new Map(disks.map(({ disk: { controller } }) => [controller.key, controller]));
+  const on = (key: number): number[] =>
+    disks.filter(({ disk }) => disk.controller.key === key).map(({ disk }) => disk.key);
   const nics = machine.spec.nics ?? [{ mac: defaultMac(machine.id) }];
   return list("VirtualDevice", [
-    fixed("VirtualIDEController", 200, "IDE 0", { busNumber: 0 }),
-    fixed("VirtualIDEController", 201, "IDE 1", { busNumber: 1 }),
+    ...[0, 1].map((busNumber) =>
+      fixed("VirtualIDEController", 200 + busNumber, `IDE ${busNumber}`, {
+        busNumber,
+        device: on(200 + busNumber).length > 0 ? list("xsd:int", on(200 + busNumber)) : undefined,
+      }),
+    ),
     fixed("VirtualPS2Controller", 300, "PS2 controller 0", { busNumber: 0, device: list("xsd:int", [600, 700]) }),
     fixed("VirtualPCIController", 100, "PCI controller 0", { busNumber: 0, device: list("xsd:int", [500, 12_000]) }),
     fixed("VirtualSIOController", 400, "SIO controller 0", { busNumber: 0 }),
@@ -209,17 +221,21 @@ function devices(machine: VirtualMachine, place: MachinePlace, disks: readonly S
       controllerKey: 300,
       unitNumber: 1,
     }),
-    ...controllers.map((number) =>
-      fixed("ParaVirtualSCSIController", 1000 + number, `SCSI controller ${number}`, {
-        busNumber: number,
-        device: list(
-          "xsd:int",
-          [...machine.disks.keys()].filter((key) => Math.floor((key - 2000) / 16) === number),
-        ),
-        sharedBus: enumerated("VirtualSCSISharing", machine.spec.sharedBus ?? "noSharing"),
-        scsiCtlrUnitNumber: 7,
-      }),
-    ),
+    // The two of IDE are part of every machine.
+    ...[...controllers.values()]
+      .filter((controller) => controllerFamily(controller) !== "ide")
+      .map((controller) =>
+        fixed(controllerType(controller), controller.key, controllerLabel(controller), {
+          busNumber: controller.bus,
+          device: list("xsd:int", on(controller.key)),
+          ...(controllerFamily(controller) === "scsi"
+            ? {
+                sharedBus: enumerated("VirtualSCSISharing", machine.spec.sharedBus ?? "noSharing"),
+                scsiCtlrUnitNumber: 7,
+              }
+            : {}),
+        }),
+      ),
     ...disks.map((shown, index) => diskDevice(machine, place, shown, index)),
     ...(machine.spec.tpm === true ? [fixed("VirtualTPM", 11_000, "Virtual TPM", {})] : []),
     ...nics.map((nic, index) =>
@@ -244,7 +260,7 @@ function diskDevice(machine: VirtualMachine, place: MachinePlace, shown: ShownDi
     key: disk.key,
     deviceInfo: describe(`Hard disk ${index + 1}`, `${kib.toLocaleString("en-US")} KB`),
     backing: backing(place, disk, layer, shown.changeId),
-    controllerKey: 1000 + Math.floor((disk.key - 2000) / 16),
+    controllerKey: disk.controller.key,
     unitNumber: disk.unitNumber,
     capacityInKB: long(kib),
     capacityInBytes: long(capacity),
@@ -254,7 +270,11 @@ function diskDevice(machine: VirtualMachine, place: MachinePlace, shown: ShownDi
 }
 
 function backing(place: MachinePlace, disk: VirtualDisk, layer: DiskLayer, changeId: ChangeId | undefined): Data {
-  const file = { fileName: layer.fileName, datastore: reference("Datastore", place.datastore) };
+  const file = {
+    fileName: layer.fileName,
+    datastore: reference("Datastore", place.datastore(disk.datastore.name)),
+    backingObjectId: disk.datastore.type === "vsan" ? layer.objectId : undefined,
+  };
   const parent = layer.parent === undefined ? undefined : backing(place, disk, layer.parent, undefined);
   const common = {
     uuid: disk.uuid,
@@ -281,6 +301,7 @@ function backing(place: MachinePlace, disk: VirtualDisk, layer: DiskLayer, chang
     split: false,
     writeThrough: false,
     thinProvisioned: disk.spec.thin ?? true,
+    eagerlyScrub: disk.spec.eager,
     ...common,
     digestEnabled: false,
     sharing,
@@ -355,11 +376,11 @@ function describe(label: string, summary: string): Data {
   return subtype("Description", { label, summary });
 }
 
-function vmxPath(machine: VirtualMachine, place: MachinePlace): string {
-  const directory = machine.spec.name.replaceAll("/", "_");
+function vmxPath(machine: VirtualMachine): string {
+  const called = machine.spec.name.replaceAll("/", "_");
   const first = machine.disks.values().next().value?.current.fileName;
-  const datastore = /^\[(.*?)\]/.exec(first ?? "")?.[1] ?? place.datastore;
-  return `[${datastore}] ${directory}/${directory}.vmx`;
+  const directory = first === undefined ? `[${machine.home}] ${called}` : first.slice(0, first.lastIndexOf("/"));
+  return `${directory}/${called}.vmx`;
 }
 
 function defaultMac(id: string): string {

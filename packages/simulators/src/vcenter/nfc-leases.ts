@@ -1,7 +1,9 @@
 import { randomUUID } from "node:crypto";
 import type { DiskLayer } from "./disk-layer.ts";
+import { leaseSlotName } from "./disk-slot.ts";
 import type { Properties } from "./inventory.ts";
 import { localizedFault } from "./task-board.ts";
+import type { VirtualDisk } from "./virtual-disk.ts";
 import type { VirtualMachine } from "./virtual-machine.ts";
 import { VimFault } from "./vim-fault.ts";
 import { data, enumerated, list, long, reference } from "./vim-value.ts";
@@ -14,6 +16,22 @@ export interface LeasedDisk {
   readonly capacity: number;
   readonly name: string;
   readonly target: string;
+  /** `ParaVirtualSCSIController0:1`. */
+  readonly slot: string;
+  /** Whether it is an object of vSAN. */
+  readonly vsan: boolean;
+}
+
+/** A disk as a lease serves it. */
+export function leasedDisk(
+  disk: VirtualDisk,
+  frozen: { layer: DiskLayer; capacity: number },
+  index: number,
+): LeasedDisk {
+  const name = `disk-${index}.vmdk`;
+  const { layer, capacity } = frozen;
+  const vsan = disk.datastore.type === "vsan";
+  return { key: disk.key, layer, capacity, name, target: name, slot: leaseSlotName(disk), vsan };
 }
 
 interface Lease {
@@ -23,6 +41,8 @@ interface Lease {
   readonly entity: Reference;
   readonly disks: readonly LeasedDisk[];
   readonly streams: Set<() => void>;
+  /** The one disk that was fetched first. */
+  first: LeasedDisk | undefined;
   state: "initializing" | "ready" | "done" | "error";
   error: VimFault | undefined;
   progress: number;
@@ -61,6 +81,7 @@ export class NfcLeases {
       entity,
       disks,
       streams: new Set(),
+      first: undefined,
       state: "initializing",
       error: undefined,
       progress: 0,
@@ -104,8 +125,11 @@ export class NfcLeases {
     }
   }
 
-  /** The disk that a path of a link names; undefined where no ready lease serves it. */
-  find(path: string): { disk: LeasedDisk; onEnd: (stop: () => void) => () => void } | undefined {
+  /**
+   * The disk that a path of a link names; undefined where no ready lease serves it. A lease over several disks on vSAN serves
+   * the first that is fetched, and of any other an answer without a byte (seen in the field by proxcenter).
+   */
+  find(path: string): { disk: LeasedDisk; emptied: boolean; onEnd: (stop: () => void) => () => void } | undefined {
     const match = /^\/nfc\/([^/]+)\/disk-(\d+)\.vmdk$/.exec(path);
     for (const lease of this.#leases.values()) {
       const disk = lease.disks[Number(match?.[2])];
@@ -114,7 +138,8 @@ export class NfcLeases {
         lease.streams.add(stop);
         return () => void lease.streams.delete(stop);
       };
-      return { disk, onEnd };
+      lease.first ??= disk;
+      return { disk, emptied: disk.vsan && lease.first !== disk, onEnd };
     }
     return undefined;
   }
@@ -153,7 +178,7 @@ export class NfcLeases {
         "HttpNfcLeaseDeviceUrl",
         lease.disks.map((disk, index) =>
           data("HttpNfcLeaseDeviceUrl", {
-            key: `/${lease.entity.id}/ParaVirtualSCSIController${Math.floor((disk.key - 2000) / 16)}:${(disk.key - 2000) % 16}`,
+            key: `/${lease.entity.id}/${disk.slot}`,
             importKey: "",
             url: `${this.#options.base()}/nfc/${lease.ticket}/disk-${index}.vmdk`,
             sslThumbprint: this.#options.thumbprint() ?? "",

@@ -25,7 +25,7 @@ import { SimulatorCore } from "./simulator-core.ts";
 import { serveSoap, serveVersions } from "./soap-endpoint.ts";
 import { TaskBoard } from "./task-board.ts";
 import { serveViJson } from "./vi-json-endpoint.ts";
-import type { DiskSpec, TrackingBug, VirtualDisk } from "./virtual-disk.ts";
+import type { DatastoreType, DiskSpec, TrackingBug, VirtualDisk } from "./virtual-disk.ts";
 import type { MachineSpec, Snapshot, VirtualMachine } from "./virtual-machine.ts";
 import { VimService } from "./vim-service.ts";
 import { reference } from "./vim-value.ts";
@@ -55,7 +55,9 @@ export interface VcenterSimulatorOptions {
   /** The name of each datacenter's datastore. */
   readonly datastore?: string;
   /** `VMFS` unless given; elsewhere `*` is no list of what is allocated. */
-  readonly datastoreType?: "VMFS" | "NFS" | "vsan";
+  readonly datastoreType?: DatastoreType;
+  /** More datastores of each datacenter beside the first. */
+  readonly moreDatastores?: readonly { readonly name: string; readonly type?: DatastoreType }[];
   /** Bytes. */
   readonly freeSpace?: number;
   /** The vCenter's instance UUID. */
@@ -174,6 +176,9 @@ export async function startVcenterSimulator(options: VcenterSimulatorOptions = {
   }
 }
 
+/** Milliseconds that an idle connection is kept. */
+const keepAliveMs = 120_000;
+
 class Simulator implements VcenterSimulator {
   readonly userName: string;
   readonly password: string;
@@ -213,8 +218,10 @@ class Simulator implements VcenterSimulator {
       folder,
       datacenters: [options.datacenter ?? "DC0", ...(options.moreDatacenters ?? [])],
       hosts: options.hosts ?? 1,
-      datastore: options.datastore ?? "datastore1",
-      datastoreType: options.datastoreType ?? "VMFS",
+      datastores: [
+        { name: options.datastore ?? "datastore1", type: options.datastoreType ?? "VMFS" },
+        ...(options.moreDatastores ?? []).map(({ name, type = "VMFS" }) => ({ name, type })),
+      ],
       freeSpace: options.freeSpace ?? 2 ** 42,
       newUuid: randomUUID,
       rules: {
@@ -224,7 +231,6 @@ class Simulator implements VcenterSimulator {
         fine: release.fineTracking,
         overReport,
         wildcardElsewhere: options.wildcardElsewhere ?? "whole-disk",
-        wildcardValid: (options.datastoreType ?? "VMFS") === "VMFS",
         firstSnapshotIsTracked: options.firstSnapshotIsTracked ?? false,
         bugs: new Set(options.bugs),
       },
@@ -273,6 +279,8 @@ class Simulator implements VcenterSimulator {
       certificate === undefined
         ? createServer(serve)
         : createSecureServer({ key: certificate.key, cert: certificate.certificate }, serve);
+    // Node's own 5 s would cut a client off that a busy machine keeps from its next call.
+    this.#server.keepAliveTimeout = keepAliveMs;
     this.#server.on("connection", (socket: Socket) => {
       if (this.#down) {
         socket.destroy();

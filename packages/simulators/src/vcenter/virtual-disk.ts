@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { DiskLayer, grainSize } from "./disk-layer.ts";
 import type { Area } from "./disk-layer.ts";
+import type { ControllerName, DiskControllerPlace, DiskSlot } from "./disk-slot.ts";
 import { invalidArgument, VimFault } from "./vim-fault.ts";
 
 /** How a disk of a simulated machine is made. */
@@ -9,6 +10,14 @@ export interface DiskSpec {
   readonly size: number;
   /** A thin disk, the default; only one on VMFS answers `*` with what is allocated. */
   readonly thin?: boolean;
+  /** Of a thick disk: zeroed when it was made, not when it is first written. */
+  readonly eager?: boolean;
+  /** What it hangs on; `pvscsi` unless given. */
+  readonly controller?: ControllerName;
+  /** The number of the controller; the first with room unless given. */
+  readonly bus?: number;
+  /** The name of its datastore; the machine's datacenter's first unless given. */
+  readonly datastore?: string;
   /** `persistent` unless given; the independent modes have neither snapshots nor change tracking. */
   readonly mode?: "persistent" | "independent_persistent" | "independent_nonpersistent";
   /** `flat` unless given; a physical mapping has neither snapshots nor change tracking. */
@@ -54,8 +63,6 @@ export interface TrackingRules {
   readonly fine: boolean;
   /** Share of unchanged blocks reported as changed as well, 0 to 1. */
   readonly overReport: number;
-  /** Whether the datastore is VMFS, where alone `*` lists what is allocated (VDDK guide, "About CBT"). */
-  readonly wildcardValid: boolean;
   /** What `*` does where it is not valid: one area over everything, or a fault. */
   readonly wildcardElsewhere: "whole-disk" | "fault";
   /** Whether the snapshot whose creation was the stun that began tracking already carries a change id. */
@@ -63,10 +70,25 @@ export interface TrackingRules {
   readonly bugs: ReadonlySet<TrackingBug>;
 }
 
+/** What a datastore is. */
+export type DatastoreType = "VMFS" | "NFS" | "vsan";
+
+/** Where a disk hangs, where its files are, and what they are called. */
+export interface DiskPlace {
+  readonly slot: DiskSlot;
+  readonly folder: string;
+  readonly datastore: { readonly name: string; readonly type: DatastoreType };
+  /** `[datastore1] web/web_1`, without the ending. */
+  readonly baseName: string;
+}
+
 /** A virtual disk: its chain of layers and its change tracker. */
-export class VirtualDisk {
+export class VirtualDisk implements DiskSlot {
   readonly key: number;
   readonly unitNumber: number;
+  readonly controller: DiskControllerPlace;
+  readonly datastore: DiskPlace["datastore"];
+  readonly baseName: string;
   readonly uuid: string;
   readonly spec: DiskSpec;
   /** Where the guest writes. */
@@ -76,27 +98,23 @@ export class VirtualDisk {
   /** The running tracker; undefined: the disk is not tracked. */
   tracker: { epoch: string; sequence: number; wildcardValid: boolean } | undefined;
   readonly #folder: string;
-  readonly #baseName: string;
   readonly #rules: TrackingRules;
   readonly #newUuid: () => string;
   #deltas = 0;
   #grew = false;
 
-  constructor(
-    spec: DiskSpec,
-    place: { key: number; unitNumber: number; folder: string; baseName: string },
-    rules: TrackingRules,
-    newUuid: () => string,
-  ) {
+  constructor(spec: DiskSpec, place: DiskPlace, rules: TrackingRules, newUuid: () => string) {
     if (!Number.isSafeInteger(spec.size) || spec.size <= 0 || spec.size % 512 !== 0) {
       throw new RangeError(`a disk of ${spec.size} bytes: the size is a positive multiple of 512`);
     }
     this.spec = spec;
-    this.key = place.key;
-    this.unitNumber = place.unitNumber;
+    this.key = place.slot.key;
+    this.unitNumber = place.slot.unitNumber;
+    this.controller = place.slot.controller;
+    this.datastore = place.datastore;
     this.uuid = newUuid();
     this.#folder = place.folder;
-    this.#baseName = place.baseName;
+    this.baseName = place.baseName;
     this.#rules = rules;
     this.#newUuid = newUuid;
     this.current = new DiskLayer(`${place.baseName}.vmdk`, this.#pathOf("flat"), spec.size);
@@ -164,7 +182,7 @@ export class VirtualDisk {
   /** Continues on a new, empty delta over `layer`. */
   branchFrom(layer: DiskLayer): void {
     const number = String(++this.#deltas).padStart(6, "0");
-    this.current = new DiskLayer(`${this.#baseName}-${number}.vmdk`, this.#pathOf(number), layer.capacity, layer);
+    this.current = new DiskLayer(`${this.baseName}-${number}.vmdk`, this.#pathOf(number), layer.capacity, layer);
   }
 
   /** Merges the delta `child` into its parent `layer`, which keeps its file. */
@@ -204,7 +222,8 @@ export class VirtualDisk {
     const range = { start: startOffset, end, limit: this.#rules.areaLimit, granularity: this.granularity };
     if (since === "*") {
       if (
-        !this.#rules.wildcardValid ||
+        // Only there does `*` list what is allocated (VDDK guide, "About CBT").
+        this.datastore.type !== "VMFS" ||
         !tracker.wildcardValid ||
         this.spec.thin === false ||
         this.spec.backing === "rdm-virtual"

@@ -1,6 +1,7 @@
 import type { DiskLayer } from "./disk-layer.ts";
+import { freeSlot } from "./disk-slot.ts";
 import { VirtualDisk } from "./virtual-disk.ts";
-import type { DiskSpec, DiskState, TrackingRules } from "./virtual-disk.ts";
+import type { DiskPlace, DiskSpec, DiskState, TrackingRules } from "./virtual-disk.ts";
 import { invalidArgument, VimFault } from "./vim-fault.ts";
 
 /** What the guest's VMware Tools are doing. */
@@ -83,15 +84,26 @@ export interface SnapshotWish {
   readonly quiesce: boolean;
 }
 
+/** Where a machine's files are, and how new it may be. */
+export interface MachineFiles {
+  /** The folder here that holds the bytes of all its disks. */
+  readonly folder: string;
+  /** The datastore of this name, or the first. @throws RangeError where there is none */
+  readonly datastore: (name: string | undefined) => DiskPlace["datastore"];
+  readonly hardware: number;
+}
+
 /** A virtual machine with its disks, snapshots, power state and guest. Methods throw `VimFault`s as vCenter would. */
 export class VirtualMachine {
   readonly id: string;
   readonly spec: MachineSpec;
   readonly #disks = new Map<number, VirtualDisk>();
-  readonly #newDisk: (spec: DiskSpec, index: number) => VirtualDisk;
+  readonly #newDisk: (spec: DiskSpec) => VirtualDisk;
   readonly instanceUuid: string;
   readonly biosUuid: string;
   readonly hardware: number;
+  /** The name of the datastore that its own files are on. */
+  readonly home: string;
   name: string;
   power: PowerState;
   tools: ToolsState;
@@ -112,15 +124,10 @@ export class VirtualMachine {
   currentSnapshot: Snapshot | undefined;
   #snapshotCount = 0;
 
-  constructor(
-    id: string,
-    spec: MachineSpec,
-    place: { folder: string; datastore: string; hardware: number },
-    rules: TrackingRules,
-    newUuid: () => string,
-  ) {
+  constructor(id: string, spec: MachineSpec, place: MachineFiles, rules: TrackingRules, newUuid: () => string) {
     this.id = id;
     this.spec = spec;
+    this.home = place.datastore(spec.disks[0]?.datastore).name;
     this.name = spec.name.replaceAll("/", "%2f");
     this.power = spec.power ?? "poweredOn";
     this.cleanPowerOff = this.power === "poweredOff" ? true : undefined;
@@ -131,12 +138,27 @@ export class VirtualMachine {
     this.hardware = spec.hardware ?? place.hardware;
     this.instanceUuid = spec.instanceUuid ?? newUuid();
     this.biosUuid = spec.biosUuid ?? newUuid();
-    const directory = spec.name.replaceAll("/", "_");
-    this.#newDisk = (disk, index) => {
-      const { key, unitNumber } = slotOf(index);
-      const name = index === 0 ? directory : `${directory}_${index}`;
-      const baseName = `[${place.datastore}] ${directory}/${name}`;
-      return new VirtualDisk(disk, { key, unitNumber, folder: place.folder, baseName }, rules, newUuid);
+    const called = spec.name.replaceAll("/", "_");
+    const directories = new Map<string, string>();
+    this.#newDisk = (disk) => {
+      const { controller: name = "pvscsi", bus } = disk;
+      const slot = freeSlot(this.#disks.values(), { name, bus });
+      if (slot === undefined) throw new RangeError(`'${spec.name}' has no free slot on ${name} ${bus ?? ""}`);
+      const datastore = place.datastore(disk.datastore);
+      // On vSAN the folder of a machine is an object, and called by its UUID.
+      const directory = directories.get(datastore.name) ?? (datastore.type === "vsan" ? newUuid() : called);
+      directories.set(datastore.name, directory);
+      const bases = [...this.#disks.values()].map((each) => each.baseName);
+      const baseName = (index: number): string =>
+        `[${datastore.name}] ${directory}/${index === 0 ? called : `${called}_${index}`}`;
+      let index = 0;
+      while (bases.includes(baseName(index))) index++;
+      return new VirtualDisk(
+        disk,
+        { slot, folder: place.folder, datastore, baseName: baseName(index) },
+        rules,
+        newUuid,
+      );
     };
     for (const disk of spec.disks) this.#hang(disk);
     if (spec.tracking === true) {
@@ -164,10 +186,7 @@ export class VirtualMachine {
   }
 
   #hang(spec: DiskSpec): VirtualDisk {
-    let index = 0;
-    while (this.#disks.has(slotOf(index).key)) index++;
-    if (index >= 60) throw new RangeError("a machine has at most 4 SCSI controllers of 15 disks");
-    const disk = this.#newDisk(spec, index);
+    const disk = this.#newDisk(spec);
     this.#disks.set(disk.key, disk);
     return disk;
   }
@@ -390,11 +409,4 @@ export class VirtualMachine {
     }
     return [...found];
   }
-}
-
-/** The device key and unit of the n-th disk: 15 to a SCSI controller, unit 7 is the controller itself. */
-function slotOf(index: number): { key: number; unitNumber: number } {
-  const unit = index % 15;
-  const unitNumber = unit < 7 ? unit : unit + 1;
-  return { key: 2000 + Math.floor(index / 15) * 16 + unitNumber, unitNumber };
 }

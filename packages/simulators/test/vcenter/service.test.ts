@@ -64,7 +64,7 @@ describe("sessions", () => {
     simulator.expireSessions();
     await expect(now()).rejects.toEqual(lost);
     await client.login();
-    const down = simulator.reboot({ downMs: 30 });
+    const down = simulator.reboot({ downMs: 500 });
     await expect(now()).rejects.toThrow(/hang up|ECONN/);
     await down;
     await expect(now()).rejects.toEqual(lost);
