@@ -26,7 +26,7 @@ export type {
   NbdWriteOptions,
   NbdZeroOptions,
 } from "./client/client.ts";
-export { connectNbd, listNbdExports } from "./client/connect.ts";
+export { connectNbd, holdNbdPlace, listNbdExports } from "./client/connect.ts";
 export type { NbdConnectOptions, NbdReachOptions } from "./client/connect.ts";
 export { NbdServerError } from "./client/errors.ts";
 export type { NbdErrorName } from "./client/errors.ts";

@@ -2,9 +2,14 @@ const ZEROES = Buffer.alloc(1 << 20);
 
 /** Whether every byte is zero. Compares whole memory; never samples. */
 export function isZero(bytes: Uint8Array): boolean {
-  const view = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  for (let at = 0; at < view.length; at += ZEROES.length) {
-    const end = Math.min(at + ZEROES.length, view.length);
+  return isZeroWithin(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength), 0, bytes.byteLength);
+}
+
+/** Most data says at its first byte that it is not zero, which saves the call of the comparison. */
+function isZeroWithin(view: Buffer, from: number, to: number): boolean {
+  for (let at = from; at < to; at += ZEROES.length) {
+    if (view[at] !== 0) return false;
+    const end = Math.min(at + ZEROES.length, to);
     if (view.compare(ZEROES, 0, end - at, at, end) !== 0) return false;
   }
   return true;
@@ -29,13 +34,14 @@ export interface Span {
  */
 export function spansOf(bytes: Uint8Array, start: number, end: number, unit: number): Span[] {
   const spans: Span[] = [];
+  const view = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  let last: Span | undefined;
   let position = start;
   while (position < end) {
     const stop = Math.min(end, position - (position % unit) + unit);
-    const zero = isZero(bytes.subarray(position, stop));
-    const last = spans.at(-1);
+    const zero = isZeroWithin(view, position, stop);
     if (last !== undefined && last.zero === zero) last.end = stop;
-    else spans.push({ start: position, end: stop, zero });
+    else spans.push((last = { start: position, end: stop, zero }));
     position = stop;
   }
   return spans;

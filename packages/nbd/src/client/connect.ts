@@ -92,6 +92,26 @@ export async function listNbdExports(
   });
 }
 
+/**
+ * Takes one of the places that a server has for clients, without choosing an export, until it is disposed. Tells how many
+ * clients a server takes, at far less cost to it than as many sessions.
+ * @throws ProviderError as `connectNbd` does before TLS; UNAVAILABLE where the server lets clients wait
+ */
+export async function holdNbdPlace(
+  where: string | NbdAddress,
+  options: Omit<NbdReachOptions, "tls"> = {},
+): Promise<AsyncDisposable> {
+  const reach = await reachOf(where, options);
+  return await reached({ ...reach, tls: undefined }, options, (handshake, wire) =>
+    Promise.resolve({
+      async [Symbol.asyncDispose](): Promise<void> {
+        handshake.abort();
+        await wire.end(1_000);
+      },
+    }),
+  );
+}
+
 interface Reach {
   address: NbdAddress;
   uri: string;

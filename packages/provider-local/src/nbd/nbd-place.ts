@@ -1,10 +1,17 @@
-import { type NbdAddress, type NbdClient, NbdServerError, connectNbd, formatNbdUri } from "@diskferry/nbd";
+import {
+  type NbdAddress,
+  type NbdClient,
+  NbdServerError,
+  connectNbd,
+  formatNbdUri,
+  holdNbdPlace,
+} from "@diskferry/nbd";
 import { type Wait, isProviderError } from "@diskferry/core/provider";
 import { localError } from "../errors.ts";
 
 /**
- * One export and the one connection that everything on this thread shares: a server may accept a single client
- * (qemu-nbd's default) and end when that one leaves.
+ * One export and the connections that everything on this thread shares. There is one at first, since a server may accept
+ * a single client (qemu-nbd's default) and end when that one leaves; {@link NbdPlace.join} adds others.
  */
 export class NbdPlace {
   readonly address: NbdAddress;
@@ -12,6 +19,7 @@ export class NbdPlace {
   readonly uri: string;
   readonly #contexts: readonly string[];
   #live: Promise<NbdClient> | undefined;
+  #joined: { client: NbdClient; joined: Promise<Joined> } | undefined;
 
   constructor(address: NbdAddress, contexts: readonly string[] = []) {
     this.address = address;
@@ -32,19 +40,40 @@ export class NbdPlace {
     return this.#live;
   }
 
-  /** A session that is not to be used again: the next call of `client` opens another. */
+  /** The link of the shared session, and the sessions beside it; found out once for each. */
+  async join(client: NbdClient, wait: Wait = {}): Promise<Joined> {
+    if (this.#joined?.client !== client) {
+      const joined = joinMore(this.address, client, wait);
+      const mine = { client, joined };
+      this.#joined = mine;
+      joined.catch(() => {
+        if (this.#joined === mine) this.#joined = undefined;
+      });
+    }
+    return this.#joined.joined;
+  }
+
+  /** Sessions that are not to be used again: the next call of `client` opens another. */
   async retire(client: NbdClient): Promise<void> {
     const live = this.#live;
     if (live !== undefined && (await live.catch(() => undefined)) === client && this.#live === live)
       this.#live = undefined;
-    await client.close();
+    await Promise.all([client.close(), this.#part(client)]);
   }
 
-  /** Closes the shared session. */
+  /** Closes the shared sessions. */
   async close(): Promise<void> {
     const live = this.#live;
     this.#live = undefined;
-    await (await live?.catch(() => undefined))?.close();
+    const client = await live?.catch(() => undefined);
+    if (client !== undefined) await Promise.all([client.close(), this.#part(client)]);
+  }
+
+  async #part(client: NbdClient): Promise<void> {
+    const found = this.#joined;
+    if (found?.client !== client) return;
+    this.#joined = undefined;
+    await (await found.joined.catch(() => undefined))?.part();
   }
 }
 
@@ -106,29 +135,61 @@ const mostBeside = 3;
 const leastLanes = 2;
 const probeTimeoutMs = 1_000;
 
-/** What a server takes beside the connection that is open. */
-export interface MoreConnections {
-  /** How many lanes may have one of their own. */
+/** The link of a session, and what the server takes beside it. */
+export interface Joined {
+  shape: LinkShape;
+  /** How many lanes may have a connection of their own. */
   limit: number;
-  /** Open, for the calling thread: the server works on some while this thread takes from another. The caller closes them. */
-  beside: NbdClient[];
+  /** How many connections the calling thread will have. */
+  connections: number;
+  /**
+   * The calling thread's, the given one first: the server works on some while this thread takes from another. The others
+   * come while the first is used already, since some servers look at their whole disk for every connection.
+   */
+  clients: readonly [NbdClient, ...NbdClient[]];
+  /** Closes those that came beside the first. */
+  part(): Promise<void>;
 }
 
 /**
- * How many more connections the server takes, at most as many as are of use: where it does not say that several are
- * safe, none. Tried out, since a server that takes no more lets a client wait without a word.
+ * Sizes a session's link and opens others beside it, at most as many as are of use: where the server does not say that
+ * several are safe, none.
  */
-export async function moreConnections(place: NbdPlace, client: NbdClient, wait: Wait = {}): Promise<MoreConnections> {
-  if (!client.flags.canMultiConn) return { limit: 0, beside: [] };
+async function joinMore(address: NbdAddress, client: NbdClient, wait: Wait): Promise<Joined> {
+  const shape = await linkShape(client, wait);
+  const room = client.flags.canMultiConn ? await roomFor(mostLanes + mostBeside, address, wait) : 0;
+  const beside = Math.max(0, Math.min(mostBeside, room - leastLanes));
+  const clients: [NbdClient, ...NbdClient[]] = [client];
+  const parting = new AbortController();
+  const opening = Array.from({ length: beside }, async () => {
+    const another = await connectNbd(address, { signal: parting.signal });
+    if (another.size === client.size && !parting.signal.aborted) clients.push(another);
+    else await another.close();
+  });
+  // One that does not come is not needed.
+  const opened = Promise.allSettled(opening);
+  return {
+    shape,
+    limit: Math.min(mostLanes, room - beside),
+    connections: 1 + beside,
+    clients,
+    async part(): Promise<void> {
+      parting.abort();
+      await opened;
+      await Promise.all(clients.slice(1).map((each) => each.close()));
+    },
+  };
+}
+
+/**
+ * How many of `most` further clients the server takes at once. Tried out, since a server that takes no more lets a client
+ * wait without a word.
+ */
+async function roomFor(most: number, address: NbdAddress, wait: Wait): Promise<number> {
   const options = { connectTimeoutMs: probeTimeoutMs, signal: wait.signal };
-  const tried = await Promise.allSettled(
-    Array.from({ length: mostLanes + mostBeside }, () => connectNbd(place.address, options)),
-  );
-  const probes = tried.flatMap((each) => (each.status === "fulfilled" ? [each.value] : []));
-  const kept = Math.max(0, Math.min(mostBeside, probes.length - leastLanes));
-  const same = probes.filter(({ size }) => size === client.size);
-  const beside = wait.signal?.aborted === true ? [] : same.slice(0, kept);
-  await Promise.all(probes.filter((probe) => !beside.includes(probe)).map((probe) => probe.close()));
+  const tried = await Promise.allSettled(Array.from({ length: most }, () => holdNbdPlace(address, options)));
+  const held = tried.flatMap((each) => (each.status === "fulfilled" ? [each.value] : []));
+  await Promise.all(held.map((each) => each[Symbol.asyncDispose]()));
   wait.signal?.throwIfAborted();
-  return { limit: Math.min(mostLanes, probes.length - beside.length), beside };
+  return held.length;
 }

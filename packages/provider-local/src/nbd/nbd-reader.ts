@@ -1,15 +1,7 @@
 import { type NbdAddress, type NbdClient, connectNbd } from "@diskferry/nbd";
 import type { BlockReader, Wait } from "@diskferry/core/provider";
 import { localError } from "../errors.ts";
-import {
-  type NbdPlace,
-  blockSizeOf,
-  checkExportSize,
-  endsSession,
-  laneCost,
-  linkShape,
-  moreConnections,
-} from "./nbd-place.ts";
+import { type NbdPlace, blockSizeOf, checkExportSize, endsSession, laneCost, linkShape } from "./nbd-place.ts";
 
 /** What an NBD reader's lane is opened with. */
 export interface NbdReaderLaneData {
@@ -23,14 +15,12 @@ const laneModule = new URL(
   import.meta.url,
 ).href;
 
-/** Reads an export over its place's shared connection; its lanes open one of their own each. */
+/** Reads an export over its place's shared connections; its lanes open one of their own each. */
 export async function openNbdReader(place: NbdPlace, size: number | undefined, wait: Wait = {}): Promise<BlockReader> {
   const client = await place.client(wait);
   checkSize(client, size);
-  const shape = await linkShape(client, wait);
-  const { limit, beside } = await moreConnections(place, client, wait);
-  const reader = readerOver([client, ...beside], size, async (error) => {
-    await Promise.all(beside.map((each) => each.close()));
+  const { shape, limit, connections, clients } = await place.join(client, wait);
+  const reader = readerOver(clients, size, async (error) => {
     if (error !== undefined) await place.retire(client);
   });
   const data: NbdReaderLaneData = { address: place.address, size: reader.size };
@@ -38,7 +28,7 @@ export async function openNbdReader(place: NbdPlace, size: number | undefined, w
     reader,
     shape,
     // What is under way is shared among the connections: each wants enough to never run dry.
-    beside.length === 0 ? {} : { concurrency: mostUnderWay },
+    connections === 1 ? {} : { concurrency: mostUnderWay },
     limit === 0 ? {} : { lane: { module: laneModule, limit, data, ...laneCost(client, shape) } },
   );
 }

@@ -9,15 +9,7 @@ import {
   isProviderError,
 } from "@diskferry/core/provider";
 import { localError } from "../errors.ts";
-import {
-  type NbdPlace,
-  blockSizeOf,
-  checkExportSize,
-  endsSession,
-  laneCost,
-  linkShape,
-  moreConnections,
-} from "./nbd-place.ts";
+import { type NbdPlace, blockSizeOf, checkExportSize, endsSession, laneCost, linkShape } from "./nbd-place.ts";
 
 /** What an NBD writer's lane is opened with. */
 export interface NbdWriterLaneData {
@@ -46,9 +38,8 @@ export interface NbdWriterOptions extends Wait {
 export async function openNbdWriter(place: NbdPlace, options: NbdWriterOptions): Promise<BlockWriter> {
   const client = await place.client(options);
   checkWritable(client, options.size);
-  const shape = await linkShape(client, options);
-  const { limit, beside } = await moreConnections(place, client, options);
-  const session = new WriteSession([client, ...beside]);
+  const { shape, limit, clients } = await place.join(client, options);
+  const session = new WriteSession(clients);
   const data: NbdWriterLaneData = { address: place.address, size: client.size };
 
   async function flush(wait: Wait): Promise<void> {
@@ -74,7 +65,6 @@ export async function openNbdWriter(place: NbdPlace, options: NbdWriterOptions):
     async abandon(): Promise<void> {},
     async [Symbol.asyncDispose](): Promise<void> {
       // A request that was given up may still reach the disk: only an idle session may serve somebody else.
-      await Promise.all(beside.map((each) => each.close()));
       if (!session.isClean) await place.retire(client);
     },
   };

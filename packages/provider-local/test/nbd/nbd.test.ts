@@ -11,7 +11,7 @@ import type {
   Tile,
   WriterLaneModule,
 } from "@diskferry/core/provider";
-import type { NbdExtent } from "@diskferry/nbd";
+import { holdNbdPlace, memoryBackend, serveNbd, type NbdExtent } from "@diskferry/nbd";
 import { describeWithPeers } from "../../../../test/peers.ts";
 import { randomBytes, seedOf } from "../../../../test/seed.ts";
 import { startNbdkit, startQemuNbd } from "../../../../test/servers.ts";
@@ -62,6 +62,58 @@ test("tiles keep to the grid: a block of which two things are told is changed", 
     { offset: 4096, length: 8192, kind: "changed" },
     { offset: 12288, length: 9216, kind: "zero" },
   ]);
+});
+
+test("what is opened of a source shares its connections, and when one is lost all are opened anew", async () => {
+  const bytes = randomBytes(size, seed);
+  const socket = join(freshFolder(), "socket");
+  await using server = await serveNbd({
+    listen: { path: socket },
+    exports: () => ({ backend: memoryBackend(bytes), readOnly: true }),
+  });
+  const uri = `nbd+unix:///?socket=${socket}`;
+  {
+    await using source = await sourceOf({ uri });
+    const disk = await momentOf(source);
+    for (const _ of [1, 2]) {
+      await using reader = await source.open(disk);
+      expect(reader.lane!.limit).toBe(4);
+      expect(Buffer.compare(await bytesOf(reader), bytes)).toBe(0);
+      await vi.waitFor(() => expect(server.connections()).toHaveLength(4));
+    }
+    const before = new Set(server.connections());
+    {
+      await using reader = await source.open(disk);
+      server.connections()[2]!.destroy();
+      await expect(
+        (async () => {
+          for (;;) await bytesOf(reader);
+        })(),
+      ).rejects.toMatchObject({ code: "UNAVAILABLE" });
+    }
+    await using reader = await source.open(disk);
+    expect(Buffer.compare(await bytesOf(reader), bytes)).toBe(0);
+    await vi.waitFor(() => expect(server.connections()).toHaveLength(4));
+    expect(server.connections().filter((each) => before.has(each))).toEqual([]);
+  }
+  await vi.waitFor(() => expect(server.connections()).toEqual([]));
+});
+
+test("a place at a server is held until it is disposed, and no session is begun", async () => {
+  const socket = join(freshFolder(), "socket");
+  let begun = 0;
+  await using server = await serveNbd({
+    listen: { path: socket },
+    exports: () => ({ backend: (begun++, memoryBackend(new Uint8Array(512))) }),
+    limits: { connections: 1 },
+  });
+  const uri = `nbd+unix:///?socket=${socket}`;
+  {
+    await using _held = await holdNbdPlace(uri);
+    await expect(holdNbdPlace(uri, { connectTimeoutMs: 200 })).rejects.toMatchObject({ code: "UNAVAILABLE" });
+  }
+  await using _again = await holdNbdPlace(uri);
+  expect([begun, server.connections()]).toEqual([0, []]);
 });
 
 describeWithPeers(["qemu-nbd", "qemu-img", "qemu-io"], "NBD sources served by qemu-nbd", () => {
