@@ -8,8 +8,10 @@ import { type AccountLimits, type LimitedOperation, accountLimits } from "../lim
 import { type AwsOptions, type Settings, settingsOf } from "../options.ts";
 import { attempt } from "./attempt.ts";
 import { type Clients, makeClients } from "./clients.ts";
-import { Credentials, credentialProvider } from "./credentials.ts";
+import { Credentials, type Identity, credentialProvider } from "./credentials.ts";
+import { type DirectCall, DirectClient } from "./direct-client.ts";
 import { patiently } from "./patience.ts";
+import { Signer } from "./sigv4.ts";
 
 type EbsCommand<Input extends Ebs.ServiceInputTypes, Output extends Ebs.ServiceOutputTypes> = Ebs.$Command<
   Input,
@@ -70,6 +72,7 @@ export class AwsConnection implements AsyncDisposable {
   readonly notice: (message: string) => void;
   readonly #clients: Clients;
   readonly #credentials: Credentials;
+  #direct: Promise<DirectClient> | undefined;
 
   private constructor(parts: {
     region: string;
@@ -126,30 +129,23 @@ export class AwsConnection implements AsyncDisposable {
     }
   }
 
-  /**
-   * One attempt of an EBS direct call, with leave of the limiters; repeats nothing, because core does. `take` reads an
-   * answer's body under the same deadline.
-   */
-  async ebs<Input extends Ebs.ServiceInputTypes, Output extends Ebs.ServiceOutputTypes, Result = Output>(
+  /** One attempt to begin or complete a snapshot, with leave of the limiters; repeats nothing, because core does. */
+  ebs<Input extends Ebs.ServiceInputTypes, Output extends Ebs.ServiceOutputTypes>(
     command: EbsCommand<Input, Output>,
     about: BlockAbout,
-    take?: (output: Output, signal: AbortSignal) => Promise<Result>,
-  ): Promise<Result> {
-    const operation = operationOf(command) as LimitedOperation;
-    const request = { service: "ebs", operation, ms: this.settings.timeouts.blockMs, about };
-    const permit = await this.limits.take(operation, about.snapshotId, about.signal);
-    try {
-      const result = await this.#attempt(request, async (signal) => {
-        const output = await this.#clients.ebs.send(command, { abortSignal: signal });
-        return take === undefined ? (output as unknown as Result) : take(output, signal);
-      });
-      permit.answered();
-      return result;
-    } catch (error) {
-      const scope = throttleScope(error);
-      if (scope !== undefined) permit.refused(scope === "snapshot" ? scope : undefined);
-      throw error;
-    }
+  ): Promise<Output> {
+    return this.#limited(operationOf(command) as LimitedOperation, about, (abortSignal) =>
+      this.#clients.ebs.send(command, { abortSignal }),
+    );
+  }
+
+  /** One attempt to read, write or list blocks, without the SDK, with leave of the limiters; repeats nothing, because core does. */
+  direct<Result>(call: DirectCall<Result>, about: BlockAbout): Promise<Result> {
+    return this.#limited(call.operation, about, async (signal, identity) => {
+      this.#direct ??= this.#openDirect();
+      const client = await this.#direct;
+      return client.send(call, identity, signal);
+    });
   }
 
   /** A call to EC2, repeated within the budget unless it is to be asked once. */
@@ -176,6 +172,43 @@ export class AwsConnection implements AsyncDisposable {
   /** Closes connections; what is under way fails. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#clients.destroy();
+    // Where it could not be opened, the calls that wanted it have said so.
+    (await this.#direct?.catch(() => undefined))?.destroy();
+  }
+
+  async #openDirect(): Promise<DirectClient> {
+    const { concurrency, product, timeouts } = this.settings;
+    try {
+      return new DirectClient({
+        endpoint: await this.#clients.blockEndpoint(),
+        signer: new Signer({ region: this.region, service: "ebs" }),
+        // Listings share the connections with blocks.
+        connections: concurrency + 4,
+        connectMs: timeouts.connectMs,
+        userAgent: product.replace(/[^\w.-]/g, "-"),
+      });
+    } catch (error) {
+      this.#direct = undefined;
+      throw error;
+    }
+  }
+
+  async #limited<Result>(
+    operation: LimitedOperation,
+    about: BlockAbout,
+    send: (signal: AbortSignal, identity: Identity) => Promise<Result>,
+  ): Promise<Result> {
+    const request = { service: "ebs", operation, ms: this.settings.timeouts.blockMs, about };
+    const permit = await this.limits.take(operation, about.snapshotId, about.signal);
+    try {
+      const result = await this.#attempt(request, send);
+      permit.answered();
+      return result;
+    } catch (error) {
+      const scope = throttleScope(error);
+      if (scope !== undefined) permit.refused(scope === "snapshot" ? scope : undefined);
+      throw error;
+    }
   }
 
   #control<Output>(
@@ -191,7 +224,7 @@ export class AwsConnection implements AsyncDisposable {
 
   async #attempt<Result>(
     request: { service: string; operation: string; ms: number; about: About },
-    send: (signal: AbortSignal) => Promise<Result>,
+    send: (signal: AbortSignal, identity: Identity) => Promise<Result>,
   ): Promise<Result> {
     const { service, operation, ms, about } = request;
     const { object, settling, signal } = about;
@@ -200,7 +233,7 @@ export class AwsConnection implements AsyncDisposable {
       try {
         const identity = await this.#credentials.identity();
         try {
-          return await attempt({ operation, object, ms, signal }, send);
+          return await attempt({ operation, object, ms, signal }, (ended) => send(ended, identity));
         } catch (error) {
           if (fresh || isProviderError(error) || signal?.aborted === true || !asksForFreshKeys(error)) throw error;
           await this.#credentials.exchange(identity);

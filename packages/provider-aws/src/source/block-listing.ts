@@ -1,6 +1,6 @@
-import { ListChangedBlocksCommand, ListSnapshotBlocksCommand } from "@aws-sdk/client-ebs";
 import type { Wait } from "@diskferry/core/provider";
 import type { AwsConnection } from "../connection/connection.ts";
+import { type BlockPage, listChangedBlocks, listSnapshotBlocks } from "../connection/ebs-block-calls.ts";
 import { awsError, failureOf } from "../errors.ts";
 import { ebsBlockSize } from "./snapshot-facts.ts";
 
@@ -77,39 +77,48 @@ async function listPage(
 ): Promise<Page> {
   const { snapshotId, firstSnapshotId, signal, pageSize = largestPage } = request;
   // A page token beats the starting index, so only one of them is sent.
-  const where = token === undefined ? { StartingBlockIndex: from } : { NextToken: token };
-  const about = { object: objectOf(request), snapshotId, signal };
-  if (firstSnapshotId === undefined) {
-    const page = await connection.ebs(
-      new ListSnapshotBlocksCommand({ SnapshotId: snapshotId, MaxResults: pageSize, ...where }),
-      about,
-    );
-    demandBlockSize(request, page.BlockSize);
-    const blocks = (page.Blocks ?? []).map(({ BlockIndex, BlockToken }) => {
-      if (BlockToken === undefined) throw outOfOrder(request, `block ${BlockIndex} without a token`);
-      return { index: indexOf(request, BlockIndex), token: BlockToken };
-    });
-    return { blocks, nextToken: nextOf(page.NextToken) };
-  }
-  const page = await connection.ebs(
-    new ListChangedBlocksCommand({
-      FirstSnapshotId: firstSnapshotId,
-      SecondSnapshotId: snapshotId,
-      MaxResults: pageSize,
-      ...where,
-    }),
-    about,
-  );
+  const where = { pageSize, ...(token === undefined ? { from } : { nextToken: token }) };
+  const call =
+    firstSnapshotId === undefined
+      ? listSnapshotBlocks(snapshotId, where)
+      : listChangedBlocks(firstSnapshotId, snapshotId, where);
+  const page = await connection.direct(call, { object: objectOf(request), snapshotId, signal });
   demandBlockSize(request, page.BlockSize);
-  const blocks = (page.ChangedBlocks ?? []).map(({ BlockIndex, SecondBlockToken }) => ({
-    index: indexOf(request, BlockIndex),
-    ...(SecondBlockToken === undefined ? {} : { token: SecondBlockToken }),
-  }));
-  return { blocks, nextToken: nextOf(page.NextToken) };
+  return { blocks: blocksOf(request, page), nextToken: nextOf(request, page.NextToken) };
 }
 
-function nextOf(token: string | undefined): string | undefined {
-  return token === "" ? undefined : token;
+function blocksOf(request: ListingRequest, page: BlockPage): ListedBlock[] {
+  if (request.firstSnapshotId === undefined)
+    return listOf(request, page.Blocks).map(({ BlockIndex, BlockToken }) => {
+      const token = tokenOf(request, BlockIndex, BlockToken);
+      if (token === undefined) throw outOfOrder(request, `block ${String(BlockIndex)} without a token`);
+      return { index: indexOf(request, BlockIndex), token };
+    });
+  return listOf(request, page.ChangedBlocks).map(({ BlockIndex, SecondBlockToken }) => {
+    const index = indexOf(request, BlockIndex);
+    const token = tokenOf(request, BlockIndex, SecondBlockToken);
+    return token === undefined ? { index } : { index, token };
+  });
+}
+
+function listOf<Entry extends object>(request: ListingRequest, entries: readonly Entry[] = []): readonly Entry[] {
+  const told: unknown = entries;
+  if (!Array.isArray(told) || told.some((entry) => typeof entry !== "object" || entry === null))
+    throw outOfOrder(request, "something else where its blocks belong");
+  return entries;
+}
+
+/** Null is as good as nothing, as rest-json has it. */
+function tokenOf(request: ListingRequest, index: unknown, token: unknown): string | undefined {
+  if (token === undefined || token === null) return undefined;
+  if (typeof token === "string") return token;
+  throw outOfOrder(request, `block ${String(index)} with a token that is no text`);
+}
+
+function nextOf(request: ListingRequest, token: unknown): string | undefined {
+  if (token === undefined || token === null || token === "") return undefined;
+  if (typeof token === "string") return token;
+  throw outOfOrder(request, "a page token that is no text");
 }
 
 function indexOf(request: ListingRequest, index: unknown): number {
@@ -117,9 +126,9 @@ function indexOf(request: ListingRequest, index: unknown): number {
   throw outOfOrder(request, `${String(index)} as the index of a block`);
 }
 
-function demandBlockSize(request: ListingRequest, size: number | undefined): void {
+function demandBlockSize(request: ListingRequest, size: unknown): void {
   if (size === ebsBlockSize) return;
-  throw outOfOrder(request, `blocks of ${size} bytes, where only ${ebsBlockSize} are known`);
+  throw outOfOrder(request, `blocks of ${String(size)} bytes, where only ${ebsBlockSize} are known`);
 }
 
 function objectOf({ snapshotId, firstSnapshotId }: ListingRequest): string {

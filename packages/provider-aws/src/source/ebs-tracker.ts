@@ -12,7 +12,7 @@ import {
 } from "@diskferry/core/provider";
 import type { AwsConnection } from "../connection/connection.ts";
 import { tagNames } from "../connection/tags.ts";
-import { listBlocks } from "./block-listing.ts";
+import { type ListedBlock, listBlocks } from "./block-listing.ts";
 import {
   type BasePoint,
   demandLineage,
@@ -90,10 +90,10 @@ export class EbsTracker implements ChangeTracker {
     base: BasePoint | undefined,
     from: number,
     signal: AbortSignal | undefined,
-  ): AsyncGenerator<{ index: number; token?: string }> {
+  ): AsyncGenerator<ListedBlock[]> {
     const request = { snapshotId, firstSnapshotId: base?.snapshotId, from: Math.floor(from / ebsBlockSize), signal };
     try {
-      for await (const page of listBlocks(this.#connection, request)) yield* page;
+      yield* listBlocks(this.#connection, request);
     } catch (error) {
       if (base === undefined || !isProviderError(error) || error.code !== "NOT_FOUND") throw error;
       // The answer does not say which of the two is gone.
@@ -117,28 +117,29 @@ export class EbsTracker implements ChangeTracker {
   }
 }
 
-async function* nothing(): AsyncGenerator<{ index: number; token?: string }> {
+async function* nothing(): AsyncGenerator<ListedBlock[]> {
   yield* [];
 }
 
 /** The tiles of [from, to): a listing's blocks, and between them what the listing leaves out. */
-async function* tiles(
-  blocks: AsyncIterable<{ index: number; token?: string }>,
-  from: number,
-  to: number,
-  gap: Gap,
-): AsyncGenerator<Tile> {
+async function* tiles(pages: AsyncIterable<ListedBlock[]>, from: number, to: number, gap: Gap): AsyncGenerator<Tile> {
   let at = from;
-  for await (const { index, token } of blocks) {
-    const start = Math.max(from, index * ebsBlockSize);
-    const end = Math.min(to, (index + 1) * ebsBlockSize);
-    if (start >= to) break;
-    if (start > at) yield { offset: at, length: start - at, kind: gap };
-    const tile: Tile = { offset: start, length: end - start, kind: token === undefined ? "zero" : "changed" };
-    // A tile that is cut lies on no block, and a token is good for a whole one alone.
-    if (token !== undefined && tile.length === ebsBlockSize) tile.hint = token;
-    yield tile;
-    at = end;
+  // By the page: a wait for every block of a large disk would cost more than its listing.
+  for await (const page of pages) {
+    for (const { index, token } of page) {
+      const start = Math.max(from, index * ebsBlockSize);
+      const end = Math.min(to, (index + 1) * ebsBlockSize);
+      if (start >= to) {
+        if (at < to) yield { offset: at, length: to - at, kind: gap };
+        return;
+      }
+      if (start > at) yield { offset: at, length: start - at, kind: gap };
+      const tile: Tile = { offset: start, length: end - start, kind: token === undefined ? "zero" : "changed" };
+      // A tile that is cut lies on no block, and a token is good for a whole one alone.
+      if (token !== undefined && tile.length === ebsBlockSize) tile.hint = token;
+      yield tile;
+      at = end;
+    }
   }
   if (at < to) yield { offset: at, length: to - at, kind: gap };
 }

@@ -1,7 +1,7 @@
-import { ListSnapshotBlocksCommand } from "@aws-sdk/client-ebs";
 import { DescribeSnapshotsCommand, type Snapshot as Ec2Snapshot } from "@aws-sdk/client-ec2";
 import { type Wait, isProviderError } from "@diskferry/core/provider";
 import type { AwsConnection } from "../connection/connection.ts";
+import { listSnapshotBlocks } from "../connection/ebs-block-calls.ts";
 import { tagsOf } from "../connection/tags.ts";
 import { awsError, failureOf } from "../errors.ts";
 import { sleep } from "../limits/clock.ts";
@@ -149,7 +149,7 @@ export async function awaitListable(connection: AwsConnection, id: string, wait:
     try {
       await connection.patiently(
         () =>
-          connection.ebs(new ListSnapshotBlocksCommand({ SnapshotId: id, MaxResults: 100 }), {
+          connection.direct(listSnapshotBlocks(id, { pageSize: 100 }), {
             object: id,
             snapshotId: id,
             ...wait,

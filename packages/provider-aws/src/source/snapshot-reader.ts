@@ -1,7 +1,9 @@
 import { createHash } from "node:crypto";
-import { GetSnapshotBlockCommand, type GetSnapshotBlockCommandOutput } from "@aws-sdk/client-ebs";
+import type { IncomingHttpHeaders } from "node:http";
 import type { BlockReader, ReadOptions, Wait } from "@diskferry/core/provider";
 import type { AwsConnection } from "../connection/connection.ts";
+import type { Receiver } from "../connection/direct-client.ts";
+import { getSnapshotBlock } from "../connection/ebs-block-calls.ts";
 import { awsError, failureOf } from "../errors.ts";
 import { BlockTokens } from "./block-tokens.ts";
 import { type SnapshotFacts, awaitListable, demandReadable, describeSnapshot, ebsBlockSize } from "./snapshot-facts.ts";
@@ -82,50 +84,39 @@ class SnapshotReader implements BlockReader {
   async #get(index: number, token: string, into: Uint8Array, signal: AbortSignal | undefined): Promise<void> {
     const snapshotId = this.#snapshotId;
     const object = `block ${index} of ${snapshotId}`;
-    await this.#connection.ebs(
-      new GetSnapshotBlockCommand({ SnapshotId: snapshotId, BlockIndex: index, BlockToken: token }),
+    await this.#connection.direct(
+      getSnapshotBlock({ snapshotId, index, token }, (headers) => blockReceiver(headers, into, object)),
       { object, snapshotId, signal },
-      (output, attempt) => receive(output, into, object, attempt),
     );
   }
 
   async [Symbol.asyncDispose](): Promise<void> {}
 }
 
-/** Takes a block's body down and checks it. What arrives after the attempt was given up is dropped. */
-async function receive(
-  output: GetSnapshotBlockCommandOutput,
-  into: Uint8Array,
-  object: string,
-  signal: AbortSignal,
-): Promise<void> {
-  const { BlockData, Checksum, ChecksumAlgorithm, DataLength } = output;
+/** Takes a block's body down into the caller's memory and checks it there. */
+function blockReceiver(headers: IncomingHttpHeaders, into: Uint8Array, object: string): Receiver<void> {
   const damaged = (what: string): Error =>
     awsError("CORRUPT", `${object} did not arrive as AWS holds it: ${what}. It is read again.`, {
       operation: "GetSnapshotBlock",
       retryable: true,
     });
-  if (BlockData === undefined) throw damaged("there is no data");
-  const body = BlockData as AsyncIterable<Uint8Array> & { destroy?(reason?: Error): void };
   const hash = createHash("sha256");
   let length = 0;
-  const stop = (): void => body.destroy?.();
-  signal.addEventListener("abort", stop, { once: true });
-  try {
-    for await (const part of body) {
-      signal.throwIfAborted();
+  return {
+    take(part) {
       hash.update(part);
       // A disk that ends within its last block wants only what belongs to it.
       const room = into.byteLength - length;
       if (room > 0) into.set(part.byteLength > room ? part.subarray(0, room) : part, length);
       length += part.byteLength;
-      if (length > ebsBlockSize) break;
-    }
-  } finally {
-    signal.removeEventListener("abort", stop);
-  }
-  if (length !== ebsBlockSize) throw damaged(`${length} bytes instead of ${ebsBlockSize}`);
-  if (DataLength !== ebsBlockSize) throw damaged(`AWS calls it ${DataLength} bytes long`);
-  if (ChecksumAlgorithm !== "SHA256") throw damaged(`its checksum is ${ChecksumAlgorithm}, not SHA256`);
-  if (hash.digest("base64") !== Checksum) throw damaged("its SHA-256 is another one");
+      return length <= ebsBlockSize;
+    },
+    end() {
+      const { "x-amz-data-length": told, "x-amz-checksum-algorithm": algorithm, "x-amz-checksum": checksum } = headers;
+      if (length !== ebsBlockSize) throw damaged(`${length} bytes instead of ${ebsBlockSize}`);
+      if (Number(told) !== ebsBlockSize) throw damaged(`AWS calls it ${String(told)} bytes long`);
+      if (algorithm !== "SHA256") throw damaged(`its checksum is ${String(algorithm)}, not SHA256`);
+      if (hash.digest("base64") !== checksum) throw damaged("its SHA-256 is another one");
+    },
+  };
 }

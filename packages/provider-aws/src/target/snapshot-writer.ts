@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { CompleteSnapshotCommand, ListSnapshotBlocksCommand, PutSnapshotBlockCommand } from "@aws-sdk/client-ebs";
+import { CompleteSnapshotCommand } from "@aws-sdk/client-ebs";
 import {
   type BlockWriter,
   isProviderError,
@@ -8,6 +8,7 @@ import {
   type WrittenExtent,
 } from "@diskferry/core/provider";
 import type { AwsConnection } from "../connection/connection.ts";
+import { listSnapshotBlocks, putSnapshotBlock } from "../connection/ebs-block-calls.ts";
 import { awsError, failureOf } from "../errors.ts";
 import { sleep } from "../limits/clock.ts";
 import { BLOCK_BYTES } from "../plan/request-counts.ts";
@@ -86,17 +87,11 @@ export function snapshotWriter({ connection, upload, commitOf, afterCommit }: Sn
    * block waits here. Everything else that may pass is repeated by core.
    */
   async function putWhenKnown(index: number, data: Uint8Array, digest: Uint8Array, { signal }: Wait): Promise<void> {
-    const command = new PutSnapshotBlockCommand({
-      SnapshotId: id,
-      BlockIndex: index,
-      BlockData: data,
-      DataLength: BLOCK_BYTES,
-      Checksum: Buffer.from(digest.buffer, digest.byteOffset, digest.byteLength).toString("base64"),
-      ChecksumAlgorithm: "SHA256",
-    });
+    const checksum = Buffer.from(digest.buffer, digest.byteOffset, digest.byteLength).toString("base64");
+    const call = putSnapshotBlock({ snapshotId: id, index, data, checksum });
     for (;;) {
       try {
-        await connection.ebs(command, { object: `block ${index} of ${id}`, snapshotId: id, signal });
+        await connection.direct(call, { object: `block ${index} of ${id}`, snapshotId: id, signal });
         isKnown = true;
         return;
       } catch (error) {
@@ -241,11 +236,11 @@ export function snapshotWriter({ connection, upload, commitOf, afterCommit }: Sn
         );
       await sleep(pollMs, signal);
     }
-    const probe = new ListSnapshotBlocksCommand({ SnapshotId: id, MaxResults: 100 });
+    const probe = listSnapshotBlocks(id, { pageSize: 100 });
     const listable = performance.now() + visibleMs;
     for (;;) {
       try {
-        await connection.patiently(() => connection.ebs(probe, { object: id, signal }), { signal });
+        await connection.patiently(() => connection.direct(probe, { object: id, signal }), { signal });
         return;
       } catch (error) {
         const mayComeYet = isProviderError(error) && error.code === "NOT_FOUND" && performance.now() < listable;

@@ -1,0 +1,130 @@
+import type { IncomingHttpHeaders } from "node:http";
+import { AwsFailure } from "../errors.ts";
+import type { DirectCall, Receiver } from "./direct-client.ts";
+import { encode } from "./sigv4.ts";
+
+/** A page of a listing, before anything in it was looked at. */
+export interface BlockPage {
+  /** ListSnapshotBlocks: the blocks that the snapshot holds. */
+  Blocks?: readonly { BlockIndex?: unknown; BlockToken?: unknown }[];
+  /** ListChangedBlocks: the blocks that differ. */
+  ChangedBlocks?: readonly { BlockIndex?: unknown; SecondBlockToken?: unknown }[];
+  BlockSize?: unknown;
+  NextToken?: unknown;
+}
+
+/** Where a page begins: at a token of the page before, or at a block. */
+export interface PageRequest {
+  pageSize: number;
+  nextToken?: string | undefined;
+  from?: number | undefined;
+}
+
+/** GetSnapshotBlock; `receive` takes the block and its headers (`x-amz-data-length`, `x-amz-checksum`, …). */
+export function getSnapshotBlock(
+  block: { snapshotId: string; index: number; token: string },
+  receive: (headers: IncomingHttpHeaders) => Receiver<void>,
+): DirectCall<void> {
+  return {
+    operation: "GetSnapshotBlock",
+    method: "GET",
+    path: blockPath(block),
+    query: { blockToken: block.token },
+    headers: {},
+    receive,
+  };
+}
+
+/** PutSnapshotBlock; `checksum`: the SHA-256 of `data` in base64, which AWS compares with what arrives. */
+export function putSnapshotBlock(block: {
+  snapshotId: string;
+  index: number;
+  data: Uint8Array;
+  checksum: string;
+}): DirectCall<void> {
+  return {
+    operation: "PutSnapshotBlock",
+    method: "PUT",
+    path: blockPath(block),
+    query: {},
+    headers: {
+      "x-amz-checksum": block.checksum,
+      "x-amz-checksum-algorithm": "SHA256",
+      "x-amz-data-length": String(block.data.byteLength),
+    },
+    body: block.data,
+    // The answer says nothing, but only a whole one is an answer.
+    receive: () => ({ take: () => true, end() {} }),
+  };
+}
+
+/** ListSnapshotBlocks: a page of what a snapshot holds. */
+export function listSnapshotBlocks(snapshotId: string, page: PageRequest): DirectCall<BlockPage> {
+  return {
+    operation: "ListSnapshotBlocks",
+    method: "GET",
+    path: `/snapshots/${encode(snapshotId)}/blocks`,
+    query: pageQuery(page),
+    headers: {},
+    receive: receivePage,
+  };
+}
+
+/** ListChangedBlocks: a page of what differs between two snapshots. */
+export function listChangedBlocks(
+  firstSnapshotId: string,
+  snapshotId: string,
+  page: PageRequest,
+): DirectCall<BlockPage> {
+  return {
+    operation: "ListChangedBlocks",
+    method: "GET",
+    path: `/snapshots/${encode(snapshotId)}/changedblocks`,
+    query: { firstSnapshotId, ...pageQuery(page) },
+    headers: {},
+    receive: receivePage,
+  };
+}
+
+function blockPath({ snapshotId, index }: { snapshotId: string; index: number }): string {
+  return `/snapshots/${encode(snapshotId)}/blocks/${index}`;
+}
+
+function pageQuery({ pageSize, nextToken, from }: PageRequest): Record<string, string | number | undefined> {
+  return { maxResults: pageSize, pageToken: nextToken, startingBlockIndex: from };
+}
+
+/** No page is longer, in bytes: 10 000 entries with two tokens of 256 characters are a third of it. */
+const longestPage = 16 * 2 ** 20;
+
+/** Collects a page's text in one piece of memory where its length is told, and reads it in one go. */
+function receivePage({ "content-length": told }: IncomingHttpHeaders): Receiver<BlockPage> {
+  let text: Buffer = Buffer.allocUnsafeSlow(Math.min(longestPage, Math.max(1024, Number(told ?? 0) || 0)));
+  let length = 0;
+  return {
+    take(bytes) {
+      const end = length + bytes.byteLength;
+      if (end > longestPage) return false;
+      if (end > text.byteLength) {
+        const larger = Buffer.allocUnsafeSlow(Math.min(longestPage, 2 * end));
+        text.copy(larger, 0, 0, length);
+        text = larger;
+      }
+      text.set(bytes, length);
+      length = end;
+      return true;
+    },
+    end() {
+      let page: unknown;
+      try {
+        page = JSON.parse(text.toString("utf8", 0, length));
+      } catch (cause) {
+        if (!(cause instanceof SyntaxError)) throw cause;
+        throw new AwsFailure("InvalidResponse", `The page of ${length} bytes is no JSON`);
+      }
+      if (typeof page !== "object" || page === null)
+        throw new AwsFailure("InvalidResponse", "The page is no JSON object");
+      return page;
+    },
+  };
+}
