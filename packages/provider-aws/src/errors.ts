@@ -186,6 +186,7 @@ const meanings: Readonly<Record<string, Meaning>> = {
 
 /** Names of failed system calls and of the SDK's own timeouts: nothing was answered, so the same call may succeed. */
 const transport = new Set([
+  "MalformedHttpAnswer",
   "ECONNRESET",
   "ECONNREFUSED",
   "ECONNABORTED",
@@ -310,7 +311,7 @@ function meaningOf(failure: AwsFailure, subject: Subject): Meaning | undefined {
   if (transport.has(awsCode)) return again;
   if (awsCode === "ENOTFOUND")
     return { code: "UNAVAILABLE", remedy: "The endpoint's name does not resolve: check the Region and DNS." };
-  if (/CERT|TLS|SSL|SELF_SIGNED/.test(awsCode))
+  if (/CERT|TLS|SSL|SELF_SIGNED|UNABLE_TO_VERIFY/.test(awsCode))
     return { code: "AUTH", remedy: "The endpoint's certificate is not trusted." };
   if (status !== undefined && status >= 500) return again;
   if (status === 429) return throttled;

@@ -1,19 +1,17 @@
-import {
-  type ClientRequest,
-  Agent as HttpAgent,
-  type IncomingHttpHeaders,
-  type IncomingMessage,
-  request as http,
-} from "node:http";
-import { Agent as HttpsAgent, request as https } from "node:https";
 import { AwsFailure } from "../errors.ts";
 import type { LimitedOperation } from "../limits/account-limits.ts";
+import { ConnectionPool } from "./connection-pool.ts";
 import type { Identity } from "./credentials.ts";
+import type { AnswerHead } from "./http-answer.ts";
+import type { Exchange } from "./http-connection.ts";
 import { type Signer, amzDate, canonicalQuery } from "./sigv4.ts";
+
+/** Headers of an answer, by names in lower case. */
+export type AnswerHeaders = AnswerHead["headers"];
 
 /** Takes an answer's body as it comes. */
 export interface Receiver<Result> {
-  /** The next bytes, which are the socket's: to be used at once, not kept. False: more than can be right has come. */
+  /** The next bytes, which are the connection's: to be used at once, not kept. False: more than can be right has come. */
   take(bytes: Buffer): boolean;
   /** Called once, after the last byte; what it throws is the call's error. */
   end(): Result;
@@ -31,7 +29,7 @@ export interface DirectCall<Result> {
   /** Sent as it is and never hashed here; not to be changed before the call ends. */
   readonly body?: Uint8Array;
   /** Called once for each answer that is no error. */
-  receive(headers: IncomingHttpHeaders): Receiver<Result>;
+  receive(headers: AnswerHeaders): Receiver<Result>;
 }
 
 /** What of a place the client needs to know. */
@@ -60,20 +58,15 @@ const toleratedSkewMs = 60_000;
  */
 export class DirectClient {
   readonly #place: DirectPlace;
-  readonly #agent: HttpAgent | HttpsAgent;
-  readonly #request: typeof http;
+  readonly #pool: ConnectionPool;
   readonly #base: string;
   /** What this machine's clock lacks, in milliseconds. */
   #skewMs = 0;
 
   constructor(place: DirectPlace) {
-    const { endpoint, connections } = place;
-    const isTls = endpoint.protocol === "https:";
-    const kept = { keepAlive: true, maxSockets: connections, maxFreeSockets: connections, scheduling: "fifo" } as const;
     this.#place = place;
-    this.#agent = isTls ? new HttpsAgent(kept) : new HttpAgent(kept);
-    this.#request = isTls ? https : http;
-    this.#base = endpoint.pathname.replace(/\/+$/, "");
+    this.#pool = new ConnectionPool(place, place.connections);
+    this.#base = place.endpoint.pathname.replace(/\/+$/, "");
   }
 
   /**
@@ -82,82 +75,50 @@ export class DirectClient {
    */
   send<Result>(call: DirectCall<Result>, identity: Identity, signal: AbortSignal): Promise<Result> {
     signal.throwIfAborted();
-    const request = this.#open(call, identity);
+    const head = this.#head(call, identity);
     return new Promise((resolve, reject) => {
-      let isEnded = false;
-      let connecting: NodeJS.Timeout | undefined;
-      const settle = (): boolean => {
-        if (isEnded) return false;
-        isEnded = true;
-        clearTimeout(connecting);
-        signal.removeEventListener("abort", abort);
-        return true;
-      };
-      const fail = (error: unknown): void => {
-        if (!settle()) return;
-        reject(error);
-        // Whatever is still on its way, in either direction, has lost its buffer.
-        request.destroy();
-      };
-      const abort = (): void => fail(signal.reason);
-      signal.addEventListener("abort", abort, { once: true });
-      request.on("error", fail);
-      request.once("socket", (socket) => {
-        if (!socket.connecting || isEnded) return;
-        const { endpoint, connectMs } = this.#place;
-        const message = `No connection to ${endpoint.host} after ${connectMs} ms`;
-        connecting = setTimeout(() => fail(new AwsFailure("TimeoutError", message)), connectMs);
-        socket.once(endpoint.protocol === "https:" ? "secureConnect" : "connect", () => clearTimeout(connecting));
-      });
-      request.on("response", (answer) => {
-        const isError = (answer.statusCode ?? 0) < 200 || (answer.statusCode ?? 0) > 299;
-        let receiver: Receiver<Result>;
-        try {
+      let receiver: Receiver<Result> | undefined;
+      const exchange: Exchange = {
+        head,
+        body: call.body,
+        onHead: (answer) => {
+          const isError = answer.status < 200 || answer.status > 299;
           receiver = isError ? this.#refusal(answer) : call.receive(answer.headers);
-        } catch (error) {
-          return fail(error);
-        }
-        const finish = (): void => {
-          let result: Result;
+        },
+        onBody(bytes) {
+          if (receiver!.take(bytes)) return;
+          receiver!.end();
+          throw new AwsFailure("ERR_STREAM_PREMATURE_CLOSE", "The answer is longer than it can be");
+        },
+        onEnd() {
+          signal.removeEventListener("abort", abort);
           try {
-            result = receiver.end();
+            resolve(receiver!.end());
           } catch (error) {
-            // An error that AWS told leaves the connection good, as long as both sides are through.
-            if (!(answer.complete && request.writableFinished)) return fail(error);
-            if (settle()) reject(error);
-            return;
+            reject(error as Error);
           }
-          if (settle()) resolve(result);
-        };
-        const breakOff = (): void => fail(new AwsFailure("ERR_STREAM_PREMATURE_CLOSE", "The answer broke off"));
-        answer.on("error", fail);
-        answer.on("data", (bytes: Buffer) => {
-          if (isEnded) return;
-          try {
-            if (receiver.take(bytes)) return;
-            receiver.end();
-            breakOff();
-          } catch (error) {
-            fail(error);
-          }
-        });
-        answer.on("end", () => {
-          if (!isEnded) finish();
-        });
-        answer.on("close", () => {
-          if (!isEnded) breakOff();
-        });
-      });
-      request.end(call.body);
+        },
+        onFailure(error) {
+          signal.removeEventListener("abort", abort);
+          reject(error as Error);
+        },
+      };
+      const abort = (): void => {
+        reject(signal.reason as Error);
+        this.#pool.cancel(turn);
+      };
+      signal.addEventListener("abort", abort, { once: true });
+      const turn = this.#pool.send(exchange);
     });
   }
 
   /** Ends all connections; what is under way fails. */
   destroy(): void {
-    this.#agent.destroy();
+    this.#pool.close();
   }
 
-  #open(call: DirectCall<unknown>, identity: Identity): ClientRequest {
+  /** The first line and the headers, as they are sent. */
+  #head(call: DirectCall<unknown>, identity: Identity): string {
     const { endpoint, signer, userAgent } = this.#place;
     const { method, body } = call;
     const path = this.#base + call.path;
@@ -176,26 +137,24 @@ export class DirectClient {
       headers["content-type"] = "application/octet-stream";
       headers["content-length"] = String(body.byteLength);
     }
-    const { hostname, port } = endpoint;
-    return this.#request({
-      agent: this.#agent,
-      // An IPv6 address has brackets in a URL alone.
-      host: hostname.replace(/^\[(.*)\]$/, "$1"),
-      ...(port === "" ? {} : { port: Number(port) }),
-      method,
-      path: query === "" ? path : `${path}?${query}`,
-      headers,
-    });
+    let head = `${method} ${query === "" ? path : `${path}?${query}`} HTTP/1.1\r\n`;
+    for (const name in headers) {
+      const value = headers[name]!;
+      // The value stays out of the message: it may be the session token.
+      if (!/^[\t\x20-\x7e]*$/.test(value)) throw new TypeError(`the header ${name} cannot be sent: it has to be ASCII`);
+      head += `${name}: ${value}\r\n`;
+    }
+    return `${head}\r\n`;
   }
 
   /** Reads an answer that is an error, by AWS's header and its JSON (`Message`, `Reason`). */
-  #refusal(answer: IncomingMessage): Receiver<never> {
+  #refusal(answer: AnswerHead): Receiver<never> {
     const parts: Buffer[] = [];
     let length = 0;
     return {
       take(bytes) {
         length += bytes.byteLength;
-        parts.push(bytes);
+        parts.push(Buffer.from(bytes));
         return length <= longestError;
       },
       end: () => {
@@ -206,7 +165,7 @@ export class DirectClient {
   }
 
   /** A refused request's answer tells the time there, in case the clocks were why. */
-  #setClock({ date, age }: IncomingHttpHeaders): void {
+  #setClock({ date, age }: AnswerHeaders): void {
     const there = Date.parse(date ?? "");
     // With an age the answer comes from a cache, and its date with it.
     if (Number.isNaN(there) || age !== undefined) return;
@@ -216,7 +175,7 @@ export class DirectClient {
 }
 
 /** An error as rest-json tells it; what is no JSON, as proxies send it, is known by its status alone. */
-function failureOfAnswer({ headers, statusCode: status }: IncomingMessage, text: string): AwsFailure {
+function failureOfAnswer({ headers, status }: AnswerHead, text: string): AwsFailure {
   let told: Readonly<Record<string, unknown>> = {};
   try {
     const parsed: unknown = JSON.parse(text);

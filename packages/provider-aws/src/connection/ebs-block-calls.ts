@@ -1,6 +1,5 @@
-import type { IncomingHttpHeaders } from "node:http";
 import { AwsFailure } from "../errors.ts";
-import type { DirectCall, Receiver } from "./direct-client.ts";
+import type { AnswerHeaders, DirectCall, Receiver } from "./direct-client.ts";
 import { encode } from "./sigv4.ts";
 
 /** A page of a listing, before anything in it was looked at. */
@@ -23,7 +22,7 @@ export interface PageRequest {
 /** GetSnapshotBlock; `receive` takes the block and its headers (`x-amz-data-length`, `x-amz-checksum`, …). */
 export function getSnapshotBlock(
   block: { snapshotId: string; index: number; token: string },
-  receive: (headers: IncomingHttpHeaders) => Receiver<void>,
+  receive: (headers: AnswerHeaders) => Receiver<void>,
 ): DirectCall<void> {
   return {
     operation: "GetSnapshotBlock",
@@ -98,7 +97,7 @@ function pageQuery({ pageSize, nextToken, from }: PageRequest): Record<string, s
 const longestPage = 16 * 2 ** 20;
 
 /** Collects a page's text in one piece of memory where its length is told, and reads it in one go. */
-function receivePage({ "content-length": told }: IncomingHttpHeaders): Receiver<BlockPage> {
+function receivePage({ "content-length": told }: AnswerHeaders): Receiver<BlockPage> {
   let text: Buffer = Buffer.allocUnsafeSlow(Math.min(longestPage, Math.max(1024, Number(told ?? 0) || 0)));
   let length = 0;
   return {

@@ -1,4 +1,4 @@
-import { createHash, createHmac } from "node:crypto";
+import { type KeyObject, createHmac, createSecretKey, hash } from "node:crypto";
 
 /** Keys that sign. */
 export interface SigningIdentity {
@@ -26,7 +26,7 @@ export class Signer {
   readonly #region: string;
   readonly #service: string;
   /** A key is good for a day and a secret; deriving it takes four hashes. */
-  #known: { day: string; secret: string; key: Buffer } | undefined;
+  #known: { day: string; secret: string; key: KeyObject } | undefined;
 
   constructor(place: { region: string; service: string }) {
     this.#region = place.region;
@@ -45,14 +45,14 @@ export class Signer {
     const canonicalPath = path.split("/").map(encode).join("/");
     const canonical = `${method}\n${canonicalPath}\n${query}\n${lines}\n${signed}\n${payloadHash}`;
     const scope = `${day}/${this.#region}/${this.#service}/aws4_request`;
-    const text = `${algorithm}\n${date}\n${scope}\n${createHash("sha256").update(canonical).digest("hex")}`;
+    const text = `${algorithm}\n${date}\n${scope}\n${hash("sha256", canonical)}`;
     const signature = createHmac("sha256", this.#key(day, secretAccessKey)).update(text).digest("hex");
     return `${algorithm} Credential=${accessKeyId}/${scope}, SignedHeaders=${signed}, Signature=${signature}`;
   }
 
-  #key(day: string, secret: string): Buffer {
+  #key(day: string, secret: string): KeyObject {
     if (this.#known?.day !== day || this.#known.secret !== secret)
-      this.#known = { day, secret, key: signingKey(secret, day, this.#region, this.#service) };
+      this.#known = { day, secret, key: createSecretKey(signingKey(secret, day, this.#region, this.#service)) };
     return this.#known.key;
   }
 }
@@ -74,10 +74,18 @@ export function canonicalQuery(parameters: Readonly<Record<string, string | numb
 
 /** Percent-encodes all but letters, digits, hyphen, dot, underscore and tilde (RFC 3986, unreserved). */
 export function encode(text: string): string {
+  if (/^[\w.~-]*$/.test(text)) return text;
   return encodeURIComponent(text).replace(/[!'()*]/g, (each) => `%${each.charCodeAt(0).toString(16).toUpperCase()}`);
 }
 
+let lastDate = { second: Number.NaN, text: "" };
+
 /** A moment as `x-amz-date` has it: `20150830T123600Z`. `ms`: since 1970. */
 export function amzDate(ms: number): string {
-  return `${new Date(ms).toISOString().slice(0, 19).replace(/[-:]/g, "")}Z`;
+  const second = Math.floor(ms / 1000);
+  if (lastDate.second !== second) {
+    const text = `${new Date(second * 1000).toISOString().slice(0, 19).replace(/[-:]/g, "")}Z`;
+    lastDate = { second, text };
+  }
+  return lastDate.text;
 }

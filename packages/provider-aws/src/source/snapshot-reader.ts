@@ -1,8 +1,7 @@
 import { createHash } from "node:crypto";
-import type { IncomingHttpHeaders } from "node:http";
 import type { BlockReader, ReadOptions, Wait } from "@diskferry/core/provider";
 import type { AwsConnection } from "../connection/connection.ts";
-import type { Receiver } from "../connection/direct-client.ts";
+import type { AnswerHeaders, Receiver } from "../connection/direct-client.ts";
 import { getSnapshotBlock } from "../connection/ebs-block-calls.ts";
 import { awsError, failureOf } from "../errors.ts";
 import { BlockTokens } from "./block-tokens.ts";
@@ -94,7 +93,7 @@ class SnapshotReader implements BlockReader {
 }
 
 /** Takes a block's body down into the caller's memory and checks it there. */
-function blockReceiver(headers: IncomingHttpHeaders, into: Uint8Array, object: string): Receiver<void> {
+function blockReceiver(headers: AnswerHeaders, into: Uint8Array, object: string): Receiver<void> {
   const damaged = (what: string): Error =>
     awsError("CORRUPT", `${object} did not arrive as AWS holds it: ${what}. It is read again.`, {
       operation: "GetSnapshotBlock",
