@@ -100,13 +100,15 @@ function blockReceiver(headers: AnswerHeaders, into: Uint8Array, object: string)
       retryable: true,
     });
   const hash = createHash("sha256");
+  const memory = Buffer.from(into.buffer, into.byteOffset, into.byteLength);
   let length = 0;
   return {
     take(part) {
       hash.update(part);
-      // A disk that ends within its last block wants only what belongs to it.
-      const room = into.byteLength - length;
-      if (room > 0) into.set(part.byteLength > room ? part.subarray(0, room) : part, length);
+      // A disk that ends within its last block wants only what belongs to it. Filled, not set: into shared memory at an odd
+      // address V8 sets byte by byte, which takes eight times as long.
+      const end = Math.min(memory.byteLength, length + part.byteLength);
+      if (end > length) memory.fill(part, length, end);
       length += part.byteLength;
       return length <= ebsBlockSize;
     },

@@ -1,4 +1,4 @@
-import { createHash, randomUUID } from "node:crypto";
+import { randomUUID } from "node:crypto";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Answer } from "./answer.ts";
 import { AwsError } from "./aws-error.ts";
@@ -6,6 +6,7 @@ import { ebsRoute, type EbsEndpoint } from "./ebs-endpoint.ts";
 import { ec2ErrorAnswer, ec2Form, type Ec2Endpoint } from "./ec2-endpoint.ts";
 import type { AwsFault, FaultPlan } from "./fault-plan.ts";
 import type { Quotas } from "./quotas.ts";
+import { bodyOf } from "./request-body.ts";
 import { authenticate, guessService, type AwsCredentials, type AwsService } from "./signature.ts";
 import { ssmErrorAnswer, type SsmEndpoint } from "./ssm-endpoint.ts";
 import { answerSts, stsErrorAnswer } from "./sts-endpoint.ts";
@@ -23,9 +24,6 @@ export interface AwsServices {
   latencyMs: number | undefined;
 }
 
-/** Requests longer than this are cut off: a block, or a large form. */
-const longestBody = 2 ** 20;
-
 /** Answers one HTTP request, or does to it what the fault plan says. */
 export async function serveRequest(
   { world, keys, quotas, faults, ebs, ec2, ssm, latencyMs }: AwsServices,
@@ -37,8 +35,8 @@ export async function serveRequest(
   let fault: AwsFault | undefined;
   let answer: Answer;
   try {
-    const body = await bodyOf(request);
-    const digest = createHash("sha256").update(body).digest();
+    using taken = await bodyOf(request);
+    const { bytes: body, sha256: digest } = taken;
     const route = service === "ebs" ? ebsRoute(request.method ?? "", url.pathname) : undefined;
     const form = service === "ec2" || service === "sts" ? ec2Form(body.toString()) : undefined;
     const target = String(request.headers["x-amz-target"] ?? "").replace("AmazonSSM.", "");
@@ -68,17 +66,6 @@ export async function serveRequest(
     answer = errorAnswer(service, error);
   }
   send(response, answer, fault, world.now());
-}
-
-async function bodyOf(request: IncomingMessage): Promise<Buffer> {
-  const parts: Buffer[] = [];
-  let length = 0;
-  for await (const part of request as AsyncIterable<Buffer>) {
-    length += part.length;
-    if (length > longestBody) throw new AwsError(413, "RequestEntityTooLarge", "The body is too long.");
-    parts.push(part);
-  }
-  return Buffer.concat(parts);
 }
 
 function faultError(fault: AwsFault, ec2: boolean): AwsError | undefined {

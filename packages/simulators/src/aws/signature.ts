@@ -1,4 +1,4 @@
-import { createHash, createHmac, timingSafeEqual } from "node:crypto";
+import { type KeyObject, createHash, createHmac, createSecretKey, timingSafeEqual } from "node:crypto";
 import type { IncomingMessage } from "node:http";
 import { AwsError } from "./aws-error.ts";
 
@@ -42,7 +42,7 @@ export function guessService(request: IncomingMessage, path: string): AwsService
 /** AWS refuses signatures older or newer than this (SigV4: five minutes). */
 const skewLimitMs = 300_000;
 
-const hmac = (key: string | Buffer, text: string): Buffer => createHmac("sha256", key).update(text).digest();
+const hmac = (key: string | Buffer | KeyObject, text: string): Buffer => createHmac("sha256", key).update(text).digest();
 const sha256 = (bytes: string): string => createHash("sha256").update(bytes).digest("hex");
 const escape = (text: string): string =>
   encodeURIComponent(text).replace(/[!'()*]/g, (each) => `%${each.charCodeAt(0).toString(16).toUpperCase()}`);
@@ -81,6 +81,20 @@ function refuseSts(kind: string): AwsError {
     return new AwsError(403, "ExpiredToken", "The security token included in the request is expired");
   if (kind === "skew") return new AwsError(403, "SignatureDoesNotMatch", "Signature expired");
   return new AwsError(403, "SignatureDoesNotMatch", "The request signature we calculated does not match.");
+}
+
+/** Keys that were derived, which are good for a day: the oldest goes first. */
+const signingKeys = new Map<string, KeyObject>();
+const mostSigningKeys = 100;
+
+function signingKey(secret: string, date: string, region: string, service: string): KeyObject {
+  const name = [secret, date, region, service].join("/");
+  const known = signingKeys.get(name);
+  if (known !== undefined) return known;
+  const key = createSecretKey(hmac(hmac(hmac(hmac(`AWS4${secret}`, date), region), service), "aws4_request"));
+  for (const oldest of signingKeys.keys()) if (signingKeys.size >= mostSigningKeys) signingKeys.delete(oldest);
+  signingKeys.set(name, key);
+  return key;
 }
 
 /** The canonical query string of SigV4: decoded, encoded anew, sorted. */
@@ -133,8 +147,7 @@ export function authenticate(
   const path = url.pathname.split("/").map(escape).join("/");
   const canonical = [request.method, path, canonicalQuery(url), headers.join(""), signedHeaders, hash].join("\n");
   const scope = `${date}/${region}/${service}/aws4_request`;
-  const key = hmac(hmac(hmac(hmac(`AWS4${known.secretAccessKey}`, date), region), service), "aws4_request");
-  const expected = hmac(key, ["AWS4-HMAC-SHA256", stamp, scope, sha256(canonical)].join("\n"));
+  const expected = hmac(signingKey(known.secretAccessKey, date, region, service), ["AWS4-HMAC-SHA256", stamp, scope, sha256(canonical)].join("\n"));
   if (!timingSafeEqual(expected, Buffer.from(signature, "hex"))) throw refuse(service, "mismatch");
   if ((request.headers["x-amz-security-token"] ?? undefined) !== known.sessionToken) throw refuse(service, "unknown");
   if (known.expiresAt !== undefined && now >= known.expiresAt) throw refuse(service, "expired");
