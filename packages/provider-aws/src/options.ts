@@ -132,7 +132,7 @@ export interface AwsOptions {
    * core does not begin again. Reads and writes of blocks are repeated by core alone.
    */
   retryBudgetMs?: number | undefined;
-  /** Blocks under way at once, and connections for them. Default 100 (EBS direct APIs, performance: 100 × 100 ms = 1000/s). */
+  /** Blocks under way at once, and connections for them. Default 128 (EBS direct APIs, performance: 100 × 100 ms = 1000/s). */
   concurrency?: number | undefined;
   /** The most blocks per second that this process asks of one account and Region, to leave others their share. */
   blocksPerSecond?: number | undefined;
@@ -168,7 +168,7 @@ export function settingsOf(options: AwsOptions): Settings {
       powerMs: timeouts.powerMs ?? 900_000,
     },
     retryBudgetMs: options.retryBudgetMs ?? 120_000,
-    concurrency: options.concurrency ?? 100,
+    concurrency: options.concurrency ?? 128,
     blocksPerSecond: options.blocksPerSecond ?? Number.POSITIVE_INFINITY,
   };
 }

@@ -65,7 +65,7 @@ export class BlockStream<Item extends WorkItem = WorkItem> implements AsyncItera
       return { done: false, value: { offset, length, data: null, item, [Symbol.dispose]() {} } };
     const block = await this.#pool.take(length, this.#signal);
     try {
-      for (const piece of item.pieces ?? [{ offset, length }]) await this.#read(item, piece, block);
+      await this.#readAll(item, item.pieces ?? [{ offset, length }], block);
     } catch (error) {
       block[Symbol.dispose]();
       throw error;
@@ -74,6 +74,20 @@ export class BlockStream<Item extends WorkItem = WorkItem> implements AsyncItera
       done: false,
       value: { offset, length, data: block.data, item, [Symbol.dispose]: () => block[Symbol.dispose]() },
     };
+  }
+
+  /** Reads the pieces of an item, together where the reader serves any order and no two of them touch one of its blocks. */
+  async #readAll(item: Item, pieces: readonly ReadPiece[], block: PooledBlock): Promise<void> {
+    const { blockSize, order } = this.#reader;
+    const isApart = pieces.every((piece, at) => at === pieces.length - 1 || isMultiple(piece, blockSize));
+    if (pieces.length === 1 || order === "ascending" || !isApart) {
+      for (const piece of pieces) await this.#read(item, piece, block);
+      return;
+    }
+    // All of them, also when one failed: the block goes back to its pool afterwards.
+    const outcomes = await Promise.allSettled(pieces.map((piece) => this.#read(item, piece, block)));
+    const failed = outcomes.find((outcome) => outcome.status === "rejected");
+    if (failed !== undefined) throw failed.reason;
   }
 
   /** Reads one piece into the block. A read that does not let go of the block takes it out of use. */
@@ -106,6 +120,10 @@ export class BlockStream<Item extends WorkItem = WorkItem> implements AsyncItera
       throw error;
     }
   }
+}
+
+function isMultiple({ offset, length }: Extent, unit: number): boolean {
+  return (offset + length) % unit === 0;
 }
 
 const NEVER = new AbortController().signal;

@@ -42,6 +42,7 @@ export async function* workOf(tiles: AsyncIterable<Tile>, options: GridOptions):
     const limit = item.kind === "copy" ? options.itemLength : options.zeroLength;
     if (pending !== undefined && mergeable(pending, item, limit)) {
       pending.length += item.length;
+      if (item.pieces !== undefined) pending.pieces?.push(...item.pieces);
       return;
     }
     if (pending !== undefined) yield pending;
@@ -109,8 +110,7 @@ function mergeable(before: WorkItem, item: WorkItem, limit: number): boolean {
     before.kind === item.kind &&
     before.parts === undefined &&
     item.parts === undefined &&
-    before.pieces === undefined &&
-    item.pieces === undefined &&
+    (before.pieces === undefined) === (item.pieces === undefined) &&
     before.offset + before.length === item.offset &&
     Math.floor(before.offset / limit) === Math.floor((item.offset + item.length - 1) / limit)
   );

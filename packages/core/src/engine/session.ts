@@ -23,7 +23,7 @@ export interface SessionOptions {
   algorithm: DigestAlgorithm | "none";
   /** Worker threads where both ends have lanes; 0: none; undefined: as many as pay. */
   workers: number | undefined;
-  /** Bytes of blocks per thread. */
+  /** Bytes of blocks per worker thread; the calling thread, where it copies alone, takes what two of them would. */
   memory: number;
   attempts: AttemptPolicy;
   /** The caller's own layers, innermost. Functions do not cross threads, so with any there are no workers. */
@@ -68,7 +68,8 @@ export class Session implements AsyncDisposable {
       this.#lanes.push(threadLane(mainCopier(options, reopening, pool, signal)));
       this.#owned.push(reopening);
     }
-    for (let batch = 0; batch < batchesPerLane(options); batch++) this.#free.push(...this.#lanes);
+    const depth = depthOf(reader, writer, mostItems(options, this.threads));
+    for (let batch = 0; batch < batchesPerLane(depth, options.itemLength); batch++) this.#free.push(...this.#lanes);
   }
 
   /** Gives a batch to a lane that has room, once there is one, and resolves with the promise of its result. */
@@ -134,9 +135,13 @@ export function isMendable(error: unknown): boolean {
 }
 
 /** How many batches a lane holds: what it can have under way, and one more, so that it never runs dry between two. */
-function batchesPerLane({ reader, writer, memory, itemLength }: SessionOptions): number {
-  const depth = depthOf(reader, writer, Math.max(1, Math.floor(memory / itemLength)));
+function batchesPerLane(depth: number, itemLength: number): number {
   return Math.ceil((depth * itemLength) / BATCH_BYTES) + 1;
+}
+
+/** How many items the memory of one lane holds. */
+function mostItems({ memory, itemLength }: SessionOptions, threads: number): number {
+  return Math.max(1, Math.floor((memory * (threads === 0 ? DEFAULT_WORKERS : 1)) / itemLength));
 }
 
 /** How many lanes both ends allow. */
@@ -158,7 +163,7 @@ function usefulWorkers({ reader, writer, algorithm }: SessionOptions): number {
 }
 
 function workerLane(options: SessionOptions, signal: AbortSignal): CopyLane {
-  const { reader, writer, leaf, itemLength, attempts, algorithm, memory } = options;
+  const { reader, writer, leaf, itemLength, attempts, algorithm } = options;
   if (reader.lane === undefined) throw new ProviderError("UNEXPECTED", "a reader without a lane has no worker");
   return new WorkerLane(
     {
@@ -166,7 +171,7 @@ function workerLane(options: SessionOptions, signal: AbortSignal): CopyLane {
       writer: writer?.lane === undefined ? undefined : plainLane(writer.lane),
       leaf,
       itemLength,
-      depth: Math.max(1, Math.floor(memory / itemLength)),
+      depth: mostItems(options, 1),
       algorithm: algorithm === "none" ? undefined : algorithm,
       policy: attempts,
     },
@@ -193,7 +198,7 @@ function mainCopier(
       passDigests: writer?.digest !== undefined,
       leaf,
       itemLength,
-      depth: depthOf(reader, writer, Math.max(1, Math.floor(options.memory / itemLength))),
+      depth: depthOf(reader, writer, mostItems(options, 0)),
       hash: pool && ((block, unit, wait) => pool.hash(block, unit, { signal: wait })),
       layer: boundedLayer(reader, writer, options.attempts, options.layers),
     },

@@ -143,7 +143,8 @@ export class HttpConnection {
       return this.#fail(new AwsFailure("MalformedHttpAnswer", "More came than was asked for"));
     try {
       const used = parser.push(bytes);
-      if (parser.isDone && this.#exchange === exchange) this.#finish(parser.leavesConnection && used === bytes.byteLength);
+      if (parser.isDone && this.#exchange === exchange)
+        this.#finish(parser.leavesConnection && used === bytes.byteLength);
     } catch (error) {
       this.#fail(error);
     }

@@ -24,19 +24,30 @@ export interface RateReport {
 export interface Permit {
   /** The rate's generation when leave was given: refusals of calls from before the last cut say nothing about the rate now. */
   readonly epoch: number;
+  /** Its place among all calls. */
+  readonly number: number;
+  /** When leave was given. */
+  readonly at: number;
 }
 
-/** How long the rate is held before it is looked at again, in milliseconds. */
+/** How long the rate is held before it is looked at again, in milliseconds: at first, and once something was refused. */
+const firstWindowMs = 100;
 const windowMs = 250;
 /** Calls saved up while nobody asks, as seconds at the rate: what a busy event loop may miss. */
-const burstSeconds = 0.1;
+const burstSeconds = 0.5;
+/** Calls that a far side is taken to save up, as seconds at its quota. */
+const bucketSeconds = 1;
+/** What was served between two refusals tells the quota from this time between them on, in milliseconds. */
+const tellingMs = 200;
 /** The longest that all calls are held after refusals at the lowest rate, in milliseconds: then one of them tries. */
 const longestPauseMs = 2000;
 
 /**
- * Grants calls at a rate that finds the far side's quota by itself. It grows by half per window until the first
- * refusal, then halves, climbs back to just under where it was refused, and probes upward in small steps. Refused again
- * at its floor, it holds everything for a while that doubles. Waiters are served in order.
+ * Grants calls at a rate that finds the far side's quota by itself, taken to be a bucket that fills at the quota's rate.
+ * It grows by half per window until the first refusal. A refused call found the bucket empty, so what was served between two
+ * refusals is what flowed in: the quota itself, at which the rate is set and from which it climbs in small steps until the
+ * next refusal, so that the bucket never fills in vain. Refused again too soon to tell, it falls. Refused at its
+ * floor, it holds everything for a while that doubles. Waiters are served in order.
  */
 export class RateLimit {
   readonly #floor: number;
@@ -45,10 +56,16 @@ export class RateLimit {
   readonly #waiters: { grant: (permit: Permit) => void }[] = [];
   #rate: number;
   #learned: number | undefined;
+  /** The last call that is known to have met an empty bucket, and how many after it were refused. */
+  #empty: { number: number; at: number; refused: number } | undefined;
   #tokens = 1;
   #at: number;
+  /** When the first leave was given. */
+  #beganAt: number | undefined;
   #windowAt: number;
   #scarce = false;
+  /** Refusals since then that came too soon to tell anything. */
+  #hasty = 0;
   #step = 0;
   #epoch = 0;
   #pauseMs = 0;
@@ -102,6 +119,7 @@ export class RateLimit {
   /** Tells that a call was refused for asking too much. */
   refused(permit: Permit): void {
     this.#throttled++;
+    if (this.#empty !== undefined && permit.number > this.#empty.number) this.#empty.refused++;
     if (permit.epoch !== this.#epoch) return;
     this.#refill();
     this.#epoch++;
@@ -109,14 +127,30 @@ export class RateLimit {
     if (isStorm) {
       this.#pauseMs = Math.min(longestPauseMs, Math.max(windowMs, this.#pauseMs * 2));
       this.#heldUntil = this.#clock.now() + this.#pauseMs;
-    }
-    // Who refuses even the lowest rate has told nothing of the quota: when that is over the search begins anew.
-    this.#learned = isStorm ? undefined : this.#rate;
-    this.#rate = Math.max(this.#floor, this.#rate / 2);
+      // Who refuses even the lowest rate has told nothing of the quota: when that is over the search begins anew.
+      this.#learned = this.#empty = this.#beganAt = undefined;
+    } else this.#learn(permit);
     this.#step = 0;
     this.#tokens = Math.min(this.#tokens, 0);
     this.#windowAt = this.#clock.now();
     this.#scarce = false;
+  }
+
+  #learn({ number, at }: Permit): void {
+    const before = this.#empty;
+    const next = { number, at, refused: 0 };
+    if (before === undefined) {
+      // Besides what flowed in, a full bucket may have been used up; or it was never full, and refuses much too early.
+      const seconds = (at - (this.#beganAt ?? at)) / 1000;
+      this.#set(Math.min(this.#rate / 2, Math.max(this.#rate / 6, number / (seconds + bucketSeconds))));
+      this.#empty = next;
+    } else if (at - before.at >= tellingMs) {
+      const served = number - before.number - before.refused;
+      this.#learned = (served / (at - before.at)) * 1000;
+      this.#set(Math.min(this.#rate, this.#learned));
+      this.#empty = next;
+      this.#hasty = 0;
+    } else this.#set(this.#rate * (this.#hasty++ === 0 ? 0.97 : 0.75));
   }
 
   #mayGo(): boolean {
@@ -125,8 +159,8 @@ export class RateLimit {
 
   #spend(): Permit {
     this.#tokens--;
-    this.#calls++;
-    return { epoch: this.#epoch };
+    this.#beganAt ??= this.#at;
+    return { epoch: this.#epoch, number: ++this.#calls, at: this.#at };
   }
 
   #refill(): void {
@@ -136,21 +170,25 @@ export class RateLimit {
       this.#tokens + ((now - this.#at) / 1000) * this.#rate,
     );
     this.#at = now;
-    if (now - this.#windowAt < windowMs) return;
+    if (now - this.#windowAt < (this.#isFirst ? firstWindowMs : windowMs)) return;
     // Only a rate that held somebody up is known to be borne; an idle one proves nothing.
     if (this.#scarce && now >= this.#heldUntil) this.#grow();
     this.#windowAt = now;
     this.#scarce = this.#waiters.length > 0;
   }
 
+  /** Whether nothing is known yet: no call was refused, or the last storm is over. */
+  get #isFirst(): boolean {
+    return this.#empty === undefined;
+  }
+
   #grow(): void {
     const rate = this.#rate;
-    const learned = this.#learned;
-    if (learned === undefined) this.#set(rate * 1.5);
-    else if (rate < learned * 0.95) this.#set(Math.min(learned * 0.97, rate + (learned - rate) / 2));
+    if (this.#isFirst) this.#set(rate * 1.5);
+    else if (this.#learned === undefined) this.#set(rate * 1.25);
     else {
       // Steps double as long as nothing is refused, so that a raised quota is found, but stay small enough to miss little.
-      this.#step = Math.min(rate * 0.02, Math.max(rate * 0.0025, this.#step * 2));
+      this.#step = Math.min(rate * 0.25, Math.max(rate * 0.0025, this.#step * 2));
       this.#set(rate + this.#step);
     }
   }

@@ -86,7 +86,7 @@ test("a quota nobody told of is found and used to more than 95 %, with few refus
   }
 });
 
-test("a rate that is refused is halved once for all calls that were under way", async () => {
+test("a rate that is refused is cut once for all calls that were under way", async () => {
   const clock = new TestClock();
   const limit = new RateLimit({ start: 100, floor: 1, clock });
   const permits = [await limit.take()];
@@ -96,8 +96,38 @@ test("a rate that is refused is halved once for all calls that were under way", 
     permits.push(await taken);
   }
   const before = limit.report().rate;
-  for (const permit of permits) limit.refused(permit);
-  expect(limit.report()).toMatchObject({ rate: before / 2, learned: before, throttled: 5 });
+  limit.refused(permits[0]!);
+  const cut = limit.report().rate;
+  expect(cut).toBeLessThanOrEqual(before / 2);
+  for (const permit of permits.slice(1)) limit.refused(permit);
+  expect(limit.report()).toMatchObject({ rate: cut, throttled: 5 });
+});
+
+test.for([
+  [200, 20],
+  [200, 100],
+  [1000, 20],
+  [1000, 100],
+])(
+  "within ten seconds at %i/s nothing is left of what flows in, with answers after %i ms",
+  async ([quota, latency]) => {
+    const clock = new TestClock();
+    const limit = new RateLimit({ start: 250, floor: 10, clock });
+    const { accepted, refused } = await load(clock, limit, () => quota!, 10, 128, latency);
+    // The bucket is full at the start and may be used up too.
+    expect(accepted).toBeGreaterThan(0.97 * 11 * quota!);
+    expect(refused).toBeLessThan(0.1 * accepted);
+    expect(limit.report().learned).toBeGreaterThan(0.95 * quota!);
+    expect(limit.report().learned).toBeLessThan(1.05 * quota!);
+  },
+);
+
+test("a bucket that others keep empty is taken for no small quota", async () => {
+  const clock = new TestClock();
+  const limit = new RateLimit({ start: 250, floor: 10, clock });
+  await load(clock, limit, () => 400, 1);
+  const { accepted } = await load(clock, limit, () => 200, 10, 128);
+  expect(accepted).toBeGreaterThan(0.97 * 10 * 200);
 });
 
 test("without a quota the rate grows as far as the callers go", async () => {

@@ -42,7 +42,8 @@ export function guessService(request: IncomingMessage, path: string): AwsService
 /** AWS refuses signatures older or newer than this (SigV4: five minutes). */
 const skewLimitMs = 300_000;
 
-const hmac = (key: string | Buffer | KeyObject, text: string): Buffer => createHmac("sha256", key).update(text).digest();
+const hmac = (key: string | Buffer | KeyObject, text: string): Buffer =>
+  createHmac("sha256", key).update(text).digest();
 const sha256 = (bytes: string): string => createHash("sha256").update(bytes).digest("hex");
 const escape = (text: string): string =>
   encodeURIComponent(text).replace(/[!'()*]/g, (each) => `%${each.charCodeAt(0).toString(16).toUpperCase()}`);
@@ -147,7 +148,10 @@ export function authenticate(
   const path = url.pathname.split("/").map(escape).join("/");
   const canonical = [request.method, path, canonicalQuery(url), headers.join(""), signedHeaders, hash].join("\n");
   const scope = `${date}/${region}/${service}/aws4_request`;
-  const expected = hmac(signingKey(known.secretAccessKey, date, region, service), ["AWS4-HMAC-SHA256", stamp, scope, sha256(canonical)].join("\n"));
+  const expected = hmac(
+    signingKey(known.secretAccessKey, date, region, service),
+    ["AWS4-HMAC-SHA256", stamp, scope, sha256(canonical)].join("\n"),
+  );
   if (!timingSafeEqual(expected, Buffer.from(signature, "hex"))) throw refuse(service, "mismatch");
   if ((request.headers["x-amz-security-token"] ?? undefined) !== known.sessionToken) throw refuse(service, "unknown");
   if (known.expiresAt !== undefined && now >= known.expiresAt) throw refuse(service, "expired");
