@@ -24,10 +24,6 @@ export interface RateReport {
 export interface Permit {
   /** The rate's generation when leave was given: refusals of calls from before the last cut say nothing about the rate now. */
   readonly epoch: number;
-  /** Its place among all calls. */
-  readonly number: number;
-  /** When leave was given. */
-  readonly at: number;
 }
 
 /** How long the rate is held before it is looked at again, in milliseconds: at first, and once something was refused. */
@@ -38,7 +34,9 @@ const burstSeconds = 0.5;
 /** Calls that a far side is taken to save up, as seconds at its quota. */
 const bucketSeconds = 1;
 /** What was served between two refusals tells the quota from this time between them on, in milliseconds. */
-const tellingMs = 200;
+const tellingMs = 400;
+/** And tells no more than this share above or below of what was known: answers come in bursts where a machine is busy. */
+const mostNews = 0.3;
 /** The longest that all calls are held after refusals at the lowest rate, in milliseconds: then one of them tries. */
 const longestPauseMs = 2000;
 
@@ -56,12 +54,15 @@ export class RateLimit {
   readonly #waiters: { grant: (permit: Permit) => void }[] = [];
   #rate: number;
   #learned: number | undefined;
-  /** The last call that is known to have met an empty bucket, and how many after it were refused. */
-  #empty: { number: number; at: number; refused: number } | undefined;
+  /** What the quota was taken for after the first refusal. */
+  #guess = 0;
+  /** When the bucket was last known to be empty, and how many calls were served until then. */
+  #empty: { served: number; at: number } | undefined;
   #tokens = 1;
   #at: number;
-  /** When the first leave was given. */
-  #beganAt: number | undefined;
+  #served = 0;
+  /** When the search began, and how many calls were served until then. */
+  #began: { served: number; at: number } | undefined;
   #windowAt: number;
   #scarce = false;
   /** Refusals since then that came too soon to tell anything. */
@@ -113,13 +114,13 @@ export class RateLimit {
 
   /** Tells that a call was answered, whatever else became of it. */
   answered(permit: Permit): void {
+    this.#served++;
     if (permit.epoch === this.#epoch) this.#pauseMs = 0;
   }
 
   /** Tells that a call was refused for asking too much. */
   refused(permit: Permit): void {
     this.#throttled++;
-    if (this.#empty !== undefined && permit.number > this.#empty.number) this.#empty.refused++;
     if (permit.epoch !== this.#epoch) return;
     this.#refill();
     this.#epoch++;
@@ -128,29 +129,35 @@ export class RateLimit {
       this.#pauseMs = Math.min(longestPauseMs, Math.max(windowMs, this.#pauseMs * 2));
       this.#heldUntil = this.#clock.now() + this.#pauseMs;
       // Who refuses even the lowest rate has told nothing of the quota: when that is over the search begins anew.
-      this.#learned = this.#empty = this.#beganAt = undefined;
-    } else this.#learn(permit);
+      this.#learned = this.#empty = this.#began = undefined;
+    } else this.#learn();
     this.#step = 0;
     this.#tokens = Math.min(this.#tokens, 0);
     this.#windowAt = this.#clock.now();
     this.#scarce = false;
   }
 
-  #learn({ number, at }: Permit): void {
+  #learn(): void {
     const before = this.#empty;
-    const next = { number, at, refused: 0 };
+    const now = { served: this.#served, at: this.#clock.now() };
     if (before === undefined) {
       // Besides what flowed in, a full bucket may have been used up; or it was never full, and refuses much too early.
-      const seconds = (at - (this.#beganAt ?? at)) / 1000;
-      this.#set(Math.min(this.#rate / 2, Math.max(this.#rate / 6, number / (seconds + bucketSeconds))));
-      this.#empty = next;
-    } else if (at - before.at >= tellingMs) {
-      const served = number - before.number - before.refused;
-      this.#learned = (served / (at - before.at)) * 1000;
+      const { served, at } = this.#began ?? now;
+      const flowed = (now.served - served) / ((now.at - at) / 1000 + bucketSeconds);
+      this.#set(Math.min(this.#rate / 2, Math.max(this.#rate / 6, flowed)));
+      this.#guess = this.#rate;
+      this.#empty = now;
+    } else if (now.at - before.at >= tellingMs) {
+      const flowed = ((now.served - before.served) / (now.at - before.at)) * 1000;
+      const known = this.#learned ?? this.#guess;
+      this.#learned = Math.max(known * (1 - mostNews), Math.min(known * (1 + mostNews), flowed));
       this.#set(Math.min(this.#rate, this.#learned));
-      this.#empty = next;
+      this.#empty = now;
       this.#hasty = 0;
-    } else this.#set(this.#rate * (this.#hasty++ === 0 ? 0.97 : 0.75));
+    } else {
+      this.#hasty++;
+      this.#set(this.#rate * Math.max(0.75, 1 - 0.03 * 2 ** (this.#hasty - 1)));
+    }
   }
 
   #mayGo(): boolean {
@@ -159,8 +166,9 @@ export class RateLimit {
 
   #spend(): Permit {
     this.#tokens--;
-    this.#beganAt ??= this.#at;
-    return { epoch: this.#epoch, number: ++this.#calls, at: this.#at };
+    this.#calls++;
+    this.#began ??= { served: this.#served, at: this.#at };
+    return { epoch: this.#epoch };
   }
 
   #refill(): void {
@@ -186,6 +194,7 @@ export class RateLimit {
     const rate = this.#rate;
     if (this.#isFirst) this.#set(rate * 1.5);
     else if (this.#learned === undefined) this.#set(rate * 1.25);
+    else if (rate < this.#learned * 0.98) this.#set(Math.min(this.#learned, rate + (this.#learned - rate) / 2));
     else {
       // Steps double as long as nothing is refused, so that a raised quota is found, but stay small enough to miss little.
       this.#step = Math.min(rate * 0.25, Math.max(rate * 0.0025, this.#step * 2));

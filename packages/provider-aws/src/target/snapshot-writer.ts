@@ -43,6 +43,8 @@ export function snapshotWriter({ connection, upload, commitOf, afterCommit }: Sn
   const { visibleMs, pollMs, snapshotMs } = connection.settings.timeouts;
   /** The last write of each block that is under way: two at once to one index are a conflict, and nobody knows which wins. */
   const underWay = new Map<number, Promise<void>>();
+  /** Checksums of blocks that were taken by calls of which another block failed: such a call is made again, and they need not be put again. */
+  const taken = new Map<number, string>();
   const visibleBy = performance.now() + visibleMs;
   let isKnown = snapshot.state === "completed";
   let isCommitted = snapshot.state === "completed";
@@ -87,7 +89,9 @@ export function snapshotWriter({ connection, upload, commitOf, afterCommit }: Sn
    * block waits here. Everything else that may pass is repeated by core.
    */
   async function putWhenKnown(index: number, data: Uint8Array, digest: Uint8Array, { signal }: Wait): Promise<void> {
-    const checksum = Buffer.from(digest.buffer, digest.byteOffset, digest.byteLength).toString("base64");
+    const checksum = checksumOf(digest);
+    if (taken.get(index) === checksum) return;
+    taken.delete(index);
     const call = putSnapshotBlock({ snapshotId: id, index, data, checksum });
     for (;;) {
       try {
@@ -265,12 +269,21 @@ export function snapshotWriter({ connection, upload, commitOf, afterCommit }: Sn
       const blocks = data.byteLength / BLOCK_BYTES;
       if (digest !== undefined && digest.byteLength !== blocks * DIGEST_BYTES)
         throw new RangeError(`${digest.byteLength} bytes of digests for ${blocks} blocks`);
-      await writeBlocks(offset, data.byteLength, (index, at) => {
-        const block = data.subarray(at * BLOCK_BYTES, (at + 1) * BLOCK_BYTES);
-        const own =
-          digest?.subarray(at * DIGEST_BYTES, (at + 1) * DIGEST_BYTES) ?? createHash("sha256").update(block).digest();
-        return put(index, block, own, { signal });
-      });
+      const first = offset / BLOCK_BYTES;
+      const done = new Map<number, string>();
+      try {
+        await writeBlocks(offset, data.byteLength, async (index, at) => {
+          const block = data.subarray(at * BLOCK_BYTES, (at + 1) * BLOCK_BYTES);
+          const own =
+            digest?.subarray(at * DIGEST_BYTES, (at + 1) * DIGEST_BYTES) ?? createHash("sha256").update(block).digest();
+          await put(index, block, own, { signal });
+          done.set(index, checksumOf(own));
+        });
+      } catch (error) {
+        for (const [index, checksum] of done) taken.set(index, checksum);
+        throw error;
+      }
+      for (let index = first; index < first + blocks; index++) taken.delete(index);
     },
     async zero(offset, length, { signal } = {}) {
       signal?.throwIfAborted();
@@ -306,4 +319,8 @@ export function snapshotWriter({ connection, upload, commitOf, afterCommit }: Sn
       await settled();
     },
   };
+}
+
+function checksumOf(digest: Uint8Array): string {
+  return Buffer.from(digest.buffer, digest.byteOffset, digest.byteLength).toString("base64");
 }
