@@ -95,12 +95,12 @@ export class DirectClient {
           try {
             resolve(receiver!.end());
           } catch (error) {
-            reject(error as Error);
+            reject(error);
           }
         },
         onFailure(error) {
           signal.removeEventListener("abort", abort);
-          reject(error as Error);
+          reject(error);
         },
       };
       const abort = (): void => {

@@ -110,7 +110,8 @@ export class AnswerParser {
     if (status === 101) throw malformed("another protocol");
     const { connection = "", "content-length": length, "transfer-encoding": coding } = headers;
     this.#isLast = minor === "0" || /\bclose\b/i.test(connection);
-    if (coding !== undefined) {
+    if (status === 204 || status === 304) this.#part = "done";
+    else if (coding !== undefined) {
       if (length !== undefined || coding.toLowerCase() !== "chunked") throw malformed("a body of unclear length");
       this.#part = "chunk line";
     } else if (length !== undefined) {
@@ -122,7 +123,6 @@ export class AnswerParser {
       this.#part = "close";
       this.#isLast = true;
     }
-    if (status === 204 || status === 304) this.#part = "done";
     this.#onHead({ status, headers });
   }
 

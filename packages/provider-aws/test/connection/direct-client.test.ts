@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { type RequestListener, createServer } from "node:http";
-import type { AddressInfo, Socket } from "node:net";
+import { type AddressInfo, type Socket, createServer as createTcpServer } from "node:net";
 import { inspect } from "node:util";
 import { StartSnapshotCommand } from "@aws-sdk/client-ebs";
 import { expect, test, vi } from "vitest";
@@ -303,4 +303,130 @@ test("AWS's own endpoints are those of the Region's partition", async () => {
     expect((await clients.blockEndpoint()).href).toBe(`https://${host}/`);
     clients.destroy();
   }
+});
+
+/** A server that speaks for itself: `answer` is called with each connection's bytes as they come. */
+async function rawPeer(
+  answer: (socket: Socket, bytes: Buffer, connection: number) => void,
+  more: Partial<AwsOptions> = {},
+) {
+  const sockets = new Set<Socket>();
+  const server = createTcpServer({ noDelay: true }, (socket) => {
+    sockets.add(socket);
+    const number = sockets.size;
+    socket.on("error", () => {});
+    socket.on("data", (bytes) => answer(socket, bytes, number));
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const connection = await AwsConnection.open({
+    region: "us-east-1",
+    endpoint: { ebs: endpoint },
+    credentials: { ...keys, accountId: "111111111111" },
+    ...more,
+  });
+  return {
+    connection,
+    sockets,
+    [Symbol.asyncDispose]: async () => {
+      await connection[Symbol.asyncDispose]();
+      for (const socket of sockets) socket.destroy();
+      await new Promise((resolve) => server.close(resolve));
+    },
+  };
+}
+
+const emptyPage = '{"BlockSize":524288,"Blocks":[]}';
+const pageAnswer = `HTTP/1.1 200 OK\r\nContent-Length: ${emptyPage.length}\r\n\r\n${emptyPage}`;
+const passing = { code: "UNAVAILABLE", retryable: true };
+
+const unreadable: [string, string][] = [
+  ["what is no HTTP", "SSH-2.0-OpenSSH_9.2p1\r\n\r\n"],
+  ["two lengths", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{}"],
+  ["a head without an end", `HTTP/1.1 200 OK\r\nA: ${"b".repeat(100_000)}`],
+  ["chunks of nonsense", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfive\r\nhello\r\n"],
+];
+test.for(unreadable)("%s is told as passing, and its connection given up", async ([, text]) => {
+  await using far = await rawPeer((socket, _, number) => socket.write(number === 1 ? text : pageAnswer));
+  await expect(far.connection.direct(page, about)).rejects.toMatchObject(passing);
+  expect((await far.connection.direct(page, about)).Blocks).toEqual([]);
+  expect(far.sockets.size).toBe(2);
+});
+
+test("an answer that comes byte by byte is waited for no longer than any other", async () => {
+  const timers = new Set<NodeJS.Timeout>();
+  await using far = await rawPeer(
+    (socket) => {
+      let at = 0;
+      const timer = setInterval(() => socket.write(pageAnswer.charAt(at++ % pageAnswer.length)), 20);
+      timers.add(timer);
+    },
+    { timeouts: { blockMs: 300 } },
+  );
+  await expect(far.connection.direct(page, about)).rejects.toMatchObject(passing);
+  for (const timer of timers) clearInterval(timer);
+});
+
+test("more than was asked for never becomes the answer to another request", async () => {
+  const other = pageAnswer.replace("524288", "111111");
+  await using far = await rawPeer((socket, _, number) => socket.write(number === 1 ? pageAnswer + other : pageAnswer));
+  for (let turn = 0; turn < 3; turn++) expect((await far.connection.direct(page, about)).BlockSize).toBe(524_288);
+  expect(far.sockets.size).toBe(2);
+});
+
+test("what comes unasked on a kept connection ends it", async () => {
+  await using far = await rawPeer((socket, _, number) => {
+    socket.write(pageAnswer);
+    if (number === 1) setTimeout(() => socket.write(pageAnswer.replace("524288", "111111")), 30);
+  });
+  await far.connection.direct(page, about);
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  expect((await far.connection.direct(page, about)).BlockSize).toBe(524_288);
+  expect(far.sockets.size).toBe(2);
+});
+
+test("a block put on a connection that the far side has half closed is told as passing, or goes over another", async () => {
+  const created = "HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\n{}";
+  await using far = await rawPeer((socket, bytes, number) => {
+    if (number > 1) return void (bytes.byteLength > 0 && socket.write(created));
+    // It answers before it has read all, and says that it is through without saying so in the answer.
+    socket.write(created);
+    socket.end();
+  });
+  const data = randomBlock();
+  const put = putSnapshotBlock({ snapshotId: "snap-1", index: 0, data, checksum: "c" });
+  for (let turn = 0; turn < 4; turn++) {
+    const outcome = await far.connection.direct(put, about).catch((error: unknown) => error);
+    if (outcome !== undefined) expect(outcome).toMatchObject(passing);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  await far.connection.direct(put, about);
+});
+
+test("calls that wait for a connection leave when they are given up, and the others are served", async () => {
+  const held: (() => void)[] = [];
+  await using far = await peer((_, response) => void held.push(() => response.end("{}")), { concurrency: 1 });
+  const first = Array.from({ length: 5 }, () => far.connection.direct(page, about));
+  const controller = new AbortController();
+  const waiting = far.connection.direct(page, { ...about, signal: controller.signal });
+  const last = far.connection.direct(page, about);
+  await vi.waitFor(() => expect(held.length).toBe(5));
+  const reason = new Error("enough");
+  controller.abort(reason);
+  await expect(waiting).rejects.toBe(reason);
+  for (let turn = 0; turn < 6; turn++) {
+    await vi.waitFor(() => expect(held.length).toBeGreaterThan(0));
+    held.shift()!();
+  }
+  await Promise.all([...first, last]);
+  expect(far.sockets.size).toBe(5);
+});
+
+test("a session token that would end its header is refused, and not told", async () => {
+  await using far = await peer((_, response) => response.end("{}"), {
+    credentials: { ...keys, sessionToken: "secret\r\nx-evil: 1", accountId: "111111111111" },
+  });
+  const error: unknown = await far.connection.direct(page, about).catch((each: unknown) => each);
+  expect(error).toMatchObject({ message: /x-amz-security-token/ });
+  expect(inspect(error, { depth: 20, showHidden: true })).not.toContain("x-evil");
 });

@@ -1,5 +1,10 @@
-import { createServer } from "node:http";
+import { mkdtemp, rm } from "node:fs/promises";
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import { createServer as createTlsServer } from "node:https";
 import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { makeCertificate, type ServerCertificate } from "../vcenter/certificate.ts";
 import { serveRequest } from "./aws-requests.ts";
 import { BlockPool } from "./block-pool.ts";
 import { BlockTable } from "./block-table.ts";
@@ -44,6 +49,8 @@ export interface AwsSimulatorOptions {
   seed?: number;
   /** Whether two instances stand ready in the first account; true by default. */
   readyInstances?: boolean;
+  /** Serves over TLS, with a certificate of an authority of its own; off by default. `expired`: one past its time. */
+  tls?: boolean | "expired";
   /** The region of the two ready instances; us-east-1 by default. */
   region?: string;
 }
@@ -51,6 +58,8 @@ export interface AwsSimulatorOptions {
 /** A running simulator and its back door; stop it with `close()` or `await using`. */
 export interface AwsSimulator extends AsyncDisposable {
   readonly endpoint: string;
+  /** The authority of its certificate in PEM, for a client to trust; undefined over plain HTTP. */
+  readonly authority: string | undefined;
   readonly credentials: readonly AwsCredentials[];
   /** Ids of the two instances that stand ready; empty when none were asked for. */
   readonly instances: { readonly linux: string; readonly windows: string };
@@ -140,9 +149,13 @@ export async function startAwsSimulator(options: AwsSimulatorOptions = {}): Prom
     world.roles.set(`arn:aws:iam::${accountId}:role/vmimport`, { trusts: ["vmie.amazonaws.com"] });
 
   const services = { world, keys, quotas, faults, ebs, ec2, ssm, latencyMs: options.latencyMs };
-  const server = createServer((request, response) => {
-    serveRequest(services, request, response).catch(() => request.socket.destroy());
-  });
+  const certificate = await certificateOf(options.tls);
+  const serve = (request: IncomingMessage, response: ServerResponse): void =>
+    void serveRequest(services, request, response).catch(() => request.socket.destroy());
+  const server =
+    certificate === undefined
+      ? createServer(serve)
+      : createTlsServer({ key: certificate.key, cert: certificate.certificate }, serve);
   await new Promise<void>((listening, failed) => {
     server.once("error", failed);
     server.listen(options.port ?? 0, "127.0.0.1", listening);
@@ -174,7 +187,8 @@ export async function startAwsSimulator(options: AwsSimulatorOptions = {}): Prom
     await pool.close();
   };
   return {
-    endpoint: `http://127.0.0.1:${port}`,
+    endpoint: `${certificate === undefined ? "http" : "https"}://127.0.0.1:${port}`,
+    authority: certificate?.authority,
     credentials: list,
     instances,
     faults,
@@ -233,6 +247,16 @@ export async function startAwsSimulator(options: AwsSimulatorOptions = {}): Prom
     close,
     [Symbol.asyncDispose]: close,
   };
+}
+
+async function certificateOf(tls: AwsSimulatorOptions["tls"]): Promise<ServerCertificate | undefined> {
+  if (tls === undefined || tls === false) return undefined;
+  const folder = await mkdtemp(join(tmpdir(), "diskferry-aws-tls-"));
+  try {
+    return await makeCertificate(folder, { expired: tls === "expired" });
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
 }
 
 function found<T>(value: T | undefined, id: string): T {
