@@ -150,7 +150,7 @@ interface AwsOptions {
    * core does not begin again. Reads and writes of blocks are repeated by core alone.
    */
   retryBudgetMs?: number | undefined;
-  /** Blocks under way at once, and connections for them. Default 100 (EBS direct APIs, performance: 100 × 100 ms = 1000/s). */
+  /** Blocks under way at once, and connections for them. Default 128 (EBS direct APIs, performance: 100 × 100 ms = 1000/s). */
   concurrency?: number | undefined;
   /** The most blocks per second that this process asks of one account and Region, to leave others their share. */
   blocksPerSecond?: number | undefined;

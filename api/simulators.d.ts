@@ -107,12 +107,16 @@ interface AwsSimulatorOptions {
   seed?: number;
   /** Whether two instances stand ready in the first account; true by default. */
   readyInstances?: boolean;
+  /** Serves over TLS, with a certificate of an authority of its own; off by default. `expired`: one past its time. */
+  tls?: boolean | "expired";
   /** The region of the two ready instances; us-east-1 by default. */
   region?: string;
 }
 /** A running simulator and its back door; stop it with `close()` or `await using`. */
 interface AwsSimulator extends AsyncDisposable {
   readonly endpoint: string;
+  /** The authority of its certificate in PEM, for a client to trust; undefined over plain HTTP. */
+  readonly authority: string | undefined;
   readonly credentials: readonly AwsCredentials[];
   /** Ids of the two instances that stand ready; empty when none were asked for. */
   readonly instances: {
