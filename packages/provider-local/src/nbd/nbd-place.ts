@@ -144,9 +144,10 @@ export interface Joined {
   connections: number;
   /**
    * The calling thread's, the given one first: the server works on some while this thread takes from another. The others
-   * come while the first is used already, since some servers look at their whole disk for every connection.
+   * come after the first use, and while the first works already: threads with lanes need none, and some servers look at
+   * their whole disk for every connection.
    */
-  clients: readonly [NbdClient, ...NbdClient[]];
+  readonly use: () => readonly NbdClient[];
   /** Closes those that came beside the first. */
   part(): Promise<void>;
 }
@@ -159,23 +160,28 @@ async function joinMore(address: NbdAddress, client: NbdClient, wait: Wait): Pro
   const shape = await linkShape(client, wait);
   const room = client.flags.canMultiConn ? await roomFor(mostLanes + mostBeside, address, wait) : 0;
   const beside = Math.max(0, Math.min(mostBeside, room - leastLanes));
-  const clients: [NbdClient, ...NbdClient[]] = [client];
+  const clients = [client];
   const parting = new AbortController();
-  const opening = Array.from({ length: beside }, async () => {
+  let opening: Promise<unknown> | undefined;
+
+  async function openAnother(): Promise<void> {
     const another = await connectNbd(address, { signal: parting.signal });
     if (another.size === client.size && !parting.signal.aborted) clients.push(another);
     else await another.close();
-  });
-  // One that does not come is not needed.
-  const opened = Promise.allSettled(opening);
+  }
+
   return {
     shape,
     limit: Math.min(mostLanes, room - beside),
     connections: 1 + beside,
-    clients,
+    use(): readonly NbdClient[] {
+      // One that does not come is not needed.
+      opening ??= Promise.allSettled(Array.from({ length: beside }, openAnother));
+      return clients;
+    },
     async part(): Promise<void> {
       parting.abort();
-      await opened;
+      await opening;
       await Promise.all(clients.slice(1).map((each) => each.close()));
     },
   };

@@ -38,8 +38,8 @@ export interface NbdWriterOptions extends Wait {
 export async function openNbdWriter(place: NbdPlace, options: NbdWriterOptions): Promise<BlockWriter> {
   const client = await place.client(options);
   checkWritable(client, options.size);
-  const { shape, limit, clients } = await place.join(client, options);
-  const session = new WriteSession(clients);
+  const { shape, limit, use } = await place.join(client, options);
+  const session = new WriteSession(client, use);
   const data: NbdWriterLaneData = { address: place.address, size: client.size };
 
   async function flush(wait: Wait): Promise<void> {
@@ -78,7 +78,7 @@ export async function openNbdWriterLane(data: NbdWriterLaneData, wait: Wait = {}
     if (!client.flags.canMultiConn) {
       throw localError("UNSUPPORTED", `${client.uri} no longer says that several connections are safe; start again`);
     }
-    const session = new WriteSession([client]);
+    const session = new WriteSession(client, () => [client]);
     return {
       size: client.size,
       blockSize: blockSizeOf(client),
@@ -101,17 +101,20 @@ export async function openNbdWriterLane(data: NbdWriterLaneData, wait: Wait = {}
  * from being shared while something may be under way.
  */
 class WriteSession {
-  readonly #clients: readonly [NbdClient, ...NbdClient[]];
+  readonly #first: NbdClient;
+  readonly #use: () => readonly NbdClient[];
   #turn = 0;
   #lost: Error | undefined;
   #isGivenUp = false;
 
-  constructor(clients: readonly [NbdClient, ...NbdClient[]]) {
-    this.#clients = clients;
+  constructor(first: NbdClient, use: () => readonly NbdClient[]) {
+    this.#first = first;
+    this.#use = use;
   }
 
   get #next(): NbdClient {
-    return this.#clients[this.#turn++ % this.#clients.length] ?? this.#clients[0];
+    const clients = this.#use();
+    return clients[this.#turn++ % clients.length] ?? this.#first;
   }
 
   get isClean(): boolean {
