@@ -597,7 +597,7 @@ interface JobOptions {
    * then takes time from what serves the disks.
    */
   workers?: number;
-  /** The most bytes that one disk's blocks take per worker thread, or half of it where no worker copies. Default 32 MiB. */
+  /** The most bytes that one disk's blocks take per worker thread, and twice as many where none copies. Default 32 MiB. */
   memory?: number;
   /** Retries and deadlines of every request. */
   attempts?: Partial<AttemptPolicy>;
