@@ -38,7 +38,8 @@ export async function measure({ command, args, env }: Command, folder: string): 
   const began = performance.now();
   const child = spawn(TIME, ["-q", "-o", report, "-f", "%U %S %M", "--", command, ...args], {
     stdio: ["ignore", "pipe", "pipe"],
-    env: { ...process.env, ...env },
+    // Where it is set, every Node reads a bundle of certificates first, some 50 ms of processor time that copy nothing.
+    env: { ...process.env, NODE_EXTRA_CA_CERTS: undefined, ...env },
   });
   let output = "";
   let complaints = "";
