@@ -13,8 +13,8 @@ export interface Lane {
   /** How many lanes may be open at once. Absent: as many as core likes. */
   readonly limit?: number;
   /**
-   * What passes through costs more than its way: compression, encryption, a long round trip. Threads are worth their
-   * start then, even where cores are few. Absent: bytes are only passed on.
+   * What passes through costs more than its way: compression, encryption. Threads are worth their start then, even where
+   * cores are few. Absent: bytes are only passed on.
    */
   readonly demanding?: true;
   /** Given to the module's `open`; anything `postMessage` can carry, shared memory included. */

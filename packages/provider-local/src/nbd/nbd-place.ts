@@ -123,9 +123,9 @@ export async function linkShape(client: NbdClient, wait: Wait = {}): Promise<Lin
   return { preferredLength: 2 ** Math.floor(Math.log2(length)), concurrency: isFar ? 16 : nearConcurrency };
 }
 
-/** What a lane says of its cost: encryption, and a window that one connection does not fill, are worth a thread. */
-export function laneCost(client: NbdClient, shape: LinkShape): { demanding?: true } {
-  return client.tls || shape.concurrency > nearConcurrency ? { demanding: true } : {};
+/** What a lane says of its cost: encryption is worth a thread. A long way is not, as one thread has several connections. */
+export function laneCost(client: NbdClient): { demanding?: true } {
+  return client.tls ? { demanding: true } : {};
 }
 
 const mostLanes = 4;

@@ -29,7 +29,7 @@ export async function openNbdReader(place: NbdPlace, size: number | undefined, w
     shape,
     // What is under way is shared among the connections: each wants enough to never run dry.
     connections === 1 ? {} : { concurrency: mostUnderWay },
-    limit === 0 ? {} : { lane: { module: laneModule, limit, data, ...laneCost(client, shape) } },
+    limit === 0 ? {} : { lane: { module: laneModule, limit, data, ...laneCost(client) } },
   );
 }
 

@@ -51,7 +51,7 @@ export async function openNbdWriter(place: NbdPlace, options: NbdWriterOptions):
     blockSize: blockSizeOf(client),
     ...shape,
     generation: options.generation,
-    ...(limit === 0 ? {} : { lane: { module: laneModule, limit, data, ...laneCost(client, shape) } }),
+    ...(limit === 0 ? {} : { lane: { module: laneModule, limit, data, ...laneCost(client) } }),
     write: (offset, bytes, wait) => session.write(offset, bytes, wait),
     ...(client.flags.canZero
       ? { zero: (offset: number, length: number, wait?: Wait) => session.zero(offset, length, wait) }
