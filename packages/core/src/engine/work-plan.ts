@@ -155,8 +155,7 @@ async function decideItem(item: CopyItemShape, options: WorkPlanOptions): Promis
   if (builder !== undefined && algorithm !== "none") {
     if (item.kind === "zero") {
       const zeroes = zeroDigests(algorithm, knowledge, first, count);
-      const held = options.compare() && Buffer.compare(await builder.digests(first, count), zeroes) === 0;
-      if (held) return undefined;
+      if (options.compare() && (await builder.holds(first, zeroes))) return undefined;
       if (work.blank) {
         await builder.setMany(first, zeroes);
         return undefined;
@@ -168,18 +167,33 @@ async function decideItem(item: CopyItemShape, options: WorkPlanOptions): Promis
   return work;
 }
 
-/** The digests of leaves that hold zeroes; the disk's last leaf may be short. */
+/** The digests of leaves that hold zeroes, not to be written to; the disk's last leaf may be short. */
 export function zeroDigests(
   algorithm: DigestAlgorithm,
   shape: { leaf: number; size: number },
   first: number,
   count: number,
 ): Uint8Array {
-  const digests = new Uint8Array(count * digestLength);
-  const full = zeroDigest(algorithm, shape.leaf);
-  for (let index = 0; index < count; index++) {
-    const length = Math.min(shape.leaf, shape.size - (first + index) * shape.leaf);
-    digests.set(length === shape.leaf ? full : zeroDigest(algorithm, length), index * digestLength);
-  }
+  const full = zeroRun(algorithm, shape.leaf, count);
+  const last = shape.size - (first + count - 1) * shape.leaf;
+  if (last >= shape.leaf) return full;
+  const digests = full.slice();
+  digests.set(zeroDigest(algorithm, last), (count - 1) * digestLength);
   return digests;
+}
+
+/** The last run of a bounded length, by algorithm and leaf: a new one for every hole is garbage by the hundred MiB. */
+const zeroRuns = new Map<string, Uint8Array>();
+const LONGEST_KEPT_RUN = 16_384;
+
+function zeroRun(algorithm: DigestAlgorithm, leaf: number, count: number): Uint8Array {
+  const key = `${algorithm} ${leaf}`;
+  const length = count * digestLength;
+  const known = zeroRuns.get(key);
+  if (known !== undefined && known.byteLength >= length) return known.subarray(0, length);
+  const run = new Uint8Array(length);
+  const digest = zeroDigest(algorithm, leaf);
+  for (let at = 0; at < length; at += digestLength) run.set(digest, at);
+  if (count <= LONGEST_KEPT_RUN) zeroRuns.set(key, run);
+  return run;
 }

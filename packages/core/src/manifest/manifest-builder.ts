@@ -85,10 +85,28 @@ export class ManifestBuilder {
     return this.setMany(leaf, digest, wait);
   }
 
+  /** Whether the leaves from `leaf` on have exactly these digests now, 32 bytes each. */
+  holds(leaf: number, digests: Uint8Array, wait?: Wait): Promise<boolean> {
+    const count = countOf(digests);
+    checkLeaves(leaf, count, this.#pages.leaves);
+    return this.#inTurn(async () => {
+      for (let done = 0; done < count;) {
+        const page = Math.floor((leaf + done) / pageLeaves);
+        const skipped = (leaf + done) % pageLeaves;
+        const taken = Math.min(count - done, this.#pages.count(page) - skipped);
+        const { content } = await this.#hold(page, wait);
+        const here = content.subarray(skipped * digestLength, (skipped + taken) * digestLength);
+        if (Buffer.compare(here, digests.subarray(done * digestLength, (done + taken) * digestLength)) !== 0)
+          return false;
+        done += taken;
+      }
+      return true;
+    });
+  }
+
   /** Sets the digests of neighbouring leaves from `leaf` on, 32 bytes each, which are left alone until this settled. */
   setMany(leaf: number, digests: Uint8Array, wait?: Wait): Promise<void> {
-    if (digests.byteLength % digestLength !== 0) throw new RangeError(`no digests: ${digests.byteLength} bytes`);
-    const count = digests.byteLength / digestLength;
+    const count = countOf(digests);
     checkLeaves(leaf, count, this.#pages.leaves);
     return this.#inTurn(async () => {
       for (let done = 0; done < count;) {
@@ -191,16 +209,20 @@ export class ManifestBuilder {
     }
   }
 
-  /** A page of any content that is about to be set, in memory used before: garbage would outgrow what is held. */
+  /** A page of any content that is about to be set. */
   #blank(page: number): Uint8Array {
-    const { byteLength } = this.#spare ?? {};
-    const content = byteLength === this.#pages.count(page) * digestLength ? this.#spare : undefined;
+    return this.#room(page) ?? this.#pages.unknown(page);
+  }
+
+  /** Memory of a page's length that was used before, if there is some: garbage would outgrow what is held. */
+  #room(page: number): Uint8Array | undefined {
+    const spare = this.#spare;
     this.#spare = undefined;
-    return content ?? this.#pages.unknown(page);
+    return spare?.byteLength === this.#pages.count(page) * digestLength ? spare : undefined;
   }
 
   async #read(page: number, wait: Wait | undefined): Promise<Uint8Array> {
-    if (!this.#rootIsUnset(page)) return await this.#pages.read(page, this.#root(page), wait);
+    if (!this.#rootIsUnset(page)) return await this.#pages.read(page, this.#root(page), wait, this.#room(page));
     const content = this.#pages.unknown(page);
     const count = this.#inherited - page * pageLeaves;
     content.set(await this.#base!.digests(page * pageLeaves, count, wait));
@@ -222,4 +244,9 @@ export class ManifestBuilder {
     this.#turn = result.catch(() => undefined);
     return result;
   }
+}
+
+function countOf(digests: Uint8Array): number {
+  if (digests.byteLength % digestLength !== 0) throw new RangeError(`no digests: ${digests.byteLength} bytes`);
+  return digests.byteLength / digestLength;
 }

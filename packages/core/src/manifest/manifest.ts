@@ -65,8 +65,10 @@ export class StoredManifest implements Manifest {
       const page = Math.floor((leaf + done) / pageLeaves);
       const skipped = (leaf + done) % pageLeaves;
       const taken = Math.min(count - done, this.store.count(page) - skipped);
-      const content = await this.#page(page, wait);
-      digests.set(content.subarray(skipped * digestLength, (skipped + taken) * digestLength), done * digestLength);
+      const at = done * digestLength;
+      await this.#withPage(page, wait, (content) =>
+        digests.set(content.subarray(skipped * digestLength, (skipped + taken) * digestLength), at),
+      );
       done += taken;
     }
     return digests;
@@ -74,8 +76,9 @@ export class StoredManifest implements Manifest {
 
   async proof(leaf: number, wait?: Wait): Promise<InclusionProof> {
     checkLeaves(leaf, 1, this.leaves);
-    const page = await this.#page(Math.floor(leaf / pageLeaves), wait);
-    return proveInclusion(this.store, page, this.pageRoots, leaf);
+    return await this.#withPage(Math.floor(leaf / pageLeaves), wait, (page) =>
+      proveInclusion(this.store, page, this.pageRoots, leaf),
+    );
   }
 
   toJson(): ManifestJson {
@@ -88,16 +91,25 @@ export class StoredManifest implements Manifest {
     return this.pageRoots.subarray(page * digestLength, (page + 1) * digestLength);
   }
 
-  async #page(page: number, wait?: Wait): Promise<Uint8Array> {
+  /** Calls `use` with the digests of a page, which are good for that call only: their memory is used again. */
+  async #withPage<T>(page: number, wait: Wait | undefined, use: (content: Uint8Array) => T): Promise<T> {
     const cached = this.#cache.get(page);
-    const content = cached ?? (await this.store.read(page, this.pageRoot(page), wait));
+    // Nothing may come between here and `use`: another call would take the memory.
+    const content = cached ?? this.#inOldest(await this.store.read(page, this.pageRoot(page), wait));
     this.#cache.delete(page);
     this.#cache.set(page, content);
-    for (const oldest of this.#cache.keys()) {
-      if (this.#cache.size <= cachedPages) break;
-      this.#cache.delete(oldest);
-    }
-    return content;
+    return use(content);
+  }
+
+  /** Makes room for a page, in the memory of the one used longest ago: what is read then dies in the young heap. */
+  #inOldest(read: Uint8Array): Uint8Array {
+    const [oldest] = this.#cache;
+    if (oldest === undefined || this.#cache.size < cachedPages) return read;
+    const [page, room] = oldest;
+    this.#cache.delete(page);
+    if (room.byteLength !== read.byteLength) return read;
+    room.set(read);
+    return room;
   }
 }
 

@@ -86,11 +86,14 @@ export class PageStore {
     if (!this.#constants.has(hex(root))) await this.#store.put(this.#pageKey(hex(root)), content, wait);
   }
 
-  /** The digests of page `page`, the caller's to keep. @throws ProviderError CORRUPT naming the page. */
-  async read(page: number, root: Uint8Array, wait?: Wait): Promise<Uint8Array> {
+  /**
+   * The digests of page `page`, the caller's to keep. `room`: memory to put them in, which keeps what was read from
+   * outliving the young heap. @throws ProviderError CORRUPT naming the page.
+   */
+  async read(page: number, root: Uint8Array, wait?: Wait, room?: Uint8Array): Promise<Uint8Array> {
     const name = hex(root);
     const constant = this.#constants.get(name);
-    const content = constant?.slice() ?? (await this.#store.bytes(this.#pageKey(name), wait));
+    const content = constant ?? (await this.#store.bytes(this.#pageKey(name), wait));
     if (content === undefined) throw damaged(`page ${page} (${this.#pageKey(name)}) is missing`);
     if (content.byteLength !== this.count(page) * digestLength) {
       throw damaged(`page ${page} (${this.#pageKey(name)}) has ${content.byteLength} bytes`);
@@ -98,8 +101,12 @@ export class PageStore {
     if (constant === undefined && Buffer.compare(this.root(content), root) !== 0) {
       throw damaged(`page ${page} (${this.#pageKey(name)}) does not hold what its name says`);
     }
+    if (room?.byteLength === content.byteLength) {
+      room.set(content);
+      return room;
+    }
     // A plain array: `slice` of the Buffer that a store may give would share memory.
-    return new Uint8Array(content.buffer, content.byteOffset, content.byteLength);
+    return constant?.slice() ?? new Uint8Array(content.buffer, content.byteOffset, content.byteLength);
   }
 
   /** Stores the list of page roots durably under the root of them all. */

@@ -27,7 +27,64 @@ async function expectDigests(manifest: Manifest, expected: Uint8Array, why: stri
   expect(Buffer.compare(await manifest.digests(0, manifest.leaves), expected), why).toBe(0);
 }
 
+/** A store whose reads take turns of the event loop, more or fewer, so that they overtake each other. */
+class SlowStore extends MemoryStateStore {
+  readonly #random: () => number;
+  constructor(random: () => number) {
+    super();
+    this.#random = random;
+  }
+  override async bytes(...call: Parameters<MemoryStateStore["bytes"]>): Promise<Uint8Array | undefined> {
+    for (let turns = Math.floor(this.#random() * 4); turns > 0; turns--) await new Promise(setImmediate);
+    return super.bytes(...call);
+  }
+}
+
 describe("a manifest", () => {
+  it("tells each of many readers at once what it asked for, over more pages than it keeps", async () => {
+    const seed = seedOf(29);
+    const random = randomFrom(seed);
+    const pages = 70;
+    const slow = new SlowStore(random);
+    const expected = randomBytes(pages * page * 32, seed);
+    // One page of zeroes alone, which is a constant, and one of leaves of which nothing is known.
+    const zero = zeroDigest("sha256", leaf);
+    for (let at = 3 * page; at < 4 * page; at++) expected.set(zero, at * 32);
+    expected.fill(0, 7 * page * 32, 8 * page * 32);
+    const builder = new ManifestBuilder(slow, "m", { algorithm: "sha256", leaf, size: pages * page * leaf });
+    const part = (first: number, count: number): Uint8Array => expected.subarray(first * 32, (first + count) * 32);
+    const asked = Array.from({ length: 200 }, () => {
+      const first = Math.floor(random() * pages * page);
+      return { first, count: 1 + Math.floor(random() * Math.min(2 * page, pages * page - first)) };
+    });
+    // Half pages, so that each is read again before the other half of it is set.
+    for (const half of [0, 1]) {
+      for (let at = 0; at < pages; at++) {
+        const first = at * page + (half * page) / 2;
+        await builder.setMany(first, part(first, page / 2));
+      }
+    }
+    await Promise.all(
+      asked.map(async ({ first, count }) => {
+        const why = `builder, seed ${seed}, ${count} leaves from ${first}`;
+        const held = builder.holds(first, part(first, count));
+        expect(Buffer.compare(await builder.digests(first, count), part(first, count)), why).toBe(0);
+        expect(await held, why).toBe(true);
+        const other = part(first, count).slice();
+        other[Math.floor(random() * other.length)]! ^= 1;
+        expect(await builder.holds(first, other), why).toBe(false);
+      }),
+    );
+    const manifest = await builder.finish();
+    await Promise.all(
+      asked.map(async ({ first, count }) => {
+        const why = `manifest, seed ${seed}, ${count} leaves from ${first}`;
+        expect(Buffer.compare(await manifest.digests(first, count), part(first, count)), why).toBe(0);
+      }),
+    );
+    expect(manifest.root).toBe(hex(naiveRoot(expected)));
+  });
+
   it(
     "agrees with a plain list of digests over generations that grow, shrink and change",
     { timeout: 120_000 },
