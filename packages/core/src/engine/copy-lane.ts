@@ -54,11 +54,16 @@ const YOUNG_HEAP_MIB = 4;
 /** How long a worker may take to close what it opened before it is ended. */
 const CLOSE_MS = 10_000;
 
-/** The process's own flags, such as conditions of imports, without those of `node --eval`, with which no file starts. */
-function flagsForFiles(flags: readonly string[]): string[] {
-  const program = flags.findIndex((flag) => /^(-e|-p|-pe|--eval|--print)$/.test(flag));
-  const kept = program < 0 ? flags : [...flags.slice(0, program), ...flags.slice(program + 2)];
-  return kept.filter((flag) => !/^--(input-type|eval=|print=)/.test(flag));
+/**
+ * The flags of a worker: those of the process, which it has by itself. With those of `node --eval` no file starts; then it
+ * is given the flags that find modules and no others, as those of V8 are refused where they are passed on.
+ */
+function flagsForFiles(flags: readonly string[]): string[] | undefined {
+  if (!flags.some((flag) => /^(-e|-p|-pe|--eval|--print|--input-type)\b/.test(flag))) return undefined;
+  return flags.flatMap((flag, index) => {
+    if (/^(--conditions|--import|--require)=/.test(flag)) return [flag];
+    return /^(-C|-r|--conditions|--import|--require)$/.test(flag) ? flags.slice(index, index + 2) : [];
+  });
 }
 
 interface Waiting {
@@ -76,9 +81,10 @@ export class WorkerLane implements CopyLane {
   #closed: (() => void) | undefined;
 
   constructor(setup: WorkerSetup, signal?: AbortSignal) {
+    const execArgv = flagsForFiles(process.execArgv);
     const worker = new Worker(WORKER, {
       workerData: setup,
-      execArgv: flagsForFiles(process.execArgv),
+      ...(execArgv === undefined ? {} : { execArgv }),
       resourceLimits: { maxYoungGenerationSizeMb: YOUNG_HEAP_MIB },
     });
     this.#worker = worker;
