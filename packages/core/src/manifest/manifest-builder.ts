@@ -67,13 +67,9 @@ export class ManifestBuilder {
     checkLeaves(leaf, count, this.#pages.leaves);
     return this.#inTurn(async () => {
       const digests = new Uint8Array(count * digestLength);
-      for (let done = 0; done < count;) {
-        const page = Math.floor((leaf + done) / pageLeaves);
-        const skipped = (leaf + done) % pageLeaves;
-        const taken = Math.min(count - done, this.#pages.count(page) - skipped);
+      for (const { page, skipped, taken, done } of this.#pages.parts(leaf, count)) {
         const { content } = await this.#hold(page, wait);
         digests.set(content.subarray(skipped * digestLength, (skipped + taken) * digestLength), done * digestLength);
-        done += taken;
       }
       return digests;
     });
@@ -90,15 +86,11 @@ export class ManifestBuilder {
     const count = countOf(digests);
     checkLeaves(leaf, count, this.#pages.leaves);
     return this.#inTurn(async () => {
-      for (let done = 0; done < count;) {
-        const page = Math.floor((leaf + done) / pageLeaves);
-        const skipped = (leaf + done) % pageLeaves;
-        const taken = Math.min(count - done, this.#pages.count(page) - skipped);
+      for (const { page, skipped, taken, done } of this.#pages.parts(leaf, count)) {
         const { content } = await this.#hold(page, wait);
         const here = content.subarray(skipped * digestLength, (skipped + taken) * digestLength);
         if (Buffer.compare(here, digests.subarray(done * digestLength, (done + taken) * digestLength)) !== 0)
           return false;
-        done += taken;
       }
       return true;
     });
@@ -109,14 +101,10 @@ export class ManifestBuilder {
     const count = countOf(digests);
     checkLeaves(leaf, count, this.#pages.leaves);
     return this.#inTurn(async () => {
-      for (let done = 0; done < count;) {
-        const page = Math.floor((leaf + done) / pageLeaves);
-        const skipped = (leaf + done) % pageLeaves;
-        const taken = Math.min(count - done, this.#pages.count(page) - skipped);
+      for (const { page, skipped, taken, done } of this.#pages.parts(leaf, count)) {
         const held = await this.#hold(page, wait, taken === this.#pages.count(page));
         held.content.set(digests.subarray(done * digestLength, (done + taken) * digestLength), skipped * digestLength);
         held.changed = true;
-        done += taken;
       }
     });
   }
@@ -125,14 +113,10 @@ export class ManifestBuilder {
   forget(leaf: number, count = 1, wait?: Wait): Promise<void> {
     checkLeaves(leaf, count, this.#pages.leaves);
     return this.#inTurn(async () => {
-      for (let done = 0; done < count;) {
-        const page = Math.floor((leaf + done) / pageLeaves);
-        const skipped = (leaf + done) % pageLeaves;
-        const taken = Math.min(count - done, this.#pages.count(page) - skipped);
+      for (const { page, skipped, taken, done } of this.#pages.parts(leaf, count)) {
         const held = await this.#hold(page, wait, taken === this.#pages.count(page));
         held.content.fill(0, skipped * digestLength, (skipped + taken) * digestLength);
         held.changed = true;
-        done += taken;
       }
     });
   }

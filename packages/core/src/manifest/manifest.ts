@@ -61,15 +61,11 @@ export class StoredManifest implements Manifest {
   async digests(leaf: number, count: number, wait?: Wait): Promise<Uint8Array> {
     checkLeaves(leaf, count, this.leaves);
     const digests = new Uint8Array(count * digestLength);
-    for (let done = 0; done < count;) {
-      const page = Math.floor((leaf + done) / pageLeaves);
-      const skipped = (leaf + done) % pageLeaves;
-      const taken = Math.min(count - done, this.store.count(page) - skipped);
+    for (const { page, skipped, taken, done } of this.store.parts(leaf, count)) {
       const at = done * digestLength;
       await this.#withPage(page, wait, (content) =>
         digests.set(content.subarray(skipped * digestLength, (skipped + taken) * digestLength), at),
       );
-      done += taken;
     }
     return digests;
   }

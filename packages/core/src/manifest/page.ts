@@ -67,6 +67,17 @@ export class PageStore {
     return tree.root();
   }
 
+  /** The parts of pages that a range of leaves is: each begins behind `skipped` leaves of its page and `done` of the range. */
+  *parts(leaf: number, count: number): Generator<{ page: number; skipped: number; taken: number; done: number }> {
+    for (let done = 0; done < count;) {
+      const page = Math.floor((leaf + done) / pageLeaves);
+      const skipped = (leaf + done) % pageLeaves;
+      const taken = Math.min(count - done, this.count(page) - skipped);
+      yield { page, skipped, taken, done };
+      done += taken;
+    }
+  }
+
   /** A page of which nothing is known. */
   unknown(page: number): Uint8Array {
     return filled(this.count(page), unknownDigest);
