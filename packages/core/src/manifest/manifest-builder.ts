@@ -113,7 +113,7 @@ export class ManifestBuilder {
   forget(leaf: number, count = 1, wait?: Wait): Promise<void> {
     checkLeaves(leaf, count, this.#pages.leaves);
     return this.#inTurn(async () => {
-      for (const { page, skipped, taken, done } of this.#pages.parts(leaf, count)) {
+      for (const { page, skipped, taken } of this.#pages.parts(leaf, count)) {
         const held = await this.#hold(page, wait, taken === this.#pages.count(page));
         held.content.fill(0, skipped * digestLength, (skipped + taken) * digestLength);
         held.changed = true;
