@@ -102,13 +102,16 @@ class Cutover {
   }
 
   async #launch(): Promise<LaunchedMachine> {
+    // A launch that was asked for before and never answered may have happened, whatever is said to the next one.
+    const unanswered = this.#document.state.cutover?.launching === true;
     await this.#document.update((state) => (state.cutover = { ...state.cutover!, launching: true }));
     let machine: LaunchedMachine;
     try {
       machine = await launchRecord(this.#job, this.#document.state, "cutover", this.#options);
     } catch (error) {
       // Refused for a reason is not launched; after anything else, only asking again by the same key can tell.
-      if (isProviderError(error) && error.code !== "UNAVAILABLE" && error.code !== "UNEXPECTED") {
+      const refused = isProviderError(error) && error.code !== "UNAVAILABLE" && error.code !== "UNEXPECTED";
+      if (refused && !unanswered) {
         await this.#document.update((state) => delete state.cutover!.launching);
       }
       throw error;

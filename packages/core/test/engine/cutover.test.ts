@@ -223,6 +223,35 @@ describe("taking a cutover back", () => {
     it.expectEqual(await replicate(it.job()));
   });
 
+  it("ends a machine whose launch was never answered though asking for it again was refused", async () => {
+    const it = await replicated();
+    failing(it.place, "launch", () => new Error("killed"), { on: "answer" });
+    await expect(cutover(it.job())).rejects.toThrow("killed");
+    calm(it.place);
+    failing(it.place, "launch", () => new ProviderError("DENIED", "the credentials expired"));
+    await expect(cutover(it.job())).rejects.toThrow("expired");
+    calm(it.place);
+    await revertCutover(it.job());
+    expect(it.place.launchedIds()).toEqual([]);
+    expect(await power(it)).toBe("on");
+    const report = await replicate(it.job());
+    expect(report.disks[0]!.mode).toBe("full");
+    it.expectEqual(report);
+  });
+
+  it("starts the source again only once it is known whether the replica was launched", async () => {
+    const it = await replicated();
+    failing(it.place, "launch", () => new ProviderError("UNEXPECTED", "no answer"));
+    await expect(cutover(it.job())).rejects.toThrow("no answer");
+    failing(it.place, "launch", () => new ProviderError("DENIED", "the credentials expired"));
+    await expect(revertCutover(it.job())).rejects.toThrow("expired");
+    expect(await power(it)).toBe("off");
+    calm(it.place);
+    await revertCutover(it.job());
+    expect(it.place.launchedIds()).toEqual([]);
+    expect(await power(it)).toBe("on");
+  });
+
   it("goes on wherever it fails", async () => {
     for (const on of ["fault", "answer"] as const) {
       for (const method of ["terminate", "machine", "power.state", "power.powerOn"]) {
