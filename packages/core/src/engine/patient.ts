@@ -23,8 +23,8 @@ function patientSource(source: SourceConnector, policy: AttemptPolicy): SourceCo
   const calls = repeating(source, SOURCE, "source", policy);
   if (tracker === undefined) return calls;
   const patientTracker = repeating(tracker, TRACKER, "source", policy);
-  return new Proxy(calls, {
-    get: (object, name): unknown => (name === "tracker" ? patientTracker : Reflect.get(object, name, object)),
+  return new Proxy(standIn(calls), {
+    get: (_, name): unknown => (name === "tracker" ? patientTracker : Reflect.get(calls, name, calls)),
   });
 }
 
@@ -35,22 +35,27 @@ function repeating<Place extends SourceConnector | TargetProvider | NonNullable<
   policy: AttemptPolicy,
 ): Place {
   const layer = controlLayer(policy);
-  return new Proxy(place, {
-    get(object, name): unknown {
-      const member: unknown = Reflect.get(object, name, object);
+  return new Proxy(standIn(place), {
+    get(_, name): unknown {
+      const member: unknown = Reflect.get(place, name, place);
       if (typeof member !== "function") return member;
       const method = typeof name === "string" ? methods[name] : undefined;
-      if (method === undefined) return member.bind(object) as unknown;
+      if (method === undefined) return member.bind(place) as unknown;
       return async (...given: unknown[]): Promise<unknown> => {
         let result: unknown;
         const signal = signalOf(given.at(-1)) ?? NEVER;
         await layer({ method, side, attempt: 1, signal }, async () => {
-          result = await (member.apply(object, given) as Promise<unknown>);
+          result = await (member.apply(place, given) as Promise<unknown>);
         });
         return result;
       };
     },
   });
+}
+
+/** What a proxy stands for: it must not hold a frozen place's own members, of which a proxy may change none. */
+function standIn<Place extends object>(place: Place): Place {
+  return Object.create(place) as Place;
 }
 
 const NEVER = new AbortController().signal;

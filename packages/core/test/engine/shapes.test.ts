@@ -6,6 +6,22 @@ import type { Job } from "../../src/engine/job.ts";
 import { ProviderError } from "../../src/provider/error.ts";
 import { calm, expectBytes, failing, KIB, MIB, scene } from "./scene.ts";
 
+describe("a provider whose author froze what it returns", () => {
+  it("is copied from and to as any other", async () => {
+    const { place, job, expectEqual } = scene();
+    place.write("vm", "root", 0, randomBytes(MIB, 1));
+    const tracker = Object.freeze({ ...place.source.tracker! });
+    const source = Object.freeze({ ...place.source, tracker });
+    const target = Object.freeze({ ...place.target });
+    const frozen: Job = { ...job(), source, target };
+    expectEqual(await replicate(frozen));
+    place.write("vm", "root", 0, randomBytes(512, 2));
+    const report = await replicate(frozen);
+    expect(report.disks[0]!.mode).toBe("incremental");
+    expectEqual(report);
+  });
+});
+
 describe("several disks", () => {
   // Invariant 7.
   it("are one point in time, also when the guest writes while they are copied", async () => {
