@@ -23,6 +23,11 @@ export interface AttemptPolicy {
    * 86 400 000, a day.
    */
   controlMs: number;
+  /**
+   * How often a worker looks whether it still holds its job; what it began before it found out ends within one request.
+   * Default 5 000.
+   */
+  leaseMs: number;
   /** How often in a row a lost reader or writer is opened again without anything getting durable in between. Default 5. */
   reopens: number;
 }
@@ -35,6 +40,7 @@ export const DEFAULT_ATTEMPTS: AttemptPolicy = {
   perAttemptMs: 60_000,
   flushMs: 600_000,
   controlMs: 86_400_000,
+  leaseMs: 5_000,
   reopens: 5,
 };
 

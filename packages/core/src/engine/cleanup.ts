@@ -2,11 +2,11 @@ import type { OwnedResource } from "../provider/source.ts";
 import type { Volume } from "../provider/target.ts";
 import type { Wait } from "../provider/wait.ts";
 import { isProviderError, ProviderError } from "../provider/error.ts";
-import { acquire } from "./replicate.ts";
 import type { Job } from "./job.ts";
 import { JobDocument, type JobState } from "./job-state.ts";
 import { launchedMachines } from "./launch-book.ts";
 import { settingsOf } from "./settings.ts";
+import { acquire } from "./take-over.ts";
 
 export interface CleanupOptions extends Wait {
   /** Removes volumes too that hold a record or a run that could go on. Default false. */

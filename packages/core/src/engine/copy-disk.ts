@@ -90,6 +90,8 @@ const ZERO_WRITE = 8 << 20;
 interface Work {
   group: Group;
   results: Map<Batch, BatchResult>;
+  /** The session that copies it: only its own flush says anything of it. */
+  session: Session | undefined;
   /** Resolves, batch by batch, once copied. */
   copying: Promise<BatchResult>[];
   /** Batches whose progress was told: one that is copied again is no further progress. */
@@ -164,7 +166,14 @@ class DiskCopy {
       }
       ahead = this.#next(groups);
       ahead.catch(() => {});
-      const work: Work = { group, results: new Map(), copying: [], counted: new Set(), handedOver: false };
+      const work: Work = {
+        group,
+        session: undefined,
+        results: new Map(),
+        copying: [],
+        counted: new Set(),
+        handedOver: false,
+      };
       this.#open.push(work);
       await this.#mending(async () => {
         if (!work.handedOver) await this.#handOver(work);
@@ -278,6 +287,7 @@ class DiskCopy {
   async #handOver(work: Work): Promise<void> {
     const { onProgress } = this.#request;
     const session = await this.#live();
+    work.session = session;
     for (const [index, batch] of work.group.batches.entries()) {
       if (!(await this.#mayPass(batch))) {
         // What was handed over becomes durable; the rest stays intended, and is copied when the run goes on.
@@ -341,9 +351,11 @@ class DiskCopy {
 
   /** Makes a group durable and writes that down. */
   async #settle(work: Work): Promise<void> {
+    const { session } = work;
     await Promise.all(work.copying);
-    const session = this.#session;
-    if (session === undefined) throw new ProviderError("UNAVAILABLE", "the copy's session is being opened again");
+    if (session === undefined || session !== this.#session) {
+      throw new ProviderError("UNAVAILABLE", "the copy's session is being opened again");
+    }
     await this.#request.check();
     await session.flush(this.#request);
     await this.#writeDown(work);

@@ -6,8 +6,9 @@ import type { Lease } from "../state/state-store.ts";
 import type { Job } from "./job.ts";
 import { JobDocument } from "./job-state.ts";
 import { launchRecord, terminateLaunched, type LaunchOptions } from "./launch.ts";
-import { acquire, Replication, type RunOptions, type RunReport } from "./replicate.ts";
+import { Replication, type RunOptions, type RunReport } from "./replicate.ts";
 import { settingsOf, type Settings } from "./settings.ts";
+import { acquire } from "./take-over.ts";
 
 export interface CutoverOptions extends RunOptions, LaunchOptions {
   /** Whether a guest that does not shut down may be powered off. Default false: the cutover fails and nothing changed. */

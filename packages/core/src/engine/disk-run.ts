@@ -322,13 +322,15 @@ export class DiskRunner {
 
   /** What lies behind the disk's end, from its next block on, where bytes of another disk could show. */
   #gap(writer: BlockWriter): Extent | undefined {
-    const { record } = this.#options;
+    const { record, document } = this.#options;
     const { size, mode } = this.#state;
     // The rest of the block in which the disk ends was filled with zeroes when that block was copied.
     const blockEnd = (end: number): number => Math.ceil(end / writer.blockSize) * writer.blockSize;
     const offset = blockEnd(size);
     // An earlier run cleared the volume behind its own disk, as far as the volume went then.
-    const cleared = record !== undefined && mode !== "full" && record.volume.size >= writer.size;
+    // A run that never ended may have written there, when its disk was larger.
+    const torn = document.state.torn.some(({ disk }) => disk === this.disk);
+    const cleared = record !== undefined && mode !== "full" && record.volume.size >= writer.size && !torn;
     const end = cleared ? Math.min(writer.size, blockEnd(record.size)) : writer.size;
     return writer.blank === true || end <= offset ? undefined : { offset, length: end - offset };
   }

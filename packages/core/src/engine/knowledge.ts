@@ -77,8 +77,8 @@ export class Knowledge {
         belongs =
           entry.generation === generation && entry.leaf === leaf && entry.algorithm === request.journalAlgorithm;
         unsent = [];
-      } else if (entry.kind === "intent" && (belongs || !own)) {
-        // Whatever a run that never ended wrote in place is there still, though its generation is over.
+      } else if (entry.kind === "intent") {
+        // Whatever was written in place may be there still, though its generation is over.
         for (const extent of entry.extents) await this.#distrust(extent, own);
       } else if (belongs && entry.kind === "durable") {
         for (const extent of entry.extents) await this.#trust(extent, extent.digests, own, unsent);

@@ -1,12 +1,12 @@
 import { ProviderError } from "../provider/error.ts";
 import type { LaunchedMachine } from "../provider/target.ts";
 import type { Wait } from "../provider/wait.ts";
-import { acquire } from "./replicate.ts";
 import type { Job } from "./job.ts";
 import { JobDocument, type JobState } from "./job-state.ts";
 import { launchedMachines, noteEnded, noteLaunched } from "./launch-book.ts";
 import { refuseTorn } from "./recorded.ts";
 import { CONSISTENCIES, settingsOf } from "./settings.ts";
+import { acquire } from "./take-over.ts";
 
 export interface LaunchOptions extends Wait {
   /** Boots several disks although they are not one point in time. Default false. */

@@ -5,6 +5,7 @@ import type { Fallback, Job } from "./job.ts";
 import { JobDocument } from "./job-state.ts";
 import { chosenDisks } from "./replicate.ts";
 import { settingsOf, type Settings } from "./settings.ts";
+import { longestTakeover } from "./take-over.ts";
 
 export interface DiskPlan extends PlannedDisk {
   /** Why this mode. */
@@ -103,7 +104,7 @@ function whatIsMissing({ source, target }: Job, settings: Settings): Finding[] {
     );
   }
   if (target.fences === undefined) {
-    const seconds = settings.attempts.perAttemptMs / 1000;
+    const seconds = longestTakeover(settings) / 1000;
     findings.push({
       severity: "info",
       subject: "fencing",

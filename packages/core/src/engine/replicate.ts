@@ -6,7 +6,6 @@ import type { Consistency, Disk, Machine, Snapshot } from "../provider/source.ts
 import type { BlockWriter } from "../provider/target.ts";
 import type { Wait } from "../provider/wait.ts";
 import { issueReceipt, type Receipt } from "../receipt/receipt.ts";
-import { sleep } from "../layers/clock.ts";
 import { stateKey } from "../state/state-key.ts";
 import type { Lease } from "../state/state-store.ts";
 import { publish } from "../telemetry/channels.ts";
@@ -20,6 +19,7 @@ import { JobDocument, keyOf, type DiskRecord, type DiskRun, type RunState } from
 import { patient } from "./patient.ts";
 import { CONSISTENCIES, settingsOf, type Settings } from "./settings.ts";
 import { Slots } from "./slots.ts";
+import { acquire, toldAsFenced, watchLease, type LeaseWatch } from "./take-over.ts";
 
 export interface RunOptions extends Wait {
   /** Aborting this stops at the next durable point; the same job goes on from there later. */
@@ -56,36 +56,6 @@ export async function replicate(job: Job, options: RunOptions = {}): Promise<Run
   return await run.go().catch((error: unknown) => toldAsFenced(error, () => lease.check()));
 }
 
-/** Fails with FENCED where a newer worker is why something failed: it committed the run, or released its snapshot. */
-export async function toldAsFenced(error: unknown, check: () => Promise<void>): Promise<never> {
-  try {
-    await check();
-  } catch (fenced) {
-    if (isProviderError(fenced) && fenced.code === "FENCED") throw fenced;
-  }
-  throw error;
-}
-
-/** Takes a job over, and waits until a worker that may still be alive has finished what it began. */
-export async function acquire(job: Job, settings: Settings, wait: Wait): Promise<Lease> {
-  const lease = await job.store.acquire(job.id, wait);
-  const { previous } = lease;
-  if (previous === undefined || previous.released || previous.alive === false || job.target.fences === true)
-    return lease;
-  const waitMs = settings.attempts.perAttemptMs;
-  settings.notice(
-    `Another worker (epoch ${previous.epoch}) may still write for job ${job.id}; waiting ${waitMs / 1000} s, its longest ` +
-      `request, before this one begins.`,
-  );
-  try {
-    await sleep(waitMs, wait);
-  } catch (error) {
-    await lease.release();
-    throw error;
-  }
-  return lease;
-}
-
 /** One run of a job, from its snapshot to its record. */
 export class Replication implements AsyncDisposable {
   /** As the caller gave it, for runners, whose copies open things again in a way of their own. */
@@ -96,6 +66,7 @@ export class Replication implements AsyncDisposable {
   readonly #options: RunOptions;
   readonly #signal: AbortSignal;
   readonly #stop = new AbortController();
+  readonly #watch: LeaseWatch;
   readonly #runners: DiskRunner[] = [];
   readonly #startedAt = new Date().toISOString();
   #document!: JobDocument;
@@ -108,8 +79,9 @@ export class Replication implements AsyncDisposable {
     this.#settings = settings;
     this.#lease = lease;
     this.#options = options;
-    const { signal } = options;
-    this.#signal = signal === undefined ? this.#stop.signal : AbortSignal.any([signal, this.#stop.signal]);
+    this.#watch = watchLease(() => lease.check(), settings.attempts.leaseMs);
+    const { signal = this.#stop.signal } = options;
+    this.#signal = AbortSignal.any([signal, this.#stop.signal, this.#watch.signal]);
   }
 
   async go(): Promise<RunReport> {
@@ -177,12 +149,14 @@ export class Replication implements AsyncDisposable {
   /** Goes on with the run that is written down, if its snapshot still exists; else begins a new one. */
   async #begin(): Promise<void> {
     const { run } = this.#document.state;
-    if (run?.snapshot !== undefined && run.spent !== true && (await this.#stillThere(run.snapshot))) {
+    if (run !== undefined) await this.#refuseOther(run.machine);
+    const obstacle = run === undefined ? undefined : await this.#obstacleToResuming(run);
+    if (run?.snapshot !== undefined && obstacle === undefined) {
       this.#resumed = true;
-    } else if (run !== undefined && run.snapshot === undefined) {
+    } else if (run !== undefined && obstacle === undefined) {
       await this.#takeSnapshot();
     } else {
-      if (run !== undefined) await this.#giveUp(run);
+      if (run !== undefined) await this.#giveUp(run, obstacle!);
       await this.#newRun();
       await this.#takeSnapshot();
     }
@@ -221,25 +195,58 @@ export class Replication implements AsyncDisposable {
     return this.#document.state.record?.disks.find((record) => record.disk === disk);
   }
 
-  async #stillThere(snapshot: Snapshot): Promise<boolean> {
+  /** Why the run that is written down cannot go on; undefined: it can. @throws whatever may pass */
+  async #obstacleToResuming(run: RunState): Promise<string | undefined> {
+    if (run.snapshot === undefined) return undefined;
+    if (run.spent === true) return "failed its verification after the commit";
+    if (!(await this.#canBeRead(run.snapshot))) return "lost its snapshot";
+    return (await this.#canBeWritten(run)) ? undefined : "lost what it had written";
+  }
+
+  /** Each disk's point in time may be a thing of its own that can be removed alone. */
+  async #canBeRead(snapshot: Snapshot): Promise<boolean> {
     try {
-      // Each disk's point in time may be a thing of its own that can be removed alone.
       for (const disk of snapshot.disks) {
         const reader = await this.#job.source.open(disk, { signal: this.#signal });
         await reader[Symbol.asyncDispose]();
       }
       return snapshot.disks.length > 0;
     } catch (error) {
-      // One that this source cannot open, because it is another source now, is as good as gone. If it is the source that
-      // is bad, the new run meets the same error.
-      if (!isProviderError(error) || !UNOPENABLE.has(error.code)) throw error;
+      if (!isProviderError(error)) throw error;
+      if (error.code === "NOT_FOUND") return false;
+      // Anything else may pass: giving the run up would copy again, for hours, what is there.
+      if (!UNOPENABLE.has(error.code)) throw error;
+      if (this.#settings.mode === "full") return false;
+      throw new ProviderError(
+        error.code,
+        `${error.message} The interrupted run ${this.#run.id} is kept and goes on once its snapshot can be opened; to give ` +
+          `it up and begin anew, ask for a full copy.`,
+        { provider: error.provider, operation: error.operation, cause: error },
+      );
+    }
+  }
+
+  /** A target that knows nothing of the run any more, as where its memory stayed on another host, cannot go on with it. */
+  async #canBeWritten(run: RunState): Promise<boolean> {
+    const { target, id } = this.#job;
+    try {
+      for (const [disk, { volume, mode, committed }] of Object.entries(run.disks)) {
+        if (committed !== undefined) continue;
+        const record = this.#recordOf(disk);
+        const base = record === undefined || mode === "full" ? {} : { base: record.volume };
+        const request = { run: run.id, epoch: this.#lease.epoch, job: id, ...base, signal: this.#signal };
+        const writer = await target.open(volume, request);
+        await writer[Symbol.asyncDispose]();
+      }
+      return true;
+    } catch (error) {
+      if (!isProviderError(error) || error.code !== "NOT_FOUND") throw error;
       return false;
     }
   }
 
-  /** Ends a run whose snapshot is gone: its journals tell the next one which places of the target to distrust. */
-  async #giveUp(run: RunState): Promise<void> {
-    const why = run.spent === true ? "failed its verification after the commit" : "lost its snapshot";
+  /** Ends a run that cannot go on: its journals tell the next one which places of the target to distrust. */
+  async #giveUp(run: RunState, why: string): Promise<void> {
     this.#settings.notice(
       `The interrupted run ${run.id} ${why}; a new run begins. What it may have written is copied again.`,
     );
@@ -253,18 +260,18 @@ export class Replication implements AsyncDisposable {
     await this.#release();
   }
 
+  /** A job goes on with the machine it began with. @throws ProviderError CONFIG_INVALID when another one is named now */
+  async #refuseOther(before: Machine): Promise<void> {
+    const { source, machine, id } = this.#job;
+    if (machine === before.id || machine === before.name) return;
+    refuseAnother(id, before, await source.machine(machine, { signal: this.#signal }));
+  }
+
   async #newRun(): Promise<void> {
     const { source, disks, id } = this.#job;
     const machine = await source.machine(this.#job.machine, { signal: this.#signal });
     const before = this.#document.state.record?.machine;
-    if (before !== undefined && before.id !== machine.id) {
-      throw new ProviderError(
-        "CONFIG_INVALID",
-        `Job ${id} replicates machine ${before.id} (${before.name}) and was asked to continue with ${machine.id} ` +
-          `(${machine.name}). Use another job id for another machine; the target was not touched.`,
-        { operation: "replicate" },
-      );
-    }
+    if (before !== undefined) refuseAnother(id, before, machine);
     const chosen = chosenDisks(machine, disks);
     await source.tracker?.enable?.(machine, { signal: this.#signal });
     await this.#document.update((state) => {
@@ -455,6 +462,7 @@ export class Replication implements AsyncDisposable {
     );
     const { signal } = this.#options;
     if (signal?.aborted === true) throw signal.reason;
+    if (this.#watch.signal.aborted) throw this.#watch.signal.reason;
     if (this.#stop.signal.aborted) throw this.#stop.signal.reason;
     return outcomes.every((outcome) => outcome.status === "fulfilled" && outcome.value);
   }
@@ -529,7 +537,9 @@ export class Replication implements AsyncDisposable {
     await this.#document.update((state) => {
       const before = state.record;
       // The last snapshot was kept as the base of this run, if it was kept at all; releasing twice does no harm.
-      if (source.tracker?.keepsBase === true && before !== undefined) state.toRelease.push(before.snapshot);
+      // A place that tells contents apart, not requests, may give an unchanged machine the same snapshot again.
+      const isSame = before?.snapshot.id === snapshot.id;
+      if (source.tracker?.keepsBase === true && before !== undefined && !isSame) state.toRelease.push(before.snapshot);
       if (!keepsBase) state.toRelease.push(snapshot);
       const points = before?.disks.map(({ volume }) => volume.id) ?? [];
       const stays = points.filter((id) => disks.some(({ volume }) => volume.id === id) === false);
@@ -605,15 +615,26 @@ export class Replication implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#watch[Symbol.dispose]();
     this.#stop.abort(new DOMException("the run has ended", "AbortError"));
     for (const runner of this.#runners) await runner[Symbol.asyncDispose]();
   }
 }
 
-const UNOPENABLE: ReadonlySet<ProviderErrorCode> = new Set(["NOT_FOUND", "CORRUPT", "CONFIG_INVALID", "UNSUPPORTED"]);
+const UNOPENABLE: ReadonlySet<ProviderErrorCode> = new Set(["CORRUPT", "CONFIG_INVALID", "UNSUPPORTED"]);
 const MOST_CHECKPOINT = 4096;
 /** So many recovery points are remembered; providers that retain by count and age keep fewer. */
 const MOST_EARLIER = 10_000;
+
+function refuseAnother(job: string, before: Machine, now: Machine): void {
+  if (before.id === now.id) return;
+  throw new ProviderError(
+    "CONFIG_INVALID",
+    `Job ${job} replicates machine ${before.id} (${before.name}) and was asked to continue with ${now.id} (${now.name}). ` +
+      `Use another job id for another machine; the target was not touched.`,
+    { operation: "replicate" },
+  );
+}
 
 /** The disks a job is about. @throws ProviderError naming a disk that is missing or cannot be copied. */
 export function chosenDisks(machine: Machine, keys: readonly string[] | undefined): Disk[] {

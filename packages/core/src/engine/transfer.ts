@@ -5,8 +5,9 @@ import { ProgressMeter } from "../telemetry/progress.ts";
 import { DiskRunner, type DiskReport } from "./disk-run.ts";
 import type { Job } from "./job.ts";
 import { JobDocument } from "./job-state.ts";
-import { acquire, replicate, Replication, toldAsFenced, type RunOptions, type RunReport } from "./replicate.ts";
+import { replicate, Replication, type RunOptions, type RunReport } from "./replicate.ts";
 import { settingsOf } from "./settings.ts";
+import { acquire, toldAsFenced, watchLease } from "./take-over.ts";
 
 export interface TransferOptions extends RunOptions {
   /** Stops at the next durable point after so many milliseconds; the report then says `paused`. */
@@ -88,23 +89,23 @@ export async function transferSlice(job: Job, ticket: RunTicket, options: SliceO
   }
   const document = await JobDocument.read(job.store, job.id, undefined, options);
   await checkTicket(job, ticket, options);
+  const check = (wait: Wait = {}): Promise<void> => checkTicket(job, ticket, wait);
+  using watch = watchLease(check, settings.attempts.leaseMs);
   using meter = new ProgressMeter({ onProgress, job: job.id, run: ticket.run });
   using deadline = pauseAfter(options.deadlineMs, options.pause);
   await using runner = new DiskRunner({
     job,
     settings,
     document,
-    lease: { epoch: ticket.epoch, check: (wait) => checkTicket(job, ticket, wait ?? {}) },
+    lease: { epoch: ticket.epoch, check },
     run: ticket.run,
     snapshot: document.state.run!.snapshot!.disks.find((found) => found.disk === disk)!,
     record: document.state.record?.disks.find((record) => record.disk === disk),
     meter: meter.disk(disk, { totalBytes: range.length }),
     pause: deadline.signal,
-    signal: options.signal ?? new AbortController().signal,
+    signal: options.signal === undefined ? watch.signal : AbortSignal.any([options.signal, watch.signal]),
   });
-  const done = await runner
-    .copy({ from: range.offset, to })
-    .catch((error: unknown) => toldAsFenced(error, () => checkTicket(job, ticket, {})));
+  const done = await runner.copy({ from: range.offset, to }).catch((error: unknown) => toldAsFenced(error, check));
   return { status: done ? "done" : "paused", disk: runner.report };
 }
 

@@ -1,10 +1,11 @@
 import { describe, expect, it } from "vitest";
 import { randomBytes } from "../../../../test/seed.ts";
+import { Limits } from "../../src/engine/limits.ts";
 import { beginRun, transferSlice, type RunTicket } from "../../src/engine/transfer.ts";
 import { replicate } from "../../src/engine/replicate.ts";
 import { plan } from "../../src/engine/plan.ts";
 import type { StateStore } from "../../src/state/state-store.ts";
-import { calm, expectBytes, KIB, MIB, QUICK, scene } from "./scene.ts";
+import { calm, expectBytes, failing, KIB, MIB, QUICK, scene } from "./scene.ts";
 
 describe("two workers on one job", () => {
   // Invariant 8.
@@ -37,6 +38,32 @@ describe("two workers on one job", () => {
       });
     }
   }
+
+  // What the younger one waited out must have been the last of it.
+  it("the older one begins nothing once it was superseded, however long something held it back", async () => {
+    const it = scene({ target: { style: "in-place", fences: false } });
+    const { place, job } = it;
+    place.write("vm", "root", 0, randomBytes(MIB, 1));
+    const limits = new Limits();
+    limits.pause.pause();
+    const held = Promise.withResolvers<void>();
+    const old = replicate(job({ limits }), {
+      onProgress: ({ disks }) => {
+        if (disks.some(({ phase }) => phase === "paused")) held.resolve();
+      },
+    }).catch((error: unknown) => error);
+    await held.promise;
+    const quick = { ...QUICK, perAttemptMs: 50 };
+    // Not at its end yet, so that the snapshot both copy from is there still.
+    failing(place, "writer.commit", () => new Error("busy"));
+    await expect(replicate(job({ attempts: quick }))).rejects.toThrow("busy");
+    const calls = it.record();
+    limits.pause.resume();
+    expect(await old).toMatchObject({ code: "FENCED" });
+    expect(calls.filter((method) => method.startsWith("writer."))).toEqual([]);
+    calm(place);
+    it.expectEqual(await replicate(job({ attempts: quick })));
+  });
 
   it("the younger one waits out the longest request only where the older may live and the target does not fence", async () => {
     const shapes = [

@@ -24,7 +24,7 @@ export interface Scene {
 }
 
 /** Waits between attempts and reopenings that do not slow a test down. */
-export const QUICK = { baseMs: 0, maxMs: 1, perAttemptMs: 5_000, attempts: 3 };
+export const QUICK = { baseMs: 0, maxMs: 1, perAttemptMs: 5_000, attempts: 3, leaseMs: 20 };
 
 export function scene(options: MemoryPlaceOptions = {}, disks: Record<string, number> = { root: 2 * MIB }): Scene {
   const place = memoryPlace(options);
