@@ -18,6 +18,7 @@ export class SourceWorld {
   readonly source: SourceConnector;
   readonly machine: Machine;
   readonly disk: Disk;
+  readonly #snapshots = new Map<DiskSnapshot, Snapshot>();
 
   private constructor(judge: Judge, harness: SourceHarness, source: SourceConnector, machine: Machine, disk: Disk) {
     this.judge = judge;
@@ -60,7 +61,25 @@ export class SourceWorld {
 
   /** Snapshots the disk under test alone. */
   async point(): Promise<DiskSnapshot> {
-    return this.of(await this.snapshot({ disks: [this.disk.key] }));
+    const snapshot = await this.snapshot({ disks: [this.disk.key] });
+    const point = this.of(snapshot);
+    this.#snapshots.set(point, snapshot);
+    return point;
+  }
+
+  /**
+   * Gives a point in time up as core does once its checkpoint is recorded: where the tracker keeps no base it goes before the
+   * next one is taken, and a checkpoint has to do without it.
+   */
+  async recorded(point: DiskSnapshot): Promise<void> {
+    const snapshot = this.#snapshots.get(point);
+    if (snapshot !== undefined && this.tracker.keepsBase !== true) await this.source.release(snapshot);
+  }
+
+  /** The next point in time of the disk under test, once `before` was recorded. */
+  async pointAfter(before: DiskSnapshot): Promise<DiskSnapshot> {
+    await this.recorded(before);
+    return this.point();
   }
 
   async reader(disk: DiskSnapshot, source: SourceConnector = this.source): Promise<BlockReader> {

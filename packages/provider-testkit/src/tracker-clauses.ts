@@ -15,7 +15,7 @@ export const trackerClauses: readonly Clause<SourceWorld>[] = [
       world.tiled(await world.tiles(first), 0, first.size);
       const since = await world.checkpoint(first);
       await world.scribble(512 * 1024, 4096, 203);
-      const second = await world.point();
+      const second = await world.pointAfter(first);
       world.tiled(await world.tiles(second, { since }), 0, second.size);
     },
   },
@@ -73,7 +73,7 @@ export const trackerClauses: readonly Clause<SourceWorld>[] = [
         await world.scribble(at, Math.min(512 * (1 + (step % 5)), disk.size - at), 242 + step);
       }
       await world.scribble(disk.size - 512, 512, 299);
-      const second = await world.point();
+      const second = await world.pointAfter(first);
       await world.never(await world.tiles(second, { since }), second, before);
     },
   },
@@ -84,10 +84,12 @@ export const trackerClauses: readonly Clause<SourceWorld>[] = [
       const first = await world.point();
       const before = await world.read(first);
       const since = await world.checkpoint(first);
+      let last = first;
       for (let round = 0; round < 3; round++) {
         await world.scribble(round * 300 * 1024, 4096, 301 + round);
-        const later = await world.point();
+        const later = await world.pointAfter(last);
         await world.never(await world.tiles(later, { since }), later, before);
+        last = later;
       }
     },
   },
@@ -99,10 +101,11 @@ export const trackerClauses: readonly Clause<SourceWorld>[] = [
       const before = await world.read(first);
       const since = await world.checkpoint(first);
       await world.scribble(4096, 65536, 311);
-      const second = await world.point();
+      const second = await world.pointAfter(first);
       await world.scribble(4096, 65536, 312);
       await world.scribble(1024 * 1024, 4096, 313);
-      await world.snapshot();
+      // A tracker without a base has one snapshot at a time.
+      if (world.tracker.keepsBase === true) await world.snapshot();
       await world.never(await world.tiles(second, { since }), second, before);
     },
   },
@@ -118,7 +121,7 @@ export const trackerClauses: readonly Clause<SourceWorld>[] = [
       const since = await world.checkpoint(first);
       await harness.trimGuest(256 * 1024, 512 * 1024);
       await harness.writeGuest(0, new Uint8Array(4096));
-      const second = await world.point();
+      const second = await world.pointAfter(first);
       await world.never(await world.tiles(second, { since }), second, before);
     },
   },
@@ -131,7 +134,7 @@ export const trackerClauses: readonly Clause<SourceWorld>[] = [
       const before = await world.read(first);
       const since = await world.checkpoint(first);
       for (let at = 0; at + 512 <= world.disk.size; at += 128 * 1024) await world.scribble(at, 512, 331 + at);
-      const second = await world.point();
+      const second = await world.pointAfter(first);
       for await (const tile of world.tracker.changes(second, { since })) {
         if (tile.offset > 0) break;
       }
@@ -159,7 +162,7 @@ export const trackerClauses: readonly Clause<SourceWorld>[] = [
       const before = await world.read(first);
       const since = await world.checkpoint(first);
       await world.scribble(12288, 4096, 341);
-      const second = await world.point();
+      const second = await world.pointAfter(first);
       const { tracker } = await world.restarted();
       if (tracker === undefined) return world.judge.fail("a second connection without a tracker");
       for (let round = 0; round < 2; round++) {
@@ -218,10 +221,11 @@ export const trackerClauses: readonly Clause<SourceWorld>[] = [
     run: async (world) => {
       const { judge, harness } = world;
       if (harness.breakTracking === undefined) return judge.skip("absent: harness.source.breakTracking");
-      const since = await world.checkpoint(await world.point());
+      const first = await world.point();
+      const since = await world.checkpoint(first);
       await world.scribble(4096, 4096, 361);
       await harness.breakTracking();
-      const second = await world.point();
+      const second = await world.pointAfter(first);
       await judge.rejects("changes after tracking was lost", world.tiles(second, { since }), "TRACKING_LOST");
       const tiles = await world.tiles(second);
       world.tiled(tiles, 0, second.size);
@@ -241,6 +245,7 @@ export const trackerClauses: readonly Clause<SourceWorld>[] = [
       const before = await world.read(middle);
       const since = await world.checkpoint(middle);
       await harness.revert(old);
+      await world.recorded(middle);
       await lostOrRight(world, since, before);
     },
   },
@@ -250,14 +255,15 @@ export const trackerClauses: readonly Clause<SourceWorld>[] = [
     run: async (world) => {
       const { judge, tracker, machine } = world;
       if (tracker.reset === undefined) return judge.skip("absent: tracker.reset");
-      const since = await world.checkpoint(await world.point());
+      const first = await world.point();
+      const since = await world.checkpoint(first);
       await tracker.reset(machine);
-      const second = await world.point();
+      const second = await world.pointAfter(first);
       const before = await world.read(second);
       await judge.rejects("changes since before the reset", world.tiles(second, { since }), "TRACKING_LOST");
       const fresh = await world.checkpoint(second);
       await world.scribble(8192, 512, 381);
-      const third = await world.point();
+      const third = await world.pointAfter(second);
       await world.never(await world.tiles(third, { since: fresh }), third, before);
     },
   },
@@ -273,7 +279,7 @@ export const trackerClauses: readonly Clause<SourceWorld>[] = [
       const since = await world.checkpoint(first);
       await tracker.enable(machine);
       await world.scribble(8192, 512, 391);
-      const second = await world.point();
+      const second = await world.pointAfter(first);
       await world.never(await world.tiles(second, { since }), second, before);
       const status = await tracker.status?.(machine, world.disk.key);
       judge.demand(status?.enabled !== false, "a status that calls it off after enable");
@@ -347,6 +353,7 @@ export const trackerClauses: readonly Clause<SourceWorld>[] = [
     run: async (world) => {
       const first = await world.point();
       const since = await world.checkpoint(first);
+      await world.recorded(first);
       const gone = await world.snapshot();
       await world.source.release(gone);
       await world.judge.rejects(
@@ -367,6 +374,7 @@ export const trackerClauses: readonly Clause<SourceWorld>[] = [
       const first = await world.point();
       const before = await world.read(first);
       const since = await world.checkpoint(first);
+      await world.recorded(first);
       await harness.grow();
       const machine = await world.source.machine(world.machine.id);
       const { size } = machine.disks.find(({ key }) => key === world.disk.key) ?? { size: 0 };
@@ -381,6 +389,7 @@ export const trackerClauses: readonly Clause<SourceWorld>[] = [
       judge.same(await readThrough(reader, size - 512, 512), pattern(512, 421), "the new end of the disk");
       const padded = new Uint8Array(size);
       padded.set(before);
+      if (world.tracker.keepsBase !== true) await world.source.release(snapshot);
       await lostOrRight(world, since, padded);
     },
   },

@@ -569,6 +569,7 @@ const ofTracker: Planted[] = [
   {
     what: "forgets a snapshot's changes when a later one was taken",
     clause: "tracker.overwritten",
+    options: { source: { tracker: { keepsBase: true } } },
     plant: tracker((original, place, { machine }) => ({
       async *changes(disk, options) {
         const later: string[] = [];
@@ -624,6 +625,12 @@ const ofTracker: Planted[] = [
   {
     what: "needs the base it does not say it keeps",
     clause: "tracker.keeps-base",
+    options: { source: { tracker: { keepsBase: true } } },
+    plant: tracker(() => ({ keepsBase: undefined as unknown as true })),
+  },
+  {
+    what: "compares with a snapshot that core gave up before it took the next",
+    clause: "tracker.never-too-few",
     options: { source: { tracker: { keepsBase: true } } },
     plant: tracker(() => ({ keepsBase: undefined as unknown as true })),
   },
