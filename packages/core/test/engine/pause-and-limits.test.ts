@@ -1,4 +1,4 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { randomBytes } from "../../../../test/seed.ts";
 import { Limits } from "../../src/engine/limits.ts";
 import { replicate } from "../../src/engine/replicate.ts";
@@ -100,8 +100,7 @@ describe("limits", () => {
     limits.pause.pause();
     const phases = new Set<string>();
     const running = replicate(job({ limits }), { onProgress: ({ phase }) => phases.add(phase) });
-    await new Promise((resolve) => setTimeout(resolve, 400));
-    expect(phases).toContain("paused");
+    await vi.waitFor(() => expect(phases).toContain("paused"), { timeout: 30_000 });
     expect(place.traffic("writer.write").calls).toBe(0);
     expect(limits.held).toBe("paused");
     limits.pause.resume();

@@ -4,7 +4,7 @@ import { chmod, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { randomFrom, seedOf } from "../../../../test/seed.ts";
 import { openDirectoryState } from "../../src/state/directory-state-store.ts";
 import { FileLocks } from "../../src/state/file-lock.ts";
@@ -81,6 +81,9 @@ describe("a state directory that processes share", () => {
       for (let kill = 0; kill < kills; kill += 2) {
         const pair = [race("count", 100_000), race("count", 100_000)];
         await Promise.all(pair.map(({ ready }) => ready));
+        // In the middle of their work, however slowly they began it.
+        const done = (): number => pair.reduce((sum, { lines }) => sum + lines().length, 0);
+        await vi.waitFor(() => expect(done()).toBeGreaterThan(4), { timeout: 60_000, interval: 2 });
         await new Promise((resolve) => setTimeout(resolve, random() * 60));
         for (const { child } of pair) child.kill("SIGKILL");
         await Promise.all(pair.map(({ ended }) => ended));

@@ -88,6 +88,8 @@ export interface NbdClient extends AsyncDisposable {
   readonly replies: "simple" | "structured" | "extended";
   /** How many connections requests are spread over. */
   readonly connections: number;
+  /** False once a connection died: what the server did with the writes it had answered on it is not known. */
+  readonly alive: boolean;
   /** What the server says of the export, for people. */
   readonly description: string | undefined;
   /**
@@ -170,6 +172,10 @@ export class SpreadClient implements NbdClient {
     this.#sessions = [first, ...more];
     this.#contexts = agreement.contexts;
     this.#statusPayload = agreement.style === "extended" && has(transmissionFlag.blockStatusPayload);
+  }
+
+  get alive(): boolean {
+    return !this.#sessions.some((each) => each.dead);
   }
 
   async read(offset: number, into: Uint8Array, options: NbdReadOptions = {}): Promise<void> {
@@ -366,7 +372,7 @@ export class SpreadClient implements NbdClient {
   }
 
   #alive(): void {
-    if (!this.#sessions.some((each) => each.dead)) return;
+    if (this.alive) return;
     const error = unavailable(`${this.uri}: a connection of this session died, so the session is over`, "nbd");
     for (const each of this.#sessions) each.fail(error);
     throw error;

@@ -42,10 +42,6 @@ export async function openNbdWriter(place: NbdPlace, options: NbdWriterOptions):
   const session = new WriteSession(client, use);
   const data: NbdWriterLaneData = { address: place.address, size: client.size };
 
-  async function flush(wait: Wait): Promise<void> {
-    await session.run(() => client.flush({ signal: wait.signal }));
-  }
-
   return {
     size: client.size,
     blockSize: blockSizeOf(client),
@@ -57,9 +53,9 @@ export async function openNbdWriter(place: NbdPlace, options: NbdWriterOptions):
       ? { zero: (offset: number, length: number, wait?: Wait) => session.zero(offset, length, wait) }
       : {}),
     read: (offset, into, wait) => session.run(() => client.read(offset, into, { signal: wait?.signal })),
-    flush: (wait = {}) => flush(wait),
+    flush: (wait) => session.flush(wait),
     async commit(wait): Promise<Volume> {
-      await flush(wait);
+      await session.flush(wait);
       return { ...options.volume, size: client.size };
     },
     async abandon(): Promise<void> {},
@@ -87,7 +83,7 @@ export async function openNbdWriterLane(data: NbdWriterLaneData, wait: Wait = {}
       ...(client.flags.canZero
         ? { zero: (offset: number, length: number, zeroWait?: Wait) => session.zero(offset, length, zeroWait) }
         : {}),
-      settle: () => session.run(() => Promise.resolve(undefined)),
+      settle: () => session.settle(),
       [Symbol.asyncDispose]: () => client.close(),
     };
   } catch (error) {
@@ -128,6 +124,27 @@ class WriteSession {
 
   zero(offset: number, length: number, wait: Wait = {}): Promise<void> {
     return this.run(() => this.#next.zero(offset, length, { signal: wait.signal }));
+  }
+
+  /** A flush on one connection covers what was answered on all of them, as long as all of them live. */
+  flush(wait: Wait = {}): Promise<void> {
+    return this.run(async () => {
+      await this.#clients[0].flush({ signal: wait.signal });
+      this.#checkAlive();
+    });
+  }
+
+  /** Leaves flushing to another connection of the same server. */
+  settle(): Promise<void> {
+    return this.run(async () => this.#checkAlive());
+  }
+
+  #checkAlive(): void {
+    const dead = this.#clients.find(({ alive }) => !alive);
+    if (dead === undefined) return;
+    throw localError("UNAVAILABLE", `${dead.uri}: a connection died, and what became of its writes is not known`, {
+      operation: "nbd flush",
+    });
   }
 
   async run<T>(work: () => Promise<T>): Promise<T> {
