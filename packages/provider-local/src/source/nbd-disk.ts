@@ -52,7 +52,16 @@ export function nbdDisk(options: DiskOptions & { uri: string }): DiskSource {
     return client.size;
   }
 
+  /** A machine of the same name may be served elsewhere now; its point in time is not that of the other server. */
+  function checkHere(disk: DiskSnapshot): void {
+    const there = disk.data?.["uri"];
+    if (there === uri) return;
+    const where = typeof there === "string" ? `of ${there}` : "of a disk of another kind";
+    throw localError("NOT_FOUND", `the snapshot ${disk.id} is ${where}, and this is ${uri}; start a new run`);
+  }
+
   async function client(disk: DiskSnapshot, wait: Wait): Promise<NbdClient> {
+    checkHere(disk);
     const live = await place.client(wait);
     checkExportSize(live);
     if (live.size === disk.size) return live;
@@ -70,6 +79,7 @@ export function nbdDisk(options: DiskOptions & { uri: string }): DiskSource {
       return { id: hashOf([uri, String(size), key]), size, frozen: options.frozen === true, data: { uri } };
     },
     async open(disk: DiskSnapshot, _live: boolean, wait?: Wait): Promise<BlockReader> {
+      checkHere(disk);
       const release = claimPlace({ place: uri, label: uri }, "source");
       try {
         return withRelease(await openNbdReader(place, disk.size, wait), release);

@@ -178,7 +178,7 @@ function placeOf(path: string): string {
 function pathIn(disk: DiskSnapshot): string {
   const path = disk.data?.["path"];
   if (typeof path === "string") return path;
-  throw localError("CORRUPT", `the snapshot ${disk.id} of ${disk.disk} names no image; start a new run`);
+  throw localError("NOT_FOUND", `the snapshot ${disk.id} of ${disk.disk} is of a disk of another kind, which is not here; start a new run`);
 }
 
 function marksIn(disk: DiskSnapshot): LayerMark[] {
@@ -186,8 +186,8 @@ function marksIn(disk: DiskSnapshot): LayerMark[] {
   const marks = Array.isArray(layers) ? layers.filter(isMark) : [];
   if (marks.length > 0) return marks;
   throw localError(
-    "CORRUPT",
-    `the snapshot ${disk.id} of ${disk.disk} lacks what this provider keeps in it; start a new run`,
+    "NOT_FOUND",
+    `the snapshot ${disk.id} of ${disk.disk} is of a disk of another kind, which is not here; start a new run`,
   );
 }
 

@@ -135,8 +135,8 @@ function momentOf(disk: DiskSnapshot): RawMoment {
     typeof frozen !== "boolean"
   ) {
     throw localError(
-      "CORRUPT",
-      `the snapshot ${disk.id} of ${disk.disk} lacks what this provider keeps in it; start a new run`,
+      "NOT_FOUND",
+      `the snapshot ${disk.id} of ${disk.disk} is of a disk of another kind, which is not here; start a new run`,
     );
   }
   return { path, place, identity, stamp, frozen };

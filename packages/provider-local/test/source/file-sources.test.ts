@@ -6,6 +6,7 @@ import type { DiskSnapshot, ReaderLaneModule, Snapshot, SourceConnector, Tile } 
 import { describeWithPeers } from "../../../../test/peers.ts";
 import { randomBytes, seedOf } from "../../../../test/seed.ts";
 import { type LocalOptions, provider } from "../../src/index.ts";
+import { createQcow2 } from "../../src/qcow2/create-qcow2.ts";
 import { freshFolder } from "../folder.ts";
 import { bytesOf, listed } from "../shapes.ts";
 
@@ -104,6 +105,33 @@ test("a point in time that was overwritten is gone after a restart, and a frozen
   });
   truncateSync(path, size / 2);
   await expect(live.open(liveDisk!)).rejects.toMatchObject({ code: "NOT_FOUND" });
+});
+
+// NOT_FOUND is what lets core begin a new run; anything else keeps the interrupted one for later.
+test("a point in time is gone where its machine's disk is of another kind now, or on another server", async () => {
+  const { path } = rawDisk();
+  const image = join(freshFolder(), "disk.qcow2");
+  await createQcow2({ path: image, size });
+  const named = { machine: "web", key: "vda" };
+  await using raw = await sourceOf({ ...named, path });
+  await using qcow2 = await sourceOf({ ...named, path: image });
+  await using nbd = await sourceOf({ ...named, uri: "nbd://127.0.0.1:1/disk" });
+  const [ofRaw] = (await snapshotOf(raw)).disks;
+  const [ofQcow2] = (await snapshotOf(qcow2)).disks;
+  const ofOther = { ...ofRaw!, data: { uri: "nbd://127.0.0.1:2/disk" } };
+  for (const [source, disk] of [
+    [raw, ofQcow2!],
+    [raw, ofOther],
+    [qcow2, ofRaw!],
+    [qcow2, ofOther],
+    [nbd, ofRaw!],
+    [nbd, ofQcow2!],
+    [nbd, ofOther],
+  ] as const) {
+    const gone = { code: "NOT_FOUND", message: expect.stringContaining("start a new run") };
+    await expect(source.open(disk)).rejects.toMatchObject(gone);
+    await expect(tilesOf(source, disk)).rejects.toMatchObject(gone);
+  }
 });
 
 test("a raw disk tracks nothing: its checkpoint is none, and a listing since one says that tracking is lost", async () => {
