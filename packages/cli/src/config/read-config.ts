@@ -93,10 +93,17 @@ function parseYaml(path: string, text: string): unknown {
       }),
     );
   }
+  let value: unknown;
   try {
-    return document.toJS({ maxAliasCount: 100 }) as unknown;
+    value = document.toJS({ maxAliasCount: 100 });
   } catch (error) {
     throw invalid(path, [(error as Error).message]);
+  }
+  try {
+    JSON.stringify(value);
+    return value;
+  } catch {
+    throw invalid(path, ["an alias stands inside of what it names, so that there is no end to it"]);
   }
 }
 
