@@ -124,7 +124,10 @@ export interface SourceConnector {
   snapshot(machine: Machine, request: SnapshotRequest): Promise<Snapshot>;
   /** Points in time that exist already and may be copied from. */
   snapshots?(machine: Machine, wait?: Wait): AsyncIterable<Snapshot>;
-  /** Opens one disk of a snapshot. @throws ProviderError NOT_FOUND when the snapshot is gone. */
+  /**
+   * Opens one disk of a snapshot. @throws ProviderError NOT_FOUND when the snapshot is gone, or is none of this place: an
+   * interrupted run gives way to a new one then. Anything else may pass, and the run is kept.
+   */
   open(disk: DiskSnapshot, wait?: Wait): Promise<BlockReader>;
   /** Gives up a snapshot that `snapshot` made; idempotent; one that we did not make is left alone. */
   release(snapshot: Snapshot, wait?: Wait): Promise<void>;

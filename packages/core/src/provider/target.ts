@@ -128,7 +128,7 @@ export interface TargetProvider {
   adopt?(disk: string, wait?: Wait): Promise<Volume>;
   /**
    * Opens a volume for a run. In place, a new run ends the writers of earlier ones. @throws ProviderError FENCED when a
-   * newer epoch was seen; NOT_FOUND when the base is gone; UNSUPPORTED when the base is another volume, in place.
+   * newer epoch was seen; NOT_FOUND when the volume or the base is gone; UNSUPPORTED when the base is another volume, in place.
    */
   open(volume: Volume, request: OpenRequest): Promise<BlockWriter>;
   /** Opens a committed volume for reading: verification, audit, rescan without a manifest, and use as a source. */

@@ -178,7 +178,10 @@ function placeOf(path: string): string {
 function pathIn(disk: DiskSnapshot): string {
   const path = disk.data?.["path"];
   if (typeof path === "string") return path;
-  throw localError("NOT_FOUND", `the snapshot ${disk.id} of ${disk.disk} is of a disk of another kind, which is not here; start a new run`);
+  throw localError(
+    "NOT_FOUND",
+    `the snapshot ${disk.id} of ${disk.disk} is of a disk of another kind, which is not here; start a new run`,
+  );
 }
 
 function marksIn(disk: DiskSnapshot): LayerMark[] {

@@ -2,6 +2,7 @@ import { statSync } from "node:fs";
 import type { ProviderContext, TargetProvider, Volume, Wait } from "@diskferry/core/provider";
 import { formatOf, isQcow2Name } from "../disk-format.ts";
 import { localError } from "../errors.ts";
+import { isFencedForAll } from "../fence/one-host.ts";
 import type { LocalOptions } from "../options.ts";
 import { qcow2ChainTarget } from "./qcow2-chain-target.ts";
 import { qcow2Target } from "./qcow2-target.ts";
@@ -10,7 +11,10 @@ import { rawTarget } from "./raw-target.ts";
 
 /** The target that the options name: in place where they name a path or URI, one file or chain per disk in a directory. */
 export function localTarget(options: LocalOptions, context: ProviderContext = {}): TargetProvider {
-  return heedful(chosenTarget(options, context));
+  const target = heedful(chosenTarget(options, context));
+  const place = options.path ?? options.directory;
+  // Asked about now, since a file that is made later lies where its folder lies.
+  return place !== undefined && isFencedForAll(place) ? Object.assign(target, { fences: true as const }) : target;
 }
 
 /** The same target, whose calls do not begin once their signal is aborted. */

@@ -106,6 +106,23 @@ describe.each([0, 2])("a server with a cache for each connection, with %i worker
   });
 });
 
+test("a run that goes on where nothing is remembered of the export, as on another host, gives way to one that ends right", async () => {
+  await using server = CachingServer.start({ size, multiConnection: true, random: randomFrom(seed) });
+  await using copy = await copyTo(server, 0);
+  let left = 4;
+  server.onFlush = () => {
+    if (left-- === 0) server.lose();
+  };
+  await expect(replicate(copy.job)).rejects.toMatchObject({ code: "UNAVAILABLE" });
+  server.restore();
+  vi.stubEnv("XDG_STATE_HOME", freshFolder());
+  const target = await provider.target!({ uri: server.uri });
+  const report = await replicate({ ...copy.job, target });
+  await target[Symbol.asyncDispose]();
+  expect(report.resumed).toBe(false);
+  expectDurable(server, copy.bytes, `seed ${seed}`);
+});
+
 test("a flush fails for good where one of the connections died idle with what it had answered", async () => {
   await using server = CachingServer.start({ size, multiConnection: true, random: randomFrom(seed) });
   await using target = await targetOf({ uri: server.uri });
