@@ -209,6 +209,8 @@ class Cutover {
 
   /** Starts the source again and ends this cutover, because the replica is not good enough to take over. */
   async #goBack(machine: Machine): Promise<void> {
+    // A worker that took the cutover over may have launched the replica by now: the source then stays as it is.
+    await this.#lease.check();
     await startAgain(this.#job, this.#document, machine, {});
     await this.#step("reverted");
   }

@@ -105,6 +105,25 @@ describe("cutover", () => {
     expect(it.place.launchedIds()).toEqual([]);
   });
 
+  it("does not start the source again where another worker took the cutover over and went on with it", async () => {
+    for (const method of ["writer.write", "writer.flush", "writer.commit", "power.shutdown"]) {
+      const it = await replicated();
+      let young: ReturnType<typeof cutover> | undefined;
+      it.place.fault = async ({ method: called }) => {
+        if (called !== method || young !== undefined) return;
+        // The older worker stands still at this call while the younger does all the rest.
+        await (young = cutover(it.job()));
+        if (method === "power.shutdown") throw new ProviderError("UNSUPPORTED", "the guest does not answer");
+      };
+      await expect(cutover(it.job()), method).rejects.toThrow();
+      const { machine } = await young!;
+      calm(it.place);
+      expect(await power(it), method).toBe("off");
+      expect((await status(it.store, "job")).cutover, method).toMatchObject({ step: "launched" });
+      expect(it.place.launchedIds()).toEqual([machine.id]);
+    }
+  });
+
   it("sends what was written between two attempts where the source can only be quiesced", async () => {
     const it = await replicated({ source: { power: false } });
     failing(it.place, "launch", () => new ProviderError("DENIED", "no capacity"));
