@@ -484,6 +484,11 @@ interface AttemptPolicy {
    * 86 400 000, a day.
    */
   controlMs: number;
+  /**
+   * How often a worker looks whether it still holds its job; what it began before it found out ends within one request.
+   * Default 5 000.
+   */
+  leaseMs: number;
   /** How often in a row a lost reader or writer is opened again without anything getting durable in between. Default 5. */
   reopens: number;
 }

@@ -259,7 +259,7 @@ interface TargetProvider {
   adopt?(disk: string, wait?: Wait): Promise<Volume>;
   /**
    * Opens a volume for a run. In place, a new run ends the writers of earlier ones. @throws ProviderError FENCED when a
-   * newer epoch was seen; NOT_FOUND when the base is gone; UNSUPPORTED when the base is another volume, in place.
+   * newer epoch was seen; NOT_FOUND when the volume or the base is gone; UNSUPPORTED when the base is another volume, in place.
    */
   open(volume: Volume, request: OpenRequest): Promise<BlockWriter>;
   /** Opens a committed volume for reading: verification, audit, rescan without a manifest, and use as a source. */
@@ -464,7 +464,10 @@ interface SourceConnector {
   snapshot(machine: Machine, request: SnapshotRequest): Promise<Snapshot>;
   /** Points in time that exist already and may be copied from. */
   snapshots?(machine: Machine, wait?: Wait): AsyncIterable<Snapshot>;
-  /** Opens one disk of a snapshot. @throws ProviderError NOT_FOUND when the snapshot is gone. */
+  /**
+   * Opens one disk of a snapshot. @throws ProviderError NOT_FOUND when the snapshot is gone, or is none of this place: an
+   * interrupted run gives way to a new one then. Anything else may pass, and the run is kept.
+   */
   open(disk: DiskSnapshot, wait?: Wait): Promise<BlockReader>;
   /** Gives up a snapshot that `snapshot` made; idempotent; one that we did not make is left alone. */
   release(snapshot: Snapshot, wait?: Wait): Promise<void>;

@@ -626,6 +626,8 @@ interface NbdClient extends AsyncDisposable {
   readonly replies: "simple" | "structured" | "extended";
   /** How many connections requests are spread over. */
   readonly connections: number;
+  /** False once a connection died: what the server did with the writes it had answered on it is not known. */
+  readonly alive: boolean;
   /** What the server says of the export, for people. */
   readonly description: string | undefined;
   /**
