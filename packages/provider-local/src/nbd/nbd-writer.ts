@@ -99,6 +99,8 @@ export async function openNbdWriterLane(data: NbdWriterLaneData, wait: Wait = {}
 class WriteSession {
   readonly #first: NbdClient;
   readonly #use: () => readonly NbdClient[];
+  /** Those that were written over. */
+  readonly #used = new Set<NbdClient>();
   #turn = 0;
   #lost: Error | undefined;
   #isGivenUp = false;
@@ -110,7 +112,9 @@ class WriteSession {
 
   get #next(): NbdClient {
     const clients = this.#use();
-    return clients[this.#turn++ % clients.length] ?? this.#first;
+    const next = clients[this.#turn++ % clients.length] ?? this.#first;
+    this.#used.add(next);
+    return next;
   }
 
   get isClean(): boolean {
@@ -129,7 +133,7 @@ class WriteSession {
   /** A flush on one connection covers what was answered on all of them, as long as all of them live. */
   flush(wait: Wait = {}): Promise<void> {
     return this.run(async () => {
-      await this.#clients[0].flush({ signal: wait.signal });
+      await this.#first.flush({ signal: wait.signal });
       this.#checkAlive();
     });
   }
@@ -140,7 +144,7 @@ class WriteSession {
   }
 
   #checkAlive(): void {
-    const dead = this.#clients.find(({ alive }) => !alive);
+    const dead = this.#used.values().find(({ alive }) => !alive);
     if (dead === undefined) return;
     throw localError("UNAVAILABLE", `${dead.uri}: a connection died, and what became of its writes is not known`, {
       operation: "nbd flush",
