@@ -1,11 +1,9 @@
 const ZEROES = Buffer.alloc(1 << 20);
 
-/** Whether every byte is zero. Compares whole memory; never samples. */
-export function isZero(bytes: Uint8Array): boolean {
-  return isZeroWithin(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength), 0, bytes.byteLength);
-}
-
-/** Most data says at its first byte that it is not zero, which saves the call of the comparison. */
+/**
+ * Whether every byte is zero. Compares whole memory; never samples. Most data says at its first byte that it is not zero,
+ * which saves the call of the comparison.
+ */
 function isZeroWithin(view: Buffer, from: number, to: number): boolean {
   for (let at = from; at < to; at += ZEROES.length) {
     if (view[at] !== 0) return false;
