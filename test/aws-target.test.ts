@@ -1,6 +1,15 @@
 import { execFileSync, spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { mkdtempSync, openSync, closeSync, rmSync, truncateSync, writeFileSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
@@ -139,6 +148,46 @@ describeWithPeers(["qemu-img"], "files to AWS", () => {
     expect(left).toEqual([]);
   }, 120_000);
 });
+
+/** Demands of every byte of a launched disk that it is the file's, and behind the file's end zero. */
+async function holdsWhole(simulator: AwsSimulator, instance: string, raw: string, size: number): Promise<void> {
+  const [volume] = simulator.volumesOf(instance);
+  const file = readFileSync(raw);
+  const [step, zeroes] = [32 * 2 ** 20, Buffer.alloc(32 * 2 ** 20)];
+  for (let at = 0; at < size; at += step) {
+    const wanted = at < file.length ? Buffer.concat([file.subarray(at, at + step), zeroes], step) : zeroes;
+    const found = await simulator.volumeBytes(volume!, at, step);
+    if (Buffer.compare(found, wanted) === 0) continue;
+    const first = found.findIndex((byte, index) => byte !== wanted[index]);
+    expect.fail(`${raw} and the launched disk differ at byte ${at + first}, seed ${seed}`);
+  }
+}
+
+test("a full copy into an account that encrypts by default writes every block, so that no random byte is left; then what changed", async () => {
+  const { simulator, target } = await simulate();
+  // Nobody asks for encryption: only AWS's answer tells of it.
+  simulator.encryptByDefault("111111111111", "us-east-1", true);
+  const whole = 2 ** 30;
+  const root = rawFile("encrypted.raw", 12, [0, 3, 11], 7);
+  const from: LocalOptions = { machine: "m", disks: [{ key: "root", path: root, boot: true, frozen: true }] };
+  const job = await jobOf("encrypted", from, target);
+  const first = await replicate(job);
+  expect(puts(simulator)).toBe(whole / block);
+  const machine = await launch(job);
+  await holdsWhole(simulator, machine.id, root, whole);
+  await terminate(job, machine.id);
+
+  overwrite(root, 3, 8);
+  const fd = openSync(root, "r+");
+  writeSync(fd, Buffer.alloc(block), 0, block, 11 * block);
+  closeSync(fd);
+  const second = await replicate(job);
+  expect(first.disks[0]!.volume!.id).not.toBe(second.disks[0]!.volume!.id);
+  // One block of new bytes, and one of zeroes where the parent's bytes would show.
+  expect(puts(simulator)).toBe(whole / block + 2);
+  const again = await launch(job);
+  await holdsWhole(simulator, again.id, root, whole);
+}, 300_000);
 
 test("an upload whose process is killed goes on in the same pending snapshot", async () => {
   const { simulator, target } = await simulate({ latencyMs: 5 });
