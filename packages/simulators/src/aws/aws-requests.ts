@@ -89,6 +89,12 @@ function faultError(fault: AwsFault, ec2: boolean): AwsError | undefined {
       return new AwsError(500, ec2 ? "InternalError" : "InternalServerException", "An internal error has occurred");
     case "unavailable":
       return new AwsError(503, ec2 ? "Unavailable" : "ServiceUnavailableException", "Service unavailable");
+    case "no-capacity":
+      return new AwsError(
+        500,
+        "InsufficientInstanceCapacity",
+        "We currently do not have sufficient capacity in the Availability Zone you requested.",
+      );
     case "read-failed":
       return new AwsError(400, "ValidationException", "Failed to read block data", "INVALID_PARAMETER_VALUE");
     case "write-timeout":

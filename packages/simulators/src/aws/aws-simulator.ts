@@ -87,6 +87,8 @@ export interface AwsSimulator extends AsyncDisposable {
   archiveSnapshot(snapshotId: string): void;
   /** Lets a pending snapshot end in `error` instead of `completed`. */
   failSnapshot(snapshotId: string, statusMessage: string): void;
+  /** Has the next snapshot of StartSnapshot go into `error` once the call was answered, as one whose key KMS then refuses. */
+  failNextStart(statusMessage: string): void;
   /** Moves the clock, so that tokens, credentials and timeouts run out. */
   advance(milliseconds: number): void;
   encryptByDefault(accountId: string, region: string, on: boolean): void;
@@ -223,6 +225,7 @@ export async function startAwsSimulator(options: AwsSimulatorOptions = {}): Prom
     failSnapshot: (id, statusMessage) => {
       snapshot(id).failure = statusMessage;
     },
+    failNextStart: (message) => void world.startFailures.push(message),
     advance: (milliseconds) => world.advance(milliseconds),
     encryptByDefault: (accountId, region, on) => {
       if (on) world.encryptedByDefault.add(`${accountId}/${region}`);

@@ -100,7 +100,11 @@ export class EbsUploads {
     };
     world.snapshots.set(id, snapshot);
     if (token !== undefined) this.#started.set(tokenKey, { request: fingerprint, snapshotId: id });
-    return jsonAnswer(201, this.#describe(snapshot));
+    const answer = jsonAnswer(201, this.#describe(snapshot));
+    // Found out only after the answer, as KMS is.
+    const failure = world.startFailures.shift();
+    if (failure !== undefined) Object.assign(snapshot, { failure, completesAt: now });
+    return answer;
   }
 
   #describe(snapshot: Snapshot): unknown {

@@ -6,6 +6,7 @@ export type AwsFault =
   | "quota-exceeded"
   | "internal-error"
   | "unavailable"
+  | "no-capacity"
   | "hang"
   | "reset"
   | "truncate"

@@ -43,6 +43,8 @@ export class World {
   readonly encryptedByDefault: Set<string> = new Set();
   readonly deniedActions: Set<string> = new Set();
   readonly deniedKeys: Set<string> = new Set();
+  /** Status messages of the next snapshots of StartSnapshot, each of which goes into `error` at once. */
+  readonly startFailures: string[] = [];
   readonly secret: Buffer = randomBytes(16);
   readonly precomputeDigests: boolean;
   #offset = 0;

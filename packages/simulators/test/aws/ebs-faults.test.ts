@@ -79,6 +79,7 @@ test("faults strike by operation, call number, times and chance, on EC2 in its o
     ["throttle", "RequestLimitExceeded", 503],
     ["internal-error", "InternalError", 500],
     ["unavailable", "Unavailable", 503],
+    ["no-capacity", "InsufficientInstanceCapacity", 500],
     ["expired-credentials", "RequestExpired", 400],
     ["clock-skew", "RequestExpired", 400],
   ];

@@ -196,6 +196,20 @@ test("KMS: a refused key stops StartSnapshot and reads at once, and a copy only 
   });
 });
 
+test("a snapshot that is told to fail is begun like any, is in error when looked at, and takes no block", async () => {
+  const { ebs, ec2, simulator } = await setup({ delays: noWaits });
+  simulator.failNextStart("Given key ID is not accessible");
+  const begun = await ebs.send(new StartSnapshotCommand({ VolumeSize: 1 }));
+  expect(begun.Status).toBe("pending");
+  const look = new DescribeSnapshotsCommand({ SnapshotIds: [begun.SnapshotId!] });
+  expect((await ec2.send(look)).Snapshots?.[0]).toMatchObject({
+    State: "error",
+    StateMessage: "Given key ID is not accessible",
+  });
+  await expect(put(ebs, begun.SnapshotId!, 0, block(1))).rejects.toEqual(refusal("INVALID_SNAPSHOT_ID"));
+  await upload(ebs, { 0: block(1) });
+});
+
 test("denied actions name the action and the resource, on EBS and on EC2, and DryRun tells without doing", async () => {
   const { ebs, ec2, simulator } = await setup();
   const VolumeId = simulator.volumesOf(simulator.instances.linux)[0] ?? "";
