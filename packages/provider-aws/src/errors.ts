@@ -8,17 +8,28 @@ interface Meaning {
   retryAfterMs?: number;
   /** What to do, as a sentence; `{action}`, `{object}` and `{region}` are filled in. */
   remedy?: string;
+  /** AWS answers with the text that was signed, and the session token is in it: its words are left out. */
+  secretive?: true;
 }
 
 const throttled: Meaning = { code: "THROTTLED" };
 const again: Meaning = { code: "UNAVAILABLE" };
 const expired: Meaning = {
   code: "AUTH",
+  secretive: true,
   remedy: "The keys ran out and new ones were not given; log in again or check the credentials' source.",
 };
 const keys: Meaning = {
   code: "AUTH",
+  secretive: true,
   remedy: "Check the access key, its secret, the session token and this machine's clock.",
+};
+/** So do good keys look where the account has not enabled the Region (AWS re:Post, "validate the provided credentials"). */
+const keysHere: Meaning = {
+  ...keys,
+  remedy:
+    "Check the access key, its secret, the session token and this machine's clock, and that the account has enabled {region}: " +
+    "Regions that are off by default refuse good keys too, and tokens of the global STS endpoint.",
 };
 const denied: Meaning = {
   code: "DENIED",
@@ -108,9 +119,9 @@ const meanings: Readonly<Record<string, Meaning>> = {
   InvalidSignatureException: keys,
   SignatureDoesNotMatch: keys,
   RequestTimeTooSkewed: keys,
-  AuthFailure: keys,
-  UnrecognizedClientException: keys,
-  InvalidClientTokenId: keys,
+  AuthFailure: keysHere,
+  UnrecognizedClientException: keysHere,
+  InvalidClientTokenId: keysHere,
   MissingAuthenticationToken: keys,
   MissingAuthenticationTokenException: keys,
   CredentialsProviderError: { code: "AUTH", remedy: "Give credentials: by option, environment, profile or role." },
@@ -156,6 +167,52 @@ const meanings: Readonly<Record<string, Meaning>> = {
     code: "UNAVAILABLE",
     retryable: false,
     remedy: "The account's quota of vCPUs is used up in {region}: ask for more, or end instances that nobody needs.",
+  },
+  Unsupported: refuse(
+    "AWS does not offer this there: an instance type or volume type is not in every Availability Zone. Name another subnet, zone or type.",
+  ),
+  VolumeTypeNotAvailableInZone: refuse("Name another volume type, or another zone."),
+  InsufficientVolumeCapacity: {
+    code: "UNAVAILABLE",
+    retryable: false,
+    remedy: "AWS has no room for this volume in that Availability Zone: wait, or name another type or zone.",
+  },
+  InsufficientCapacity: {
+    code: "UNAVAILABLE",
+    retryable: false,
+    remedy: "AWS has no room for this just now: wait, or name another type or zone.",
+  },
+  InstanceLimitExceeded: {
+    code: "UNAVAILABLE",
+    retryable: false,
+    remedy:
+      "The account's quota of instances is used up in {region}: ask for more, or end instances that nobody needs.",
+  },
+  VolumeLimitExceeded: {
+    code: "UNAVAILABLE",
+    retryable: false,
+    remedy:
+      "The account's quota of EBS storage is used up in {region}: ask for more, or delete volumes that nobody needs.",
+  },
+  MaxIOPSLimitExceeded: {
+    code: "UNAVAILABLE",
+    retryable: false,
+    remedy: "The account's quota of provisioned IOPS is used up in {region}: ask for more, or provision fewer.",
+  },
+  AttachmentLimitExceeded: refuse(
+    "The instance has as many volumes as its type takes: use a larger type or fewer disks.",
+  ),
+  "InvalidVolume.ZoneMismatch": { ...wrong, remedy: "A volume is attached in its own Availability Zone alone." },
+  "InvalidZone.NotFound": { ...wrong, remedy: "Name a zone of {region} that the account has." },
+  TagLimitExceeded: {
+    ...wrong,
+    remedy:
+      "AWS takes 50 tags on one thing, and some of ours are needed: take other tags off it, or set fewer in the option tags.",
+  },
+  PendingVerification: {
+    code: "UNAVAILABLE",
+    retryable: false,
+    remedy: "AWS still verifies the account for {region}, which takes up to four hours: run again then.",
   },
   "InvalidSnapshot.InUse": {
     code: "IN_USE",
@@ -260,8 +317,7 @@ export function translate(error: unknown, subject: Subject): ProviderError {
   const failure = read(error);
   const meaning = meaningOf(failure, subject);
   const label = failure.reason === undefined ? failure.awsCode : `${failure.awsCode}, ${failure.reason}`;
-  const secretive = meaning === keys || meaning === expired;
-  // A refused signature is answered with the text that was signed, and the session token is in it.
+  const secretive = meaning?.secretive === true;
   const said = secretive ? "" : `: ${clip(failure.message)}`;
   const who = meaning === denied ? deniedTo(failure.message, action, object) : undefined;
   const remedy = meaning?.remedy

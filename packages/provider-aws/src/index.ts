@@ -20,5 +20,10 @@ export {
 } from "./plan/policy.ts";
 export { type AttachedVolume, type DeviceRoots, type FoundDevice, type OpenedFile } from "./device/attached-device.ts";
 export { type DeviceRun, openAttachedVolume } from "./device/device-writer.ts";
-export { type CreatedVolume, createVolume, type CreateVolumeRequest } from "./launch/create-volume.ts";
+export {
+  type CreatedVolume,
+  createVolume,
+  type CreateVolumeRequest,
+  removeCreatedVolume,
+} from "./launch/create-volume.ts";
 export { type CopiedSnapshot, type CopySnapshotRequest, copySnapshot } from "./copy/copy-snapshot.ts";

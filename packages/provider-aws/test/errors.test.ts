@@ -41,6 +41,17 @@ const matrix: [name: string, reason: string | undefined, code: ProviderErrorCode
   ["ConcurrentSnapshotLimitExceeded", undefined, "UNAVAILABLE", true],
   ["ResourceLimitExceeded", undefined, "UNAVAILABLE", true],
   ["InvalidInstanceId", undefined, "UNSUPPORTED", false],
+  ["InsufficientInstanceCapacity", undefined, "UNAVAILABLE", false],
+  ["InsufficientVolumeCapacity", undefined, "UNAVAILABLE", false],
+  ["InstanceLimitExceeded", undefined, "UNAVAILABLE", false],
+  ["VolumeLimitExceeded", undefined, "UNAVAILABLE", false],
+  ["Unsupported", undefined, "UNSUPPORTED", false],
+  ["AttachmentLimitExceeded", undefined, "UNSUPPORTED", false],
+  ["TagLimitExceeded", undefined, "CONFIG_INVALID", false],
+  ["InvalidZone.NotFound", undefined, "CONFIG_INVALID", false],
+  ["OptInRequired", undefined, "DENIED", false],
+  ["AuthFailure", undefined, "AUTH", false],
+  ["UnrecognizedClientException", undefined, "AUTH", false],
   ["CredentialsProviderError", undefined, "AUTH", false],
   ["TimeoutError", undefined, "UNAVAILABLE", true],
   ["SomethingNew", undefined, "UNEXPECTED", false],
@@ -110,4 +121,12 @@ test("whose quota refused is told where AWS tells it", () => {
   expect(throttleScope(thrown("RequestThrottledException", "", { Reason: "ACCOUNT_THROTTLED" }))).toBe("account");
   expect(throttleScope(thrown("ThrottlingException"))).toBe("account");
   expect(throttleScope(thrown("InternalError"))).toBeUndefined();
+});
+
+test("good keys in a Region that the account has not enabled look like wrong ones, and the error says so", () => {
+  for (const name of ["AuthFailure", "UnrecognizedClientException", "InvalidClientTokenId"]) {
+    const error = translate(thrown(name, "token FwoGZXIvY of the request"), { ...subject, region: "me-south-1" });
+    expect(error.message).toMatch(/the account has enabled me-south-1/);
+    expect(error.message).not.toContain("FwoGZXIvY");
+  }
 });

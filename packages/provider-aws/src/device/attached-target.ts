@@ -22,7 +22,7 @@ import { awsError } from "../errors.ts";
 import { awaitState } from "../launch/await-state.ts";
 import { dataDeviceNames } from "../launch/device-names.ts";
 import { findInstance } from "../launch/launched-resources.ts";
-import { attachVolume, findVolume, makeVolume, removeVolume, volumesWith } from "../launch/volumes.ts";
+import { attachVolume, findVolume, makeVolume, removeVolume, takenUp, volumesWith } from "../launch/volumes.ts";
 import { EbsTarget } from "../target/ebs-target.ts";
 import { deleteSnapshot, findSnapshot, type OwnSnapshot, snapshotsWith, wholeGib } from "../target/own-snapshots.ts";
 import { tidyUp } from "../target/retention.ts";
@@ -60,7 +60,7 @@ export class AttachedTarget implements TargetProvider {
     signal?.throwIfAborted();
     const connection = this.#connection;
     const own = { [this.#names.key]: tagValue(key), [this.#names.role]: ROLE };
-    const [known] = await volumesWith(connection, own, { signal });
+    const known = await takenUp(connection, await volumesWith(connection, own, { signal }), { signal });
     const instance = await findInstance(connection, this.#instance, { signal });
     const zone = instance?.Placement?.AvailabilityZone;
     if (instance === undefined || zone === undefined)

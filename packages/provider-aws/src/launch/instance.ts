@@ -3,6 +3,7 @@ import type { Wait } from "@diskferry/core/provider";
 import type { AwsConnection } from "../connection/connection.ts";
 import { toTags } from "../connection/tags.ts";
 import { awsError, failureOf } from "../errors.ts";
+import { sleep } from "../limits/clock.ts";
 import { clientToken } from "../target/client-token.ts";
 import { awaitState } from "./await-state.ts";
 import type { LaunchPlan } from "./launch-plan.ts";
@@ -57,7 +58,12 @@ export async function runInstance(
       // The answer to an old token is the instance of that time, ended or not.
       if (id !== undefined && state !== "terminated" && state !== "shutting-down") return id;
     } catch (error) {
-      if (failureOf(error)?.awsCode !== "IdempotentInstanceTermination") throw error;
+      const code = failureOf(error)?.awsCode;
+      if (code === "IdempotentParameterMismatch") {
+        // An earlier call with this key asked with other options. Its instance, if it lives, is the key's machine.
+        const live = await comesToLight(connection, plan, { signal });
+        if (live !== undefined) return live;
+      } else if (code !== "IdempotentInstanceTermination") throw error;
     }
   }
   throw awsError(
@@ -68,6 +74,21 @@ export async function runInstance(
       retryable: false,
     },
   );
+}
+
+/** The launch's instance, which may not be listed yet; undefined when it was not after as long as that takes at most. */
+async function comesToLight(
+  connection: AwsConnection,
+  plan: LaunchPlan,
+  { signal }: Wait,
+): Promise<string | undefined> {
+  const { visibleMs, pollMs } = connection.settings.timeouts;
+  for (const end = performance.now() + visibleMs; ;) {
+    const known = await launchedInstance(connection, plan, { signal });
+    if (known !== undefined) return known.InstanceId;
+    if (performance.now() >= end) return undefined;
+    await sleep(pollMs, signal);
+  }
 }
 
 function networkOf({ subnet, securityGroups, privateIp, isIsolated }: Placement): Partial<RunInstancesCommandInput> {

@@ -16,14 +16,15 @@ import { ensureImage } from "./image.ts";
 import { instanceIn, launchedInstance, runInstance } from "./instance.ts";
 import { type LaunchCommit, type LaunchPlan, planLaunch } from "./launch-plan.ts";
 import { groupsOf, imagesOf, instancesOf, volumesOf } from "./launched-resources.ts";
-import { swapVolumes } from "./swap.ts";
+import { isPlaceholder, swapVolumes } from "./swap.ts";
 import { endLaunch } from "./terminate.ts";
 import { placeOf } from "./test-network.ts";
+import { whereAllowed } from "./where-allowed.ts";
 
 /**
  * Launches a machine from commits by the road that the options name. Everything made carries the launch's key, and every step
  * looks first for what an earlier call made: repeated after a kill at any call, it goes on. A launch that fails for good and
- * has no instance takes back what it made.
+ * has no instance, or one that never got its disks, takes back what it made.
  */
 export async function launchMachine(
   connection: AwsConnection,
@@ -62,11 +63,17 @@ async function converge(connection: AwsConnection, plan: LaunchPlan, wait: Wait)
   return running!;
 }
 
-/** After a failure that will not pass, nothing is left behind; unless there is an instance, which may be somebody's by now. */
+/**
+ * After a failure that will not pass, nothing is left behind; unless there is an instance, which may be somebody's by now. One
+ * that still waits for its disks is not, and costs money.
+ */
 async function takeBack(connection: AwsConnection, plan: LaunchPlan, { signal }: Wait): Promise<void> {
   try {
     const live = await instancesOf(connection, plan, { signal });
-    if (live.length === 0) await endLaunch(connection, plan, { signal });
+    const isNobodys = async ({ InstanceId = "" }: Instance): Promise<boolean> =>
+      plan.options.road === "swap" && (await isPlaceholder(connection, plan, InstanceId, { signal }));
+    const nobodys = await Promise.all(live.map(isNobodys));
+    if (nobodys.every(Boolean)) await endLaunch(connection, plan, { signal });
   } catch (error) {
     if (!isProviderError(error)) throw error;
     connection.notice(
@@ -98,39 +105,21 @@ export async function* launchedOf(connection: AwsConnection, job: string, wait: 
   const by = { job: tagValue(job) };
   const names = targetTagNames(connection.settings.product);
   const of = (tags: Parameters<typeof tagsOf>[0]): string => `of the launch ${tagsOf(tags)[names.launch] ?? "?"}`;
-  const lists: (() => Promise<OwnedResource[]>)[] = [
-    async () =>
-      (await instancesOf(connection, by, wait)).map(({ InstanceId = "", State, Tags }) => ({
-        kind: "instance",
-        id: InstanceId,
-        description: `instance (${State?.Name}) ${of(Tags)}`,
-      })),
-    async () =>
-      (await volumesOf(connection, by, wait)).map(({ VolumeId = "", State, Tags }) => ({
-        kind: "launched-volume",
-        id: VolumeId,
-        description: `volume (${State}) ${of(Tags)}`,
-      })),
-    async () =>
-      (await imagesOf(connection, by, wait)).map(({ ImageId = "", Tags }) => ({
-        kind: "image",
-        id: ImageId,
-        description: `image ${of(Tags)}`,
-      })),
-    async () =>
-      (await groupsOf(connection, by, wait)).map(({ GroupId = "", Tags }) => ({
-        kind: "security-group",
-        id: GroupId,
-        description: `security group ${of(Tags)}`,
-      })),
-  ];
-  for (const list of lists) {
-    try {
-      yield* await list();
-    } catch (error) {
-      // A job that only replicates need not be allowed to look at instances, and then launched none.
-      if (!isProviderError(error) || error.code !== "DENIED") throw error;
-      connection.notice(`What launches of job ${job} left could not all be listed: ${error.message}`);
-    }
-  }
+  const instances = async function* (): AsyncGenerator<OwnedResource> {
+    for (const { InstanceId: id = "", State, Tags } of await instancesOf(connection, by, wait))
+      yield { kind: "instance", id, description: `instance (${State?.Name}) ${of(Tags)}` };
+  };
+  const volumes = async function* (): AsyncGenerator<OwnedResource> {
+    for (const { VolumeId: id = "", State, Tags } of await volumesOf(connection, by, wait))
+      yield { kind: "launched-volume", id, description: `volume (${State}) ${of(Tags)}` };
+  };
+  const images = async function* (): AsyncGenerator<OwnedResource> {
+    for (const { ImageId: id = "", Tags } of await imagesOf(connection, by, wait))
+      yield { kind: "image", id, description: `image ${of(Tags)}` };
+  };
+  const groups = async function* (): AsyncGenerator<OwnedResource> {
+    for (const { GroupId: id = "", Tags } of await groupsOf(connection, by, wait))
+      yield { kind: "security-group", id, description: `security group ${of(Tags)}` };
+  };
+  for (const list of [instances, volumes, images, groups]) yield* whereAllowed(connection, job, list());
 }

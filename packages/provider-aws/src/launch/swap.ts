@@ -8,7 +8,7 @@ import { awaitState } from "./await-state.ts";
 import { instanceIn } from "./instance.ts";
 import type { LaunchPlan, PlannedVolume } from "./launch-plan.ts";
 import { findInstance, volumesOf } from "./launched-resources.ts";
-import { attachVolume, findVolume, makeVolume, removeVolume, volumeIn } from "./volumes.ts";
+import { attachVolume, findVolume, makeVolume, removeVolume, takenUp, usable } from "./volumes.ts";
 
 /**
  * Puts the disks of a launch in the place of a placeholder's: volumes are made from the commits, the instance is stopped, its
@@ -68,9 +68,10 @@ async function ensureVolume(
 ): Promise<string> {
   const names = targetTagNames(connection.settings.product);
   const own = tagValue(planned.disk);
-  const mine = (await volumesOf(connection, plan, { signal })).find(({ Tags }) => tagsOf(Tags)[names.disk] === own);
+  const found = (await volumesOf(connection, plan, { signal })).filter(({ Tags }) => tagsOf(Tags)[names.disk] === own);
+  const mine = await takenUp(connection, found, { signal });
   if (mine?.VolumeId !== undefined) {
-    await volumeIn(connection, mine.VolumeId, ["available", "in-use"], { signal });
+    await usable(connection, mine.VolumeId, { signal });
     return mine.VolumeId;
   }
   const made = await makeVolume(
@@ -99,6 +100,20 @@ async function attachedAsWanted(
     if (attachment?.InstanceId !== instanceId || attachment.Device !== planned.device) return false;
   }
   return true;
+}
+
+/** Whether an instance of the launch has not yet all of its disks: then it is nobody's machine. */
+export async function isPlaceholder(
+  connection: AwsConnection,
+  plan: LaunchPlan,
+  instanceId: string,
+  { signal }: Wait,
+): Promise<boolean> {
+  const names = targetTagNames(connection.settings.product);
+  const attached = new Set<string | undefined>();
+  for (const { Attachments = [], Tags } of await volumesOf(connection, plan, { signal }))
+    if (Attachments.some(({ InstanceId }) => InstanceId === instanceId)) attached.add(tagsOf(Tags)[names.disk]);
+  return plan.volumes.some(({ disk }) => !attached.has(tagValue(disk)));
 }
 
 async function stop(connection: AwsConnection, instanceId: string, { signal }: Wait): Promise<void> {

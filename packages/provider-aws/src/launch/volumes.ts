@@ -35,8 +35,8 @@ const MOST_GENERATIONS = 20;
 
 /**
  * Makes a volume and waits until it can be used. Asked again after a kill, the same order gives the same volume; once that was
- * deleted, another one.
- * @throws ProviderError UNEXPECTED when it ends in error
+ * deleted, another one. One that ends in error is removed.
+ * @throws ProviderError DENIED when it ends in error, which AWS does not explain and a refused KMS key is the cause of
  */
 export async function makeVolume(connection: AwsConnection, order: VolumeOrder, { signal }: Wait): Promise<Volume> {
   const { zone, about, tags, snapshotId, sizeGib, kmsKey, type = "gp3", iops, throughput } = order;
@@ -52,7 +52,8 @@ export async function makeVolume(connection: AwsConnection, order: VolumeOrder, 
   };
   const object = snapshotId === undefined ? `an empty volume in ${zone}` : `a volume of ${snapshotId}`;
   for (let generation = 0; generation < MOST_GENERATIONS; generation++) {
-    const token = clientToken([connection.settings.product, "volume", ...about, generation]);
+    // With its shape, since a token is refused with another: what failed for its type or key is asked for anew with a better one.
+    const token = clientToken([connection.settings.product, "volume", ...about, JSON.stringify(shape), generation]);
     const command = new CreateVolumeCommand({ ...shape, ClientToken: token });
     let id: string;
     try {
@@ -61,8 +62,7 @@ export async function makeVolume(connection: AwsConnection, order: VolumeOrder, 
       if (failureOf(error)?.awsCode === "InvalidVolume.NotFound") continue;
       throw error;
     }
-    if (await becomesKnown(connection, id, signal))
-      return volumeIn(connection, id, ["available", "in-use"], { signal });
+    if (await becomesKnown(connection, id, signal)) return usable(connection, id, { signal });
   }
   throw awsError("UNAVAILABLE", `${MOST_GENERATIONS} volumes of ${object} were made and deleted: use another key.`, {
     operation: "CreateVolume",
@@ -80,7 +80,34 @@ async function becomesKnown(connection: AwsConnection, id: string, signal: Abort
   }
 }
 
-/** Waits until a volume is in one of the states. @throws ProviderError UNEXPECTED when it is in error */
+/** Waits until a new volume can be used. @throws ProviderError DENIED when it ends in error; it is removed then */
+export async function usable(connection: AwsConnection, id: string, { signal }: Wait): Promise<Volume> {
+  const volume = await volumeIn(connection, id, ["available", "in-use", "error"], { signal });
+  if (volume.State !== "error") return volume;
+  await deleteVolume(connection, id, { signal });
+  throw awsError(
+    "DENIED",
+    `Volume ${id} ended in error while it was made, and was removed. AWS does not say why; a KMS key that these credentials ` +
+      `may not use ends like this: allow kms:CreateGrant, kms:Decrypt and kms:GenerateDataKeyWithoutPlaintext on it.`,
+    { operation: "CreateVolume" },
+  );
+}
+
+/**
+ * The one volume that an earlier call left and that is, or will be, good; undefined when there is none. Those in error are
+ * removed: they never come to be anything, and would be found again each time.
+ */
+export async function takenUp(
+  connection: AwsConnection,
+  found: readonly Volume[],
+  { signal }: Wait,
+): Promise<Volume | undefined> {
+  for (const { VolumeId, State } of found)
+    if (State === "error" && VolumeId !== undefined) await deleteVolume(connection, VolumeId, { signal });
+  return found.find(({ State }) => State === "creating" || State === "available" || State === "in-use");
+}
+
+/** Waits until a volume is in one of the states. @throws ProviderError UNEXPECTED when it is in error and that is none of them */
 export async function volumeIn(
   connection: AwsConnection,
   id: string,
@@ -91,7 +118,7 @@ export async function volumeIn(
   const about = { what: `Volume ${id}: ${states.join(" or ")}`, ms: powerMs, operation: "CreateVolume", signal };
   return awaitState(connection, about, async () => {
     const found = await findVolume(connection, id, { signal });
-    if (found?.State === "error")
+    if (found?.State === "error" && !states.includes("error"))
       throw awsError("UNEXPECTED", `Volume ${id} is in error; a KMS key that may not be used ends like this.`, {
         operation: "CreateVolume",
       });

@@ -12,6 +12,8 @@ export type Duty =
   | "convert"
   /** Start a placeholder, swap its volumes and start it again. */
   | "swap"
+  /** Make volumes of commits by `createVolume`, for instances that are there already. */
+  | "volumes"
   /** Write volumes that are attached to the instance this runs on. */
   | "attached"
   /** Snapshots made through SSM, consistent with the guest's applications. */
@@ -100,6 +102,11 @@ const actions: Readonly<Record<Duty, { blocks?: string[]; look?: string[]; make?
   swap: {
     make: ["ec2:CreateVolume"],
     own: ["ec2:StopInstances", "ec2:StartInstances", "ec2:AttachVolume", "ec2:DetachVolume"],
+  },
+  volumes: {
+    look: ["ec2:DescribeVolumes"],
+    make: ["ec2:CreateVolume", "ec2:CreateTags"],
+    own: ["ec2:DeleteVolume"],
   },
   attached: {
     look: ["ec2:DescribeInstances", "ec2:DescribeVolumes", "ec2:DescribeSnapshots"],

@@ -19,7 +19,9 @@ import {
 import type { AwsConnection } from "../connection/connection.ts";
 import { tagValue, toTags } from "../connection/tags.ts";
 import { awsError, failureOf } from "../errors.ts";
+import { createdOf, isCreatedVolume, removeAbandoned } from "../launch/create-volume.ts";
 import { launchedOf, launchMachine } from "../launch/launch.ts";
+import { whereAllowed } from "../launch/where-allowed.ts";
 import { terminateMachine } from "../launch/terminate.ts";
 import { preflightTarget } from "../plan/target-preflight.ts";
 import { openSnapshotReader } from "../source/snapshot-reader.ts";
@@ -208,6 +210,7 @@ export class EbsTarget implements TargetProvider {
     signal?.throwIfAborted();
     const connection = this.#connection;
     this.#here(volume, "remove");
+    if (isCreatedVolume(volume)) return removeAbandoned(connection, volume.id, { signal });
     const snapshot = await this.#find(volume.id, signal, this.#fresh.has(volume.id));
     if (volume.data?.["kind"] === "volume") {
       const uploads = { [this.#names.volume]: volume.id, [this.#names.role]: "upload" };
@@ -236,6 +239,7 @@ export class EbsTarget implements TargetProvider {
     const found = await snapshotsWith(this.#connection, { [this.#names.job]: tagValue(job) }, { signal });
     const of = (role: string): OwnSnapshot[] => found.filter(({ tags }) => tags[this.#names.role] === role).reverse();
     yield* launchedOf(this.#connection, job, { signal });
+    yield* whereAllowed(this.#connection, job, createdOf(this.#connection, job, { signal }));
     for (const { id, state, size, tags } of of("upload")) {
       const [run, key] = [tags[this.#names.run] ?? "?", tags[this.#names.key] ?? ""];
       const marker = tags[this.#names.volume] ?? "";

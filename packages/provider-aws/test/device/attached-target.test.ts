@@ -7,7 +7,7 @@ import { randomBytes, seedOf } from "../../../../test/seed.ts";
 import { AwsConnection } from "../../src/connection/connection.ts";
 import type { DeviceRoots } from "../../src/device/attached-device.ts";
 import { AttachedTarget } from "../../src/device/attached-target.ts";
-import { createVolume, provider } from "../../src/index.ts";
+import { provider } from "../../src/index.ts";
 import { type Place, startPlace } from "../target/target-place.ts";
 
 // The block devices are regular files behind a made-up /sys: the machine of the test is not the simulator's instance. What is
@@ -156,25 +156,4 @@ test("the option `attached` opens this target, and a plan of it counts snapshots
   expect(found.calls).toEqual([{ operation: "CreateSnapshot", count: { value: 1, kind: "exact" } }]);
   expect(found.privileges!.needed).toContain("ec2:AttachVolume");
   expect(found.minutes).toBeUndefined();
-});
-
-test("a volume is made of a commit with type, IOPS and throughput in the zone asked for, once per key", async () => {
-  const place = await startPlace();
-  const target = await place.open();
-  const volume = await target.create({ key: "k", size: 2 ** 30 });
-  const writer = await target.open(volume, { run: "r", epoch: 1 });
-  const commit = await writer.commit({ written: (async function* () {})() });
-  const request = {
-    in: place.options,
-    snapshotId: commit.id,
-    zone: "us-east-1b",
-    key: "v",
-    iops: 3000,
-    throughput: 300,
-  };
-  const made = await createVolume(request);
-  expect(made).toEqual({ volumeId: expect.stringMatching(/^vol-/), zone: "us-east-1b", size: 2 ** 30 });
-  expect(await createVolume(request)).toEqual(made);
-  expect(place.simulator.faults.counters()["CreateVolume"]).toBe(1);
-  await expect(createVolume({ ...request, key: "w", type: "st1" })).rejects.toMatchObject({ code: "CONFIG_INVALID" });
 });

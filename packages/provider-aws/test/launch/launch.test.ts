@@ -254,6 +254,26 @@ describe("the road over an image", () => {
   });
 });
 
+describe("a zone without room", () => {
+  test("is said with what to do, nothing is left, and the same key launches once there is room", async () => {
+    const world = await ready();
+    const { faults } = world.place.simulator;
+    faults.add({ fault: "no-capacity", operation: "RunInstances", times: 1 });
+    await expect(
+      world.target.launch!(machine, world.disks, { key: "k", purpose: "test", job: "job" }),
+    ).rejects.toMatchObject({
+      code: "UNAVAILABLE",
+      retryable: false,
+      message: expect.stringMatching(/sufficient capacity.*another type or subnet/) as string,
+    });
+    // Asked once: that zone has no room a second later either.
+    expect(faults.counters()["RunInstances"]).toBe(1);
+    expect(await inventory(world)).toMatchObject(nothing);
+    const launched = await world.target.launch!(machine, world.disks, { key: "k", purpose: "test", job: "job" });
+    await holdsContent(world, launched.id);
+  });
+});
+
 describe("the road over a placeholder", () => {
   /** An image to start with: the one of another launch. */
   async function placeholder(world: Ready): Promise<string> {
@@ -280,6 +300,44 @@ describe("the road over a placeholder", () => {
     expect(again.id).toBe(launched.id);
     await target.terminate!(launched);
     expect(await inventory(world)).toEqual(before);
+  });
+
+  test("an instance that never got its disks is taken back, and the key launches with other options", async () => {
+    const world = await ready();
+    const launch = { road: "swap", placeholder: await placeholder(world) } as const;
+    const before = await inventory(world);
+    const { faults } = world.place.simulator;
+    faults.add({ fault: "no-capacity", operation: "CreateVolume", calls: { first: 2, last: 2 } });
+    const target = await world.place.open({ target: { launch } });
+    const request = { key: "k", purpose: "cutover", job: "job" } as const;
+    await expect(target.launch!(machine, world.disks, request)).rejects.toMatchObject({ retryable: false });
+    expect(faults.counters()["RunInstances"]).toBe(2);
+    expect(await inventory(world)).toEqual(before);
+
+    // The token of the first call is spent, and AWS refuses it with another type.
+    const other = await world.place.open({
+      target: { launch: { ...launch, instanceType: "m5.xlarge" } },
+      timeouts: { ...world.place.options.timeouts, visibleMs: 50 },
+    });
+    const launched = await other.launch!(machine, world.disks, request);
+    expect((await instanceOf(world, launched.id)).InstanceType).toBe("m5.xlarge");
+    await holdsContent(world, launched.id);
+    expect((await inventory(world))["instances"]).toHaveLength(before["instances"]!.length + 1);
+  });
+
+  test("one whose disks are in place stays when it cannot be started, and goes on with the same key", async () => {
+    const world = await ready();
+    const launch = { road: "swap", placeholder: await placeholder(world) } as const;
+    const before = await inventory(world);
+    const { faults } = world.place.simulator;
+    faults.add({ fault: "no-capacity", operation: "StartInstances", times: 1 });
+    const target = await world.place.open({ target: { launch } });
+    const request = { key: "k", purpose: "cutover", job: "job" } as const;
+    await expect(target.launch!(machine, world.disks, request)).rejects.toMatchObject({ retryable: false });
+    const [stopped] = (await inventory(world))["instances"]!.filter((id) => !before["instances"]!.includes(id));
+    const launched = await target.launch!(machine, world.disks, request);
+    expect(launched.id).toBe(stopped);
+    await holdsContent(world, launched.id);
   });
 });
 

@@ -8,7 +8,19 @@ import { blocksOf, listingPages, minutesAtQuota, sumOf } from "../../src/plan/re
 const tebi = 2 ** 40;
 
 const folder = new URL("../../", import.meta.url).pathname;
-const duties: Duty[] = ["source", "power", "target", "launch", "convert", "swap", "attached", "ssm", "copy", "kms"];
+const duties: Duty[] = [
+  "source",
+  "power",
+  "target",
+  "launch",
+  "convert",
+  "swap",
+  "volumes",
+  "attached",
+  "ssm",
+  "copy",
+  "kms",
+];
 
 describe("the IAM policy of a job", () => {
   test("names every call that this provider makes, with its service", () => {
