@@ -1,4 +1,4 @@
-import { StartSnapshotCommand } from "@aws-sdk/client-ebs";
+import { StartSnapshotCommand, type StartSnapshotCommandOutput } from "@aws-sdk/client-ebs";
 import { isProviderError, type Volume, type Wait } from "@diskferry/core/provider";
 import type { AwsConnection } from "../connection/connection.ts";
 import { tagValue, toTags } from "../connection/tags.ts";
@@ -94,23 +94,44 @@ async function start(connection: AwsConnection, request: UploadRequest): Promise
       object: base === undefined ? `a new snapshot for ${volume.id}` : `a new snapshot from ${base.id}`,
       signal,
     };
-    let id: string | undefined;
+    let answer: StartSnapshotCommandOutput;
     try {
-      id = (await connection.patiently(() => connection.ebs(command, about), { signal })).SnapshotId;
+      answer = await connection.patiently(() => connection.ebs(command, about), { signal });
     } catch (error) {
       if (isProviderError(error) && error.code === "EXISTS") continue;
       throw explain(error, request, connection);
     }
+    const { SnapshotId: id, KmsKeyArn, SseType } = answer;
     if (id === undefined)
       throw awsError("UNEXPECTED", "StartSnapshot gave no snapshot id.", { operation: "StartSnapshot" });
     const snapshot = await findSnapshot(connection, id, { settling: true, signal });
-    if (snapshot === undefined || snapshot.state === "error") continue;
-    return { snapshot, base: base?.id, resumed: false };
+    if (snapshot === undefined) continue;
+    if (snapshot.state === "error") {
+      await deleteSnapshot(connection, id, { signal });
+      throw failedAtOnce(snapshot, kmsKey);
+    }
+    // Whichever of the two says so: zeroes that are left out of an encrypted snapshot read as random bytes.
+    const isEncrypted = snapshot.encrypted || KmsKeyArn !== undefined || SseType === "sse-kms";
+    return { snapshot: { ...snapshot, encrypted: isEncrypted }, base: base?.id, resumed: false };
   }
   throw awsError(
     "UNAVAILABLE",
     `Run ${run} of volume ${volume.id} lost its half-written snapshot ${MOST_GENERATIONS} times: begin a new run.`,
     { operation: "StartSnapshot", retryable: false },
+  );
+}
+
+/** A snapshot that was in error before anything was written to it; it is removed, and another one would end so too. */
+function failedAtOnce({ id, message = "AWS does not say why" }: OwnSnapshot, kmsKey: string | undefined): Error {
+  const isKey = /key|kms|encrypt/i.test(message);
+  const about = kmsKey ?? "the account's default key";
+  return awsError(
+    isKey ? "DENIED" : "UNAVAILABLE",
+    `Snapshot ${id} went into error as soon as it was begun (${message}), and was removed. ` +
+      (isKey
+        ? `Let these credentials use ${about}: kms:CreateGrant, kms:Decrypt and kms:GenerateDataKeyWithoutPlaintext.`
+        : "Run again."),
+    { operation: "StartSnapshot", retryable: !isKey },
   );
 }
 

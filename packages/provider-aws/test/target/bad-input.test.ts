@@ -39,6 +39,42 @@ test("a KMS key that may not be used is told as such, and leaves nothing", async
   expect(await snapshots(place)).toEqual(before);
 });
 
+test("a snapshot that goes into error once it was begun, as KMS has it, is removed and not begun again and again", async () => {
+  const place = await startPlace({}, { target: { kmsKey: key } });
+  const target = await place.open();
+  const volume = await target.create({ key: "k", size });
+  const before = await snapshots(place);
+  const { faults } = place.simulator;
+  const starts = faults.counters()["StartSnapshot"]!;
+  place.simulator.failNextStart("Given key ID is not accessible");
+  const opening = target.open(volume, { run: "r", epoch: 1 });
+  await expect(opening).rejects.toMatchObject({
+    code: "DENIED",
+    retryable: false,
+    message: expect.stringMatching(/not accessible.*removed.*kms:CreateGrant/s),
+  });
+  expect(faults.counters()["StartSnapshot"]! - starts).toBe(1);
+  expect(await snapshots(place)).toEqual(before);
+  place.simulator.failNextStart("An internal failure");
+  await expect(target.open(volume, { run: "r", epoch: 1 })).rejects.toMatchObject({ retryable: true });
+  expect(await snapshots(place)).toEqual(before);
+  // What passes passes, for the same run.
+  await commitRun(target, volume, "r", one);
+});
+
+test("a parent that is not completed is refused", async () => {
+  const place = await startPlace();
+  const target = await place.open();
+  const volume = await target.create({ key: "k", size });
+  await using writer = await target.open(volume, { run: "r", epoch: 1 });
+  const base = { id: writer.generation, size };
+  const before = await snapshots(place);
+  await expect(target.open(volume, { run: "r2", base, epoch: 1 })).rejects.toMatchObject({
+    message: expect.stringContaining("completed"),
+  });
+  expect(await snapshots(place)).toEqual(before);
+});
+
 test.for([
   ["ebs:StartSnapshot", "create"],
   ["ebs:CompleteSnapshot", "create"],
