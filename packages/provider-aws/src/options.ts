@@ -29,7 +29,8 @@ const tags = z
     text.max(127).refine((key) => !/^aws:/i.test(key), "keys that begin with aws: belong to AWS"),
     z.string().max(255),
   )
-  .refine((all) => Object.keys(all).length <= 40, "at most 40 tags: AWS takes 50, and some are ours");
+  // Of ours a snapshot that was copied, is held as a base, shared and consistent with its guest has fourteen, with AWS's of VSS.
+  .refine((all) => Object.keys(all).length <= 35, "at most 35 tags: AWS takes 50, and some are ours");
 
 /** The options of the provider `aws-ebs`, for a source or a target; every name unknown to it is refused. */
 export const optionsSchema: z.ZodType<AwsOptions, AwsOptions> = z.strictObject({

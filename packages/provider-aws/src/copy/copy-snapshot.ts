@@ -144,9 +144,9 @@ async function ask(
   const { product, tags } = to.settings;
   const names = tagNames(product);
   const own: Record<string, string> = {
+    ...tags,
     CreatedBy: product,
     Purpose: "Backup",
-    ...tags,
     [names.key]: tagValue(key),
     [names.set]: randomUUID(),
     [names.count]: "1",

@@ -15,6 +15,7 @@ import type {
 import type { AwsConnection } from "../connection/connection.ts";
 import { tagNames, tagValue } from "../connection/tags.ts";
 import { awsError } from "../errors.ts";
+import { toldOf } from "./beyond-snapshots.ts";
 import { diskData } from "./checkpoint.ts";
 import { EbsTracker } from "./ebs-tracker.ts";
 import { Inventory } from "./inventory.ts";
@@ -55,6 +56,7 @@ export class AwsSource implements SourceConnector {
     if (given.id.startsWith("snap-")) return this.#existing(given, request);
     // As it is now: a volume may have been attached or taken away since the handle was made.
     const machine = await this.#inventory.machine(given.id, { signal });
+    for (const line of toldOf(machine)) this.#connection.notice(line);
     return takeSnapshot(this.#connection, machine, chosen(machine, request.disks), request);
   }
 

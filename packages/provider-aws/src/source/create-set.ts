@@ -1,11 +1,11 @@
 import { randomUUID } from "node:crypto";
 import { CreateSnapshotCommand, CreateSnapshotsCommand, type SnapshotInfo } from "@aws-sdk/client-ec2";
-import type { Disk, Machine, SnapshotRequest } from "@diskferry/core/provider";
+import type { Disk, Machine, SnapshotRequest, Wait } from "@diskferry/core/provider";
 import type { AwsConnection } from "../connection/connection.ts";
 import { tagNames, tagValue, toTags } from "../connection/tags.ts";
 import { awsError } from "../errors.ts";
 import { gibi } from "./snapshot-facts.ts";
-import type { SnapshotSet } from "./snapshot-set.ts";
+import { deleteSnapshots, idsOf, type SnapshotSet } from "./snapshot-set.ts";
 
 /** Data volumes that CreateSnapshots leaves out at most (EC2, InstanceSpecification). */
 const mostExcluded = 40;
@@ -61,7 +61,28 @@ export async function createSet(
   });
   const { Snapshots = [] } = await connection.ec2(command, about);
   set.members = Snapshots.map(member);
+  await demandWhole(connection, machine, disks, set, { signal });
   return set;
+}
+
+/** A volume may have been taken off between the look at the instance and the call: such a set would never be whole. */
+async function demandWhole(
+  connection: AwsConnection,
+  { id }: Machine,
+  disks: readonly Disk[],
+  set: SnapshotSet,
+  wait: Wait,
+): Promise<void> {
+  const there = new Set(set.members.map(({ volumeId }) => volumeId));
+  const gone = disks.filter(({ key }) => !there.has(key)).map(({ key }) => key);
+  if (gone.length === 0) return;
+  await deleteSnapshots(connection, idsOf(set), wait);
+  throw awsError(
+    "NOT_FOUND",
+    `${id} lost ${gone.join(", ")} just before its snapshot was made; what was made of its other disks is removed. Run again, ` +
+      `with the disks it has now.`,
+    { operation: "CreateSnapshots" },
+  );
 }
 
 /** The tags of a new set; each call makes another set. */
@@ -74,9 +95,10 @@ export function setTags(
   const { product, tags } = connection.settings;
   const names = tagNames(product);
   return {
+    ...tags,
+    // Ours over the user's: the policy lets only what carries this be removed.
     CreatedBy: product,
     Purpose: "Backup",
-    ...tags,
     [names.key]: tagValue(request.key),
     [names.set]: randomUUID(),
     [names.count]: String(count),

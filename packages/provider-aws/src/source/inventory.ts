@@ -12,6 +12,8 @@ import { type Disk, type Machine, type Wait, isProviderError } from "@diskferry/
 import type { AwsConnection } from "../connection/connection.ts";
 import { tagsOf } from "../connection/tags.ts";
 import { awsError } from "../errors.ts";
+import { findVolume } from "../launch/volumes.ts";
+import { beyondSnapshots } from "./beyond-snapshots.ts";
 import { machineSpec, powerOf } from "./machine-spec.ts";
 import { type SnapshotFacts, describeSnapshot, gibi } from "./snapshot-facts.ts";
 
@@ -121,8 +123,23 @@ export class Inventory {
     for await (const page of this.#volumes([{ Name: "attachment.instance-id", Values: ids }], wait)) {
       for (const volume of page) volumes.set(volume.VolumeId ?? "", volume);
     }
+    await this.#learnMissing(instances, volumes, wait);
     await this.#learnTypes(instances, wait);
     return instances.map((instance) => this.#fromInstance(instance, volumes));
+  }
+
+  /** A volume attached a moment ago may not pass the filter yet; left out, a disk of the machine would not be copied. */
+  async #learnMissing(instances: readonly Instance[], volumes: Map<string, Volume>, wait: Wait): Promise<void> {
+    for (const { InstanceId = "", BlockDeviceMappings = [] } of instances) {
+      for (const { Ebs } of BlockDeviceMappings) {
+        const id = Ebs?.VolumeId;
+        if (id === undefined || volumes.has(id)) continue;
+        const found = await findVolume(this.#connection, id, wait);
+        if (found !== undefined) volumes.set(id, found);
+        else
+          this.#connection.notice(`${InstanceId} is said to have ${id}, which EC2 does not know: it was taken away.`);
+      }
+    }
   }
 
   async #learnTypes(instances: readonly Instance[], wait: Wait): Promise<void> {
@@ -157,7 +174,9 @@ export class Inventory {
       return [disk];
     });
     const spec = machineSpec(instance, type);
-    return { id, name: spec.name ?? id, disks, power: powerOf(instance), spec, data: { kind: "instance", typeName } };
+    const beyond = beyondSnapshots(instance, type, volumes);
+    const data = { kind: "instance", typeName, ...(beyond.length === 0 ? {} : { beyond }) };
+    return { id, name: spec.name ?? id, disks, power: powerOf(instance), spec, data };
   }
 
   #fromVolume(volume: Volume): Machine {

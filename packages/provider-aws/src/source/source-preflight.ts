@@ -16,6 +16,7 @@ import { probeActions } from "../plan/dry-run.ts";
 import { type Duty, actionsOf } from "../plan/policy.ts";
 import { requestCost } from "../plan/prices.ts";
 import { DEFAULT_QUOTAS, blocksOf, listingPages, minutesAtQuota, sumOf } from "../plan/request-counts.ts";
+import { toldOf } from "./beyond-snapshots.ts";
 import { readCheckpoint } from "./checkpoint.ts";
 import { demandReadable, describeSnapshot, findSnapshots } from "./snapshot-facts.ts";
 
@@ -43,6 +44,7 @@ export async function preflightSource(
     const found = await volumeFindings(connection, volumes, { signal });
     if (found.some(({ subject }) => subject.startsWith("encryption of"))) duties.add("kms");
     findings.push(...found, ...(await guestFindings(connection, machine, { signal })));
+    for (const message of toldOf(machine)) findings.push({ severity: "warning", subject: machine.id, message });
   }
   for (const disk of disks) findings.push(...(await baseFindings(connection, disk, { signal })));
   const needed = actionsOf([...duties]);

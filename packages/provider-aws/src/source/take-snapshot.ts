@@ -72,13 +72,18 @@ async function completed(connection: AwsConnection, set: SnapshotSet, wait: Wait
   let members = set.members;
   // A set that was found may not be seen whole yet.
   while (members.length < set.count) {
-    if (performance.now() > end)
+    if (performance.now() > end) {
+      const isHeld = members.some(({ tags }) => tags[names.held] !== undefined);
+      // Found again each time, what is left of it would stand in the way of every later try.
+      if (!isHeld) await deleteSnapshots(connection, idsOf({ ...set, members }), wait);
       throw awsError(
         "UNAVAILABLE",
-        `Of the ${set.count} snapshots that were made together (${names.set} ${set.id}) only ${members.length} are there. ` +
-          `Somebody may have removed the others: remove these too and run again.`,
+        `Of the ${set.count} snapshots that were made together (${names.set} ${set.id}) only ${members.length} are there; ` +
+          `somebody may have removed the others. ` +
+          (isHeld ? "One is held as a base: remove them by hand and run again." : "They are removed too: run again."),
         { operation: "DescribeSnapshots", retryable: false },
       );
+    }
     await sleep(pollMs, wait.signal);
     const [seen] = await findSets(connection, { [`tag:${names.set}`]: [set.id] }, wait);
     members = seen?.members ?? [];
