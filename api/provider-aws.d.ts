@@ -1,6 +1,9 @@
 import { BlockWriter, ProviderDefinition, Snapshot, Wait } from "@diskferry/core/provider";
 import { z } from "zod";
 import { FileHandle } from "node:fs/promises";
+import "@aws-sdk/client-ebs";
+import "@aws-sdk/client-ec2";
+import "@aws-sdk/client-ssm";
 /** Options of sources alone. */
 interface SourceOptions {
   /** Volumes that are left out of every machine: ids, or device names such as `/dev/sdf`. */
@@ -162,7 +165,7 @@ interface AwsOptions {
 /** The provider of AWS: instances, EBS volumes and snapshots. */
 declare const provider: ProviderDefinition<AwsOptions, AwsOptions>;
 /** What a job does in an account; each part has its actions. */
-type Duty = "source" | "power" | "target" | "launch" | "convert" | "swap" | "attached" | "ssm" | "copy" | "kms";
+type Duty = "source" | "power" | "target" | "launch" | "convert" | "swap" | "volumes" | "attached" | "ssm" | "copy" | "kms";
 /** One statement of an IAM policy. */
 interface PolicyStatement {
   Sid: string;
@@ -258,6 +261,7 @@ interface CreateVolumeRequest extends VolumeOptions, Wait {
   zone: string;
   /** Idempotence: the same key gives the same volume again, until it is deleted. */
   key: string;
+  /** The job it belongs to, for clean-up. */
   job?: string | undefined;
   /** ARN of a KMS key to encrypt the volume with. Absent: as the snapshot, or as the account does by default. */
   kmsKey?: string | undefined;
@@ -270,10 +274,20 @@ interface CreatedVolume {
   size: number;
 }
 /**
- * Makes an EBS volume of a commit, for an instance that is there already.
- * @throws ProviderError NOT_FOUND for the snapshot; CONFIG_INVALID for a type, IOPS or throughput that do not fit its size
+ * Makes an EBS volume of a commit, for an instance that is there already. It is tagged as handed over before this resolves: from
+ * then on it is the caller's, who may have written to it, and clean-up leaves it; {@link removeCreatedVolume} removes it.
+ * @throws ProviderError NOT_FOUND for the snapshot; CONFIG_INVALID for a type, IOPS or throughput that do not fit its size;
+ * EXISTS when the key's volume was made of another snapshot or in another zone; DENIED when KMS refuses
  */
 declare function createVolume(request: CreateVolumeRequest): Promise<CreatedVolume>;
+/**
+ * Deletes the volume that {@link createVolume} made for a key, with what was written to it since; one that is gone is deleted.
+ * @throws ProviderError IN_USE while it is attached
+ */
+declare function removeCreatedVolume(request: {
+  in: AwsOptions;
+  key: string;
+} & Wait): Promise<void>;
 /** What to copy, from where to where. */
 interface CopySnapshotRequest extends Wait {
   /** The account and Region that hold the snapshot. */
@@ -312,4 +326,4 @@ interface CopiedSnapshot {
  * AWS only finds out after it has begun; nothing is left of a copy that failed
  */
 declare function copySnapshot(request: CopySnapshotRequest): Promise<CopiedSnapshot>;
-export { type ApplicationOptions, type AttachedVolume, type AwsOptions, type CopiedSnapshot, type CopySnapshotRequest, type CreateVolumeRequest, type CreatedVolume, type CredentialFunction, type CredentialOptions, type DeviceRoots, type DeviceRun, type Duty, type FoundDevice, type LaunchOptions, type NetworkOptions, type OpenedFile, type PolicyDocument, type PolicyScope, type PolicyStatement, type SourceOptions, type StaticKeys, type TargetOptions, type TimeoutOptions, type VolumeOptions, actionsOf, copySnapshot, createVolume, openAttachedVolume, optionsSchema, policyFor, provider };
+export { type ApplicationOptions, type AttachedVolume, type AwsOptions, type CopiedSnapshot, type CopySnapshotRequest, type CreateVolumeRequest, type CreatedVolume, type CredentialFunction, type CredentialOptions, type DeviceRoots, type DeviceRun, type Duty, type FoundDevice, type LaunchOptions, type NetworkOptions, type OpenedFile, type PolicyDocument, type PolicyScope, type PolicyStatement, type SourceOptions, type StaticKeys, type TargetOptions, type TimeoutOptions, type VolumeOptions, actionsOf, copySnapshot, createVolume, openAttachedVolume, optionsSchema, policyFor, provider, removeCreatedVolume };

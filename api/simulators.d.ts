@@ -1,7 +1,7 @@
 import "node:http";
 import "node:fs/promises";
 /** What a fault does to the request it meets. */
-type AwsFault = "throttle" | "resource-throttle" | "dependency-throttle" | "quota-exceeded" | "internal-error" | "unavailable" | "hang" | "reset" | "truncate" | "flip" | "empty" | "read-failed" | "write-timeout" | "expired-block-token" | "expired-page-token" | "expired-credentials" | "clock-skew";
+type AwsFault = "throttle" | "resource-throttle" | "dependency-throttle" | "quota-exceeded" | "internal-error" | "unavailable" | "no-capacity" | "hang" | "reset" | "truncate" | "flip" | "empty" | "read-failed" | "write-timeout" | "expired-block-token" | "expired-page-token" | "expired-credentials" | "clock-skew";
 /** Which requests meet a fault; every condition given must hold. */
 interface AwsFaultRule {
   fault: AwsFault;
@@ -151,6 +151,8 @@ interface AwsSimulator extends AsyncDisposable {
   archiveSnapshot(snapshotId: string): void;
   /** Lets a pending snapshot end in `error` instead of `completed`. */
   failSnapshot(snapshotId: string, statusMessage: string): void;
+  /** Has the next snapshot of StartSnapshot go into `error` once the call was answered, as one whose key KMS then refuses. */
+  failNextStart(statusMessage: string): void;
   /** Moves the clock, so that tokens, credentials and timeouts run out. */
   advance(milliseconds: number): void;
   encryptByDefault(accountId: string, region: string, on: boolean): void;
