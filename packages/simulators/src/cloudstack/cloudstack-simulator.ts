@@ -12,7 +12,9 @@ import { FaultPlan, type FaultAction, type FaultRule } from "./fault-plan.ts";
 import type { DeviceBus } from "./guest-devices.ts";
 import { addAccount, addMachine, addProject, furnish, type MachineSpec } from "./inventory.ts";
 import { JobBoard } from "./job-board.ts";
+import { writeQcow2 } from "./qcow2-image.ts";
 import type { ReleaseName } from "./releases.ts";
+import { SparseDisk } from "./sparse-disk.ts";
 import { StorageEndpoint } from "./storage-endpoint.ts";
 import { World, type Settings } from "./world.ts";
 
@@ -78,6 +80,8 @@ export interface SimulatedVolume {
   readonly type: "ROOT" | "DATADISK";
   /** Bytes. */
   readonly size: number;
+  /** The file's name on its pool. */
+  readonly path: string | undefined;
   readonly machineId: string | undefined;
   readonly deviceId: number | undefined;
   readonly tags: Readonly<Record<string, string>>;
@@ -118,6 +122,8 @@ export interface CloudstackSimulator extends AsyncDisposable {
   /** Snapshots of volumes and of machines that exist, of all accounts. */
   snapshotIds(): string[];
   machineIds(): string[];
+  /** Names of the templates that accounts made. */
+  templateNames(): string[];
   volumeBytes(volumeId: string, offset: number, length: number): Promise<Buffer>;
   /** The guest's hand on a volume of a running machine. @throws Error when it is not attached to one */
   writeVolume(volumeId: string, offset: number, bytes: Uint8Array): Promise<void>;
@@ -127,7 +133,11 @@ export interface CloudstackSimulator extends AsyncDisposable {
   addMachine(spec: MachineSpec): Promise<string>;
   /** What is seen inside a machine made with `guest`. */
   guestOf(machineId: string): CloudstackGuest;
-  /** Puts a file with these bytes on a pool, unknown to CloudStack, for `importVolume`. */
+  /** The folder of a pool's files, as somebody sees it who mounted the pool. */
+  poolFolder(name: string): string;
+  /** Lets a pool's file look as if somebody had it open, or no longer. */
+  lockFile(pool: string, fileName: string, on: boolean): void;
+  /** Puts an image with these bytes on a pool, unknown to CloudStack, for `importVolume`: qcow2, or raw on Ceph. */
   addStray(pool: string, fileName: string, bytes: Uint8Array, size?: number): Promise<void>;
   /** Adds a project of the tenant's. Its id. */
   addProject(name: string): string;
@@ -145,7 +155,7 @@ export interface CloudstackSimulator extends AsyncDisposable {
   pendingJobs(): number;
   /** Forgets jobs that ended, as the server does after a day. */
   forgetJobs(): void;
-  /** Moves the clock: signatures, sessions and URLs run out. */
+  /** Moves the clock: signatures, sessions and URLs run out, and uploads that were never begun are given up. */
   advance(milliseconds: number): void;
   /** Ends all sessions, as a restart of the management server does. */
   endSessions(): void;
@@ -235,6 +245,8 @@ export async function startCloudstackSimulator(options: CloudstackSimulatorOptio
     machineState: (id) => world.machines.get(id)?.state,
     snapshotIds: () => [...world.snapshots.keys(), ...world.machineSnapshots.keys()],
     machineIds: () => [...world.machines.keys()],
+    templateNames: () =>
+      [...world.templates.values()].flatMap(({ owner, name }) => (owner === undefined ? [] : [name])),
     volumeBytes: async (id, offset, length) => volume(id).disk?.read(offset, length) ?? Buffer.alloc(length),
     writeVolume: async (id, offset, bytes) => {
       const { machine: owner, disk } = volume(id);
@@ -245,10 +257,19 @@ export async function startCloudstackSimulator(options: CloudstackSimulatorOptio
     volumeFile: (id) => found(volume(id).disk, `file of volume ${id}`).path,
     addMachine: async (spec) => (await addMachine(world, spec, guestRules)).id,
     guestOf: (id) => guestView(machine(id)),
+    poolFolder: (name) => world.folderOf(pool(name)),
+    lockFile: (name, fileName, on) => {
+      const path = join(world.folderOf(pool(name)), fileName);
+      if (on) world.locked.add(path);
+      else world.locked.delete(path);
+    },
     addStray: async (name, fileName, bytes, size = bytes.length) => {
       const disk = await world.newDisk(size);
       await disk.write(0, bytes);
-      world.strays.set(`${pool(name).id}/${fileName}`, disk);
+      const path = join(world.folderOf(pool(name)), fileName);
+      if (pool(name).type === "RBD") await SparseDisk.copy(path, disk);
+      else await writeQcow2(disk, path);
+      await disk.discard();
     },
     addProject: (name) => addProject(world, name, [tenant]).id,
     limit: (resource, most, ownerId) => {
@@ -265,7 +286,10 @@ export async function startCloudstackSimulator(options: CloudstackSimulatorOptio
     releaseJobs: () => jobs.release(),
     pendingJobs: () => jobs.all().filter((each) => each.status === 0).length,
     forgetJobs: () => jobs.forgetEnded(),
-    advance: (milliseconds) => world.advance(milliseconds),
+    advance: (milliseconds) => {
+      world.advance(milliseconds);
+      storage.giveUp();
+    },
     endSessions: () => endpoint.endSessions(),
     close: () => (closing ??= close()),
     [Symbol.asyncDispose]: () => (closing ??= close()),
@@ -301,6 +325,7 @@ function volumeView(volume: Volume): SimulatedVolume {
     state: volume.state,
     type: volume.type,
     size: volume.size,
+    path: volume.path,
     machineId: volume.machine?.id,
     deviceId: volume.deviceId,
     tags: Object.fromEntries(volume.tags.map((tag) => [tag.key, tag.value])),

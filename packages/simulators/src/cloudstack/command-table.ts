@@ -6,6 +6,7 @@ import { importCommands } from "./commands/import-commands.ts";
 import { jobCommands } from "./commands/job-commands.ts";
 import { machineCommands } from "./commands/machine-commands.ts";
 import { snapshotCommands } from "./commands/snapshot-commands.ts";
+import { templateCommands } from "./commands/template-commands.ts";
 import { tagCommands } from "./commands/tag-commands.ts";
 import { transferCommands } from "./commands/transfer-commands.ts";
 import { volumeCommands } from "./commands/volume-commands.ts";
@@ -29,6 +30,7 @@ export class CommandTable {
       ...machineCommands,
       ...snapshotCommands,
       ...tagCommands,
+      ...templateCommands,
       ...transferCommands(storage),
       ...volumeCommands,
       this.#listApis(),

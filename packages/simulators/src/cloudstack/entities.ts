@@ -49,7 +49,7 @@ export interface StoragePool {
   readonly name: string;
   readonly zoneId: string;
   readonly scope: "ZONE" | "CLUSTER" | "HOST";
-  readonly type: "NetworkFilesystem" | "RBD" | "Filesystem" | "PowerFlex";
+  readonly type: "NetworkFilesystem" | "RBD" | "Filesystem" | "PowerFlex" | "Iscsi";
   /** Whether CloudStack makes one LUN for each volume; root volumes there cannot be swapped. */
   readonly managed: boolean;
   /** Disk and service offerings with the same tag go there. */
@@ -98,7 +98,8 @@ export interface Template {
   readonly zoneId: string;
   readonly owner: Owner | undefined;
   readonly osTypeId: string;
-  readonly disk: SparseDisk;
+  /** Undefined as long as the job that makes it is at work. */
+  disk: SparseDisk | undefined;
 }
 
 /** A tag of one object. */
@@ -147,6 +148,8 @@ export interface Volume {
   /** The file's name on its pool. */
   path: string | undefined;
   disk: SparseDisk | undefined;
+  /** The file on its pool that it was adopted from. */
+  file?: string | undefined;
   machine: Machine | undefined;
   deviceId: number | undefined;
   attached: number | undefined;

@@ -1,4 +1,5 @@
 import { randomBytes, randomUUID } from "node:crypto";
+import { mkdir } from "node:fs/promises";
 import { blankVolume } from "./volume-life.ts";
 import type {
   Account,
@@ -89,6 +90,8 @@ const pools: readonly Omit<StoragePool, "id" | "zoneId" | "maintenance">[] = [
   },
   { name: "local-kvm1", scope: "HOST", type: "Filesystem", managed: false, tag: "local", capacity: 512 * gib },
   { name: "powerflex", scope: "ZONE", type: "PowerFlex", managed: true, tag: "managed", capacity: 4096 * gib },
+  // Managed as well, and unlike PowerFlex it takes snapshots.
+  { name: "iscsi", scope: "ZONE", type: "Iscsi", managed: true, tag: "iscsi", capacity: 4096 * gib },
 ];
 
 const diskOfferings: readonly Omit<DiskOffering, "id">[] = [
@@ -98,6 +101,7 @@ const diskOfferings: readonly Omit<DiskOffering, "id">[] = [
   { name: "Custom Cluster", sizeGib: undefined, tag: "cluster" },
   { name: "Custom Local", sizeGib: undefined, tag: "local" },
   { name: "Custom Managed", sizeGib: undefined, tag: "managed" },
+  { name: "Custom iSCSI", sizeGib: undefined, tag: "iscsi" },
 ];
 
 const serviceOfferings: readonly Omit<ServiceOffering, "id">[] = [
@@ -122,6 +126,7 @@ export async function furnish(world: World, tenant: Account): Promise<void> {
   const zoneId = world.zone.id;
   const put = <T extends { readonly id: string }>(map: Map<string, T>, item: T): void => void map.set(item.id, item);
   for (const each of pools) put(world.pools, { ...each, id: randomUUID(), zoneId, maintenance: false });
+  for (const each of world.pools.values()) await mkdir(world.folderOf(each));
   for (const each of diskOfferings) put(world.diskOfferings, { ...each, id: randomUUID() });
   for (const each of serviceOfferings) put(world.serviceOfferings, { ...each, id: randomUUID() });
   const networks: Omit<Network, "id">[] = [

@@ -98,7 +98,7 @@ function header(size: number, about: { l1Entries: number; tablePlace: number; ta
 /** What an image says about itself; undefined where it is no qcow2. */
 export async function inspectQcow2(
   path: string,
-): Promise<{ size: number; backed: boolean; externalData: boolean } | undefined> {
+): Promise<{ size: number; backed: boolean; encrypted: boolean; externalData: boolean } | undefined> {
   await using file = await open(path, "r");
   const bytes = Buffer.alloc(104);
   const { bytesRead } = await file.read(bytes, 0, 104, 0);
@@ -107,6 +107,7 @@ export async function inspectQcow2(
   return {
     size: Number(bytes.readBigUInt64BE(24)),
     backed: bytes.readBigUInt64BE(8) !== 0n,
+    encrypted: bytes.readUInt32BE(32) !== 0,
     externalData: (features & 4n) !== 0n,
   };
 }

@@ -28,6 +28,8 @@ export interface ReleaseTraits {
   readonly deleteProtection: boolean;
   /** An uploaded volume can become a root volume (pull request 10267). */
   readonly attachesUploadedAsRoot: boolean;
+  /** Characters of a template's name: 32 in old releases, 255 in 4.22; between them the change was not looked up. */
+  readonly longestTemplateName: number;
 }
 
 /** The traits of a release. */
@@ -39,5 +41,6 @@ export function traitsOf(release: ReleaseName): ReleaseTraits {
     diskOnlyMachineSnapshots: reaches(release, "4.21.0.0"),
     deleteProtection: reaches(release, "4.20.0.0"),
     attachesUploadedAsRoot: reaches(release, "4.20.0.0"),
+    longestTemplateName: reaches(release, "4.22.0.0") ? 255 : 32,
   };
 }

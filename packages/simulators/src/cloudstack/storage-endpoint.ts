@@ -21,8 +21,11 @@ interface Upload {
   readonly checksum: string | undefined;
   readonly metadata: string;
   readonly until: number;
+  readonly since: number;
 }
 
+/** `upload.operation.timeout`: then the monitor gives up what was never begun. */
+const uploadPatienceMs = 3_600_000;
 /** `max.upload.volume.size`, in GiB. */
 const largestUploadGib = 500;
 
@@ -69,10 +72,17 @@ export class StorageEndpoint {
     const key = randomUUID();
     const until = this.#world.now() + this.#world.settings.urlLifetimeMs;
     const metadata = randomBytes(96).toString("base64");
-    this.#uploads.set(key, { volume, format, checksum, metadata, until });
+    this.#uploads.set(key, { volume, format, checksum, metadata, until, since: this.#world.now() });
     const postURL = `${this.origin}/upload/${key}`;
     const expires = new Date(until).toISOString();
     return { postURL, metadata, expires, signature: this.#sign(metadata, postURL, expires) };
+  }
+
+  /** `ImageStoreUploadMonitorImpl`: a volume that nobody began to upload in time is abandoned, and can be deleted then. */
+  giveUp(): void {
+    for (const { volume, since } of this.#uploads.values())
+      if (volume.state === "NotUploaded" && since + uploadPatienceMs < this.#world.now())
+        volume.state = "UploadAbandoned";
   }
 
   async serve(request: IncomingMessage, response: ServerResponse): Promise<void> {

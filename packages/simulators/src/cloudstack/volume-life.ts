@@ -1,6 +1,9 @@
 import { randomBytes, randomUUID } from "node:crypto";
+import { rm } from "node:fs/promises";
 import { ApiError, errorCodes, invalid } from "./api-error.ts";
 import type { Machine, Volume } from "./entities.ts";
+import { writeQcow2 } from "./qcow2-image.ts";
+import { SparseDisk } from "./sparse-disk.ts";
 import type { World } from "./world.ts";
 
 /** KVM's `max_data_volumes_limit`. */
@@ -131,11 +134,19 @@ export async function detach(world: World, volume: Volume): Promise<void> {
 /** Takes a volume from its machine without asking. */
 export async function release(volume: Volume): Promise<void> {
   await volume.machine?.guest?.unplug(volume.id);
+  await writeBack(volume);
   volume.machine = undefined;
   volume.deviceId = undefined;
   volume.attached = undefined;
   // A root volume that was taken out is a data disk until it is attached with device id 0 again.
   volume.type = "DATADISK";
+}
+
+/** Puts what a guest wrote into the pool's file that the volume was adopted from. */
+export async function writeBack({ file, disk, pool }: Volume): Promise<void> {
+  if (file === undefined || disk === undefined) return;
+  if (pool?.type === "RBD") await SparseDisk.copy(file, disk);
+  else await writeQcow2(disk, file);
 }
 
 /** Ends a volume for good. @throws ApiError where it is in use or in the middle of something */
@@ -157,4 +168,5 @@ export async function expunge(world: World, volume: Volume): Promise<void> {
   volume.state = "Expunged";
   world.volumes.delete(volume.id);
   await volume.disk?.discard();
+  if (volume.file !== undefined) await rm(volume.file, { force: true });
 }

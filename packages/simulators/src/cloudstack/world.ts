@@ -68,8 +68,8 @@ export class World {
   readonly machines: Map<string, Machine> = new Map();
   readonly snapshots: Map<string, Snapshot> = new Map();
   readonly machineSnapshots: Map<string, MachineSnapshot> = new Map();
-  /** Files on pools that no volume knows, by `<pool id>/<file>`. */
-  readonly strays: Map<string, SparseDisk> = new Map();
+  /** Files on pools that somebody has open (qemu's locks), by path. */
+  readonly locked: Set<string> = new Set();
   #clockOffset = 0;
   #macs = 0;
 
@@ -109,6 +109,11 @@ export class World {
   /** Where a file of the world's own lies. */
   pathOf(name: string): string {
     return join(this.folder, name);
+  }
+
+  /** Where a pool's files lie, as who mounts it sees them; a volume has one there only if it was adopted from it. */
+  folderOf(pool: StoragePool): string {
+    return this.pathOf(`pool-${pool.id}`);
   }
 
   async newDisk(size: number): Promise<SparseDisk> {
@@ -254,7 +259,12 @@ export class World {
         return [...this.snapshots.values()].filter((each) => each.owner === owner).length;
       case "secondaryStorage":
         return (
-          [...this.snapshots.values()].reduce((sum, each) => sum + (each.owner === owner ? each.size : 0), 0) / gib
+          ([...this.snapshots.values()].reduce((sum, each) => sum + (each.owner === owner ? each.size : 0), 0) +
+            [...this.templates.values()].reduce(
+              (sum, { owner: own, disk }) => sum + (own === owner ? (disk?.size ?? 0) : 0),
+              0,
+            )) /
+          gib
         );
     }
   }

@@ -33,6 +33,8 @@ export interface Json {
   readonly cpunumber: number;
   readonly volume: Json & readonly [Json, ...Json[]];
   readonly virtualmachine: Json & readonly [Json, ...Json[]];
+  readonly template: Json & readonly [Json, ...Json[]];
+  readonly cluster: readonly [Json, ...Json[]];
   readonly snapshot: Json & readonly [Json, ...Json[]];
   readonly vmsnapshot: Json & readonly [Json, ...Json[]];
   readonly api: Json & readonly [Json, ...Json[]];

@@ -159,7 +159,8 @@ describe("importing", () => {
     const storageid = simulator.pools["primary-zone"] ?? "";
     await simulator.addStray("primary-zone", "disk-1.qcow2", Buffer.from("adopt me"), 4 * mib);
     await simulator.addStray("primary-zone", "root.qcow2", Buffer.from("boot me"), 4 * mib);
-    expect((await client.send("importVolume", { storageid, path: "disk-1.qcow2" })).status).toBe(432);
+    for (const command of ["importVolume", "importVm", "unmanageVolume", "listVolumesForImport"])
+      expect((await client.send(command, { storageid, path: "disk-1.qcow2" })).status).toBe(432);
     expect((await admin.call("listVolumesForImport", { storageid })).count).toBe(2);
     const owner = { account: "tenant", domainid: (await client.call("listAccounts")).account[0].domainid };
     const { volume } = await admin.done("importVolume", { storageid, path: "disk-1.qcow2", name: "adopted", ...owner });
@@ -167,22 +168,159 @@ describe("importing", () => {
       name: "adopted",
       state: "Ready",
     });
+    expect((await admin.call("listVolumesForImport", { storageid })).count).toBe(1);
     expect((await simulator.volumeBytes(volume.id, 0, 8)).toString()).toBe("adopt me");
-    const missing = await admin.job("importVolume", { storageid, path: "disk-1.qcow2" });
-    expect(missing.jobresult.errortext).toMatch(/^Cannot find volume disk-1.qcow2/);
+    const twice = await admin.job("importVolume", { storageid, path: "disk-1.qcow2" });
+    expect(twice.jobresult.errortext).toBe("Volume is already managed by CloudStack: disk-1.qcow2");
 
-    const imported = await admin.done("importVm", {
+    const machine = {
       importsource: "shared",
       hypervisor: "KVM",
       zoneid: simulator.zoneId,
+      clusterid: (await admin.call("listClusters")).cluster[0].id,
       storageid,
       diskpath: "root.qcow2",
+      networkid: simulator.networks["shared"] ?? "",
       serviceofferingid: simulator.serviceOfferings["Small Instance"] ?? "",
       name: "adopted-vm",
       ...owner,
-    });
-    expect(imported.virtualmachine).toMatchObject({ name: "adopted-vm", state: "Running", rootdeviceid: 1 });
+    };
+    const said = async (given: Record<string, string>): Promise<string> =>
+      (await admin.job("importVm", { ...machine, ...given })).jobresult.errortext;
+    expect(await said({ diskpath: "disk-1.qcow2" })).toBe("Disk image is already in use");
+    expect(await said({ diskpath: "nowhere.qcow2" })).toBe("Disk not found or is invalid");
+    expect(await said({ networkid: "" })).toMatch(/^Network is required/);
+    expect(await said({ importsource: "local" })).toMatch(/^Host is required/);
+    expect(await said({ hypervisor: "VMware" })).toMatch(/not supported for hypervisor/);
+    const imported = await admin.done("importVm", machine);
+    // As the platform leaves it: off, and its root shows device id 1.
+    expect(imported.virtualmachine).toMatchObject({ name: "adopted-vm", state: "Stopped", rootdeviceid: 1 });
+    expect(
+      (await simulator.volumeBytes(simulator.volumesOf(imported.virtualmachine.id)[0] ?? "", 0, 7)).toString(),
+    ).toBe("boot me");
   });
+
+  it("refuses what the server refuses, by its words", async () => {
+    await using simulator = await startCloudstackSimulator();
+    const admin = new ApiClient(simulator, simulator.admin);
+    const said = async (path: string, pool = "primary-zone", given: Record<string, string> = {}): Promise<string> =>
+      (await admin.job("importVolume", { storageid: simulator.pools[pool] ?? "", path, ...given })).jobresult.errortext;
+    const folder = simulator.poolFolder("primary-zone");
+    await simulator.addStray("primary-zone", "good.qcow2", Buffer.from("good"), mib);
+    const image = await readFile(join(folder, "good.qcow2"));
+    await writeFile(join(folder, "raw.qcow2"), Buffer.alloc(4096));
+    const backed = Buffer.from(image);
+    backed.writeBigUInt64BE(512n, 8);
+    await writeFile(join(folder, "backed.qcow2"), backed);
+    const encrypted = Buffer.from(image);
+    encrypted.writeUInt32BE(1, 32);
+    await writeFile(join(folder, "encrypted.qcow2"), encrypted);
+    simulator.lockFile("primary-zone", "good.qcow2", true);
+    expect(await said("good.qcow2")).toBe("Locked volume cannot be imported or unmanaged.");
+    simulator.lockFile("primary-zone", "good.qcow2", false);
+    expect(await said("missing.qcow2")).toBe("Cannot find volume on storage pool: missing.qcow2");
+    expect(await said("../good.qcow2")).toMatch(/^Cannot find volume/);
+    expect(await said("raw.qcow2")).toMatch(/The file format is raw, but expected to be QCOW2/);
+    expect(await said("backed.qcow2")).toBe("Volume with backing file cannot be imported or unmanaged.");
+    expect(await said("encrypted.qcow2")).toBe("Encrypted volume cannot be imported or unmanaged.");
+    expect(await said("x", "powerflex")).toMatch(/not supported for pool type PowerFlex on hypervisor KVM/);
+    const local = { diskofferingid: simulator.diskOfferings["Custom Local"] ?? "" };
+    expect(await said("good.qcow2", "primary-zone", local)).toMatch(/should use shared storage/);
+    const ceph = { diskofferingid: simulator.diskOfferings["Custom Ceph"] ?? "" };
+    expect(await said("good.qcow2", "primary-zone", ceph)).toMatch(/storage tags are not compatible/);
+    simulator.poolMaintenance("primary-zone", true);
+    expect(await said("good.qcow2")).toBe("Storage pool primary-zone is in maintenance");
+  });
+
+  it("forgets a volume and leaves its file, with what a guest wrote", async () => {
+    await using simulator = await startCloudstackSimulator();
+    const admin = new ApiClient(simulator, simulator.admin);
+    const storageid = simulator.pools["primary-zone"] ?? "";
+    await simulator.addStray("primary-zone", "disk.qcow2", Buffer.from("before"), mib);
+    const { volume } = await admin.done("importVolume", { storageid, path: "disk.qcow2" });
+    const virtualmachineid = simulator.appliance.id;
+    await admin.done("attachVolume", { id: volume.id, virtualmachineid });
+    expect((await admin.job("unmanageVolume", { id: volume.id })).jobresult.errortext).toMatch(/is attached to VM/);
+    await simulator.writeVolume(volume.id, 0, Buffer.from("after!"));
+    await admin.done("detachVolume", { id: volume.id });
+    await admin.done("unmanageVolume", { id: volume.id });
+    expect(simulator.volumes().map(({ id }) => id)).not.toContain(volume.id);
+    const again = await admin.done("importVolume", { storageid, path: "disk.qcow2" });
+    expect(again.volume.id).not.toBe(volume.id);
+    expect((await simulator.volumeBytes(again.volume.id, 0, 6)).toString()).toBe("after!");
+    await admin.call("deleteVolume", { id: again.volume.id });
+    expect((await admin.call("listVolumesForImport", { storageid })).count).toBeUndefined();
+  });
+
+  it("of volumes came with 4.19.1", async () => {
+    await using old = await startCloudstackSimulator({ version: "4.19.0.0" });
+    const admin = new ApiClient(old, old.admin);
+    expect((await admin.send("importVolume", { storageid: old.pools["primary-zone"] ?? "", path: "x" })).status).toBe(
+      401,
+    );
+    expect((await admin.call("listApis", { name: "importVm" })).count).toBe(1);
+  });
+});
+
+describe("templates", () => {
+  it("are made of volumes that no running machine has, and of snapshots", async () => {
+    await using simulator = await startCloudstackSimulator({
+      machines: [{ name: "db", disks: [mib], state: "Running" }],
+    });
+    const client = new ApiClient(simulator);
+    const [volumeid = ""] = simulator.volumesOf(simulator.machines[0] ?? "");
+    await simulator.writeVolume(volumeid, 0, Buffer.from("template me"));
+    const ostypeid = (await client.call("listOsTypes")).ostype[0].id;
+    const running = await client.send("createTemplate", { name: "t", ostypeid, volumeid });
+    expect(running.status).toBe(530);
+    expect((await client.send("createTemplate", { name: "t", ostypeid })).status).toBe(431);
+    const { snapshot } = await client.done("createSnapshot", { volumeid });
+    const both = { name: "t", ostypeid, volumeid, snapshotid: snapshot.id };
+    expect((await client.send("createTemplate", both)).status).toBe(431);
+    const { template } = await client.done("createTemplate", { name: "t", ostypeid, snapshotid: snapshot.id });
+    const mine = (await client.call("listTemplates", { templatefilter: "self" })).template;
+    expect(mine).toMatchObject([{ id: template.id, name: "t", isready: true, ispublic: false, size: mib }]);
+    const machine = {
+      templateid: template.id,
+      serviceofferingid: simulator.serviceOfferings["Small Instance"] ?? "",
+      zoneid: simulator.zoneId,
+      name: "copy",
+      startvm: "false",
+    };
+    const { virtualmachine } = await client.done("deployVirtualMachine", machine);
+    const [root = ""] = simulator.volumesOf(virtualmachine.id);
+    expect((await simulator.volumeBytes(root, 0, 11)).toString()).toBe("template me");
+    expect((await client.job("deleteTemplate", { id: template.id })).jobresult.errortext).toMatch(/\[1\] VM instances/);
+    await client.done("deleteTemplate", { id: template.id, forced: "true" });
+    expect((await simulator.volumeBytes(root, 0, 11)).toString()).toBe("template me");
+    const small = simulator.templates["tiny Linux"] ?? "";
+    expect((await client.job("deleteTemplate", { id: small })).jobresult.errorcode).toBe(531);
+  });
+
+  it("have short names in old releases", async () => {
+    await using old = await startCloudstackSimulator({
+      version: "4.20.0.0",
+      machines: [{ name: "db", disks: [mib], state: "Stopped" }],
+    });
+    const client = new ApiClient(old);
+    const [volumeid = ""] = old.volumesOf(old.machines[0] ?? "");
+    const ostypeid = (await client.call("listOsTypes")).ostype[0].id;
+    expect((await client.send("createTemplate", { name: "x".repeat(33), ostypeid, volumeid })).status).toBe(431);
+    await client.done("createTemplate", { name: "x".repeat(32), ostypeid, volumeid });
+  });
+});
+
+it("an upload that nobody began is given up after an hour, and can be deleted then", async () => {
+  await using simulator = await startCloudstackSimulator();
+  const client = new ApiClient(simulator);
+  const { id } = (
+    await client.call("getUploadParamsForVolume", { name: "x", zoneid: simulator.zoneId, format: "QCOW2" })
+  ).getuploadparams;
+  expect((await client.send("deleteVolume", { id })).status).toBe(431);
+  simulator.advance(2 * 3_600_000);
+  simulator.advance(-2 * 3_600_000);
+  expect((await client.call("listVolumes", { id })).volume[0].state).toBe("UploadAbandoned");
+  expect((await client.send("deleteVolume", { id })).status).toBe(200);
 });
 
 describeWithPeers(["qemu-img"], "the images", () => {

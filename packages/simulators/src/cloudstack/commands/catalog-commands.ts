@@ -131,21 +131,25 @@ function listTemplates(call: Call): object {
   const filter = parameters.required("templatefilter");
   const known = ["featured", "self", "selfexecutable", "sharedexecutable", "executable", "community", "all"];
   if (!known.includes(filter)) throw parameters.badValue("templatefilter", filter, "it is no filter");
-  const found = inZone(call, byIdAndName(call, world.templates.values())).filter((each) =>
-    filter.startsWith("self") ? each.owner === caller : each.owner === undefined || world.mayUse(caller, each.owner),
-  );
+  const scope = world.scopeOf(parameters, caller);
+  const found = inZone(call, byIdAndName(call, world.templates.values())).filter((each) => {
+    // What is not ready yet is shown to its owner alone.
+    if (filter.includes("executable") && each.disk === undefined) return false;
+    if (filter.startsWith("self")) return each.owner !== undefined && scope(each.owner);
+    return each.owner === undefined || world.mayUse(caller, each.owner);
+  });
   return listed(call, "template", found, (each: Template) => ({
     id: each.id,
     name: each.name,
     displaytext: each.name,
     ispublic: each.owner === undefined,
-    isready: true,
+    isready: each.disk !== undefined,
     isfeatured: each.owner === undefined,
     format: "QCOW2",
     hypervisor: "KVM",
-    status: "Download Complete",
-    size: each.disk.size,
-    physicalsize: each.disk.size,
+    ...(each.disk === undefined
+      ? { status: "Creating" }
+      : { status: "Download Complete", size: each.disk.size, physicalsize: each.disk.size }),
     templatetype: "USER",
     ostypeid: each.osTypeId,
     ostypename: world.osTypes.get(each.osTypeId),

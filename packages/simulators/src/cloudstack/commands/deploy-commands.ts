@@ -21,7 +21,10 @@ function originOf(call: Call): Origin {
   );
   if (!world.traits.deploysFromVolume || (volumeId === undefined && snapshotId === undefined)) {
     if (templateId === undefined) parameters.required("templateid");
-    return { template: world.find(world.templates, parameters, "templateid", caller) };
+    const template = world.find(world.templates, parameters, "templateid", caller);
+    if (template.disk === undefined)
+      throw invalid(`Template ${template.id} has not been completely downloaded to zone`);
+    return { template };
   }
   if ([templateId, volumeId, snapshotId].filter((each) => each !== undefined).length > 1)
     throw invalid("Please provide only one of the following parameters - template ID, volume ID or snapshot ID");
@@ -122,7 +125,7 @@ function deployVirtualMachine(call: Call): Submission {
 }
 
 function rootSizeOf(call: Call, origin: Origin, details: ReadonlyMap<string, string>): number {
-  const own = origin.volume?.size ?? origin.snapshot?.size ?? origin.template.disk.size;
+  const own = origin.volume?.size ?? origin.snapshot?.size ?? origin.template.disk?.size ?? 0;
   const wanted = details.get("rootdisksize") ?? call.parameters.text("rootdisksize");
   if (wanted === undefined) return own;
   if (!/^\d{1,6}$/.test(wanted) || Number(wanted) < 1) throw invalid("Root disk size should be a positive number.");
@@ -151,6 +154,7 @@ async function giveRoot(call: Call, machine: Machine, origin: Origin, size: numb
     );
   }
   const from = origin.snapshot?.disk ?? origin.template.disk;
+  if (from === undefined) throw new ApiError(errorCodes.internal, `Template ${origin.template.id} is gone`);
   const volume: Volume = {
     ...blankVolume(world),
     id: randomUUID(),
