@@ -141,7 +141,7 @@ export class ApiEndpoint {
         queue: submission.queue,
       },
       faults,
-      () => submission.work(),
+      submission,
     );
     return submission.createdId === undefined ? { jobid: job.id } : { id: submission.createdId, jobid: job.id };
   }

@@ -21,6 +21,8 @@ export interface Submission {
   readonly queue?: string | undefined;
   /** Done in the job; its result. */
   work(): Promise<object>;
+  /** What a job that fails before its work makes of the row it was for. */
+  failed?(): void;
 }
 
 /** A command of the API. */

@@ -1,5 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { ApiError, errorCodes } from "./api-error.ts";
+import type { Submission } from "./command.ts";
 import type { FaultAction } from "./fault-plan.ts";
 
 /** An asynchronous job as `queryAsyncJobResult` tells it. */
@@ -50,7 +51,12 @@ export class JobBoard {
   }
 
   /** @throws ApiError 431 where the id that the client wants is taken */
-  submit(command: string, request: JobRequest, faults: readonly FaultAction[], work: () => Promise<object>): Job {
+  submit(
+    command: string,
+    request: JobRequest,
+    faults: readonly FaultAction[],
+    submission: Pick<Submission, "work" | "failed">,
+  ): Job {
     const { customId, caller } = request;
     if (customId !== undefined) {
       if (!/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(customId))
@@ -75,7 +81,7 @@ export class JobBoard {
     const held = faults.some((each) => each.kind === "job-held");
     const before = held || request.queue === undefined ? undefined : this.#queues.get(request.queue);
     // A held job has left its queue: the host ends it long after the server went on.
-    const running = this.#run(command, job, faults, before, held ? this.#release.promise : undefined, work);
+    const running = this.#run(command, job, faults, before, held ? this.#release.promise : undefined, submission);
     if (held) this.#held.add(running);
     else if (request.queue !== undefined) this.#queues.set(request.queue, running);
     this.#running.add(running);
@@ -129,7 +135,7 @@ export class JobBoard {
     faults: readonly FaultAction[],
     before: Promise<unknown> | undefined,
     held: Promise<void> | undefined,
-    work: () => Promise<object>,
+    submission: Pick<Submission, "work" | "failed">,
   ): Promise<void> {
     await before;
     await held;
@@ -138,8 +144,11 @@ export class JobBoard {
     if (this.#stopped) return;
     try {
       const failure = faults.find((each) => each.kind === "job-fails");
-      if (failure !== undefined) throw faultError(failure);
-      job.result = await work();
+      if (failure !== undefined) {
+        submission.failed?.();
+        throw faultError(failure);
+      }
+      job.result = await submission.work();
       const late = faults.find((each) => each.kind === "job-fails-late");
       if (late !== undefined) throw faultError(late);
       job.status = 1;

@@ -110,6 +110,9 @@ function deployVirtualMachine(call: Call): Submission {
     instanceType: "VirtualMachine",
     instanceId: machine.id,
     queue: machine.id,
+    failed: () => {
+      machine.state = "Error";
+    },
     work: async () => {
       try {
         await giveRoot(call, machine, origin, rootSize);

@@ -41,6 +41,9 @@ function allocate(call: Call, volume: Volume, name: string | undefined, take: ()
     instanceType: "Snapshot",
     instanceId: snapshot.id,
     queue: volume.machine?.id,
+    failed: () => {
+      snapshot.state = "Error";
+    },
     work: async () => {
       snapshot.state = "Creating";
       volume.state = "Snapshotting";

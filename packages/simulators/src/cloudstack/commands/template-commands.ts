@@ -53,10 +53,11 @@ function createTemplate(call: Call): Submission {
     createdId: template.id,
     instanceType: "Template",
     instanceId: template.id,
+    // The row of a failed one does not stay.
+    failed: () => void world.templates.delete(template.id),
     work: async () => {
       const from = "volume" in origin ? origin.volume.disk : origin.snapshot.disk;
       if (from === undefined) {
-        // The row of a failed one does not stay.
         world.templates.delete(template.id);
         throw new ApiError(errorCodes.internal, "Failed to create Template");
       }
