@@ -16,7 +16,7 @@ export interface Step<State> {
   command(state: State): { command: string; parameters: Parameters };
   /** Parameters that have to be asked for first; added to those of `command`. */
   prepare?(): Promise<Parameters>;
-  /** Whether `injectedjobid` is sent: commands that create something would leave a row behind when it is refused. */
+  /** Whether no `customjobid` is sent: commands that create something would leave a row behind when it is refused. */
   creates?: boolean;
 }
 
@@ -37,9 +37,15 @@ export async function ensure<State>(client: CloudstackClient, step: Step<State>,
     const { command, parameters: given } = step.command(state);
     const parameters = { ...given, ...(await step.prepare?.()) };
     try {
-      const sent = step.creates === true ? parameters : { ...parameters, injectedjobid: jobId };
+      const sent = step.creates === true ? parameters : { ...parameters, customjobid: jobId };
       await client.run(command, sent, { ...wait, object });
     } catch (error) {
+      // The request that was thought lost had arrived: its job has the id, and is waited for.
+      if (isTaken(error, jobId)) {
+        await finishQuietly(client, jobId, object, wait);
+        jobId = newJobId();
+        continue;
+      }
       if (!isLostAnswer(error)) {
         const after = await settled(client, step, wait);
         if (!step.done(after)) throw error;
@@ -59,6 +65,12 @@ export async function ensure<State>(client: CloudstackClient, step: Step<State>,
   }
   if (lost !== undefined) throw lost;
   throw cloudstackError("UNEXPECTED", `${object}: the platform says it is done, and it is not; see its events.`);
+}
+
+/** Whether the server refused an id because a job has it (`checkUuidSimple`). */
+function isTaken(error: unknown, jobId: string): boolean {
+  const failure = failureOf(error);
+  return failure?.code === 431 && failure.message.includes(jobId) && /already exists/i.test(failure.message);
 }
 
 /** The state when nothing works on the object any more. */

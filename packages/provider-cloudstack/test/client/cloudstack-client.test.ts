@@ -78,7 +78,7 @@ describe("calls", () => {
     await using server = await startScripted(({ index }) =>
       index === 1 ? "cut" : index === 2 ? { status: 502, body: "<html>bad gateway" } : { body: { r: { count: 0 } } },
     );
-    await using client = clientOf(server.url);
+    await using client = clientOf(server.url, { retryBudgetMs: 60_000 });
     await client.call("listZones");
     expect(server.calls).toHaveLength(3);
   });
@@ -241,8 +241,12 @@ describe("changes", () => {
     submitted: number;
   }
 
-  /** A server with one volume to attach; `lose` cuts the connection after or before it was done. */
-  function attaching(world: World, lose: "after" | "before" | "never"): Script {
+  /**
+   * A server with one volume to attach; `lose` cuts the connection after or before it was done, or lets the request arrive
+   * only when it was sent again.
+   */
+  function attaching(world: World, lose: "after" | "before" | "never" | "late"): Script {
+    let late = "";
     return ({ form }) => {
       const command = form.get("command") ?? "";
       if (command === "queryAsyncJobResult") {
@@ -254,7 +258,13 @@ describe("changes", () => {
         return { body: { r: { volume: [{ id: "v", virtualmachineid: world.attached ? "m" : undefined }] } } };
       world.submitted++;
       if (lose === "before" && world.submitted === 1) return "cut";
-      const job = form.get("injectedjobid") ?? "none";
+      const job = form.get("customjobid") ?? "none";
+      if (lose === "late" && world.submitted === 1) {
+        late = job;
+        return "cut";
+      }
+      if (lose === "late" && world.submitted === 2) world.jobs.set(late, 1);
+      if (lose === "late") world.attached = true;
       if (world.jobs.has(job)) return apiError(command, 431, `UUID: ${job} already exists`, 4350);
       world.jobs.set(job, 1);
       world.attached = true;
@@ -277,8 +287,15 @@ describe("changes", () => {
     ["never", 1],
     ["after", 1],
     ["before", 2],
+    ["late", 2],
   ] as const) {
-    it(`are done once, with an answer lost ${lose === "never" ? "never" : `${lose} the server did it`}`, async () => {
+    const when = {
+      never: "never",
+      after: "after the server did it",
+      before: "before it",
+      late: "while the request is on its way",
+    };
+    it(`are done once, with an answer lost ${when[lose]}`, async () => {
       const world: World = { attached: false, jobs: new Map(), submitted: 0 };
       await using server = await startScripted(attaching(world, lose));
       await using client = clientOf(server.url);
