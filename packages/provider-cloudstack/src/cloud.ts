@@ -6,10 +6,12 @@ import {
   type CloudChoice,
   type CloudMachine,
   type CloudSnapshot,
+  type CloudTemplate,
   type CloudVolume,
   choiceOf,
   machineOf,
   snapshotOf,
+  templateOf,
   volumeOf,
 } from "./client/entities.ts";
 import type { Transport } from "./client/transport.ts";
@@ -62,9 +64,10 @@ export class Cloud implements AsyncDisposable {
     this.client.notice(message);
   }
 
-  /** The scope that every command gets: the project, where there is one. */
+  /** The scope that every command gets: the project, or the account that an administrator acts for, where there is one. */
   async scope(wait: Wait = {}): Promise<Parameters> {
-    const { project } = this.options;
+    const { project, owner } = this.options;
+    if (owner !== undefined) return { account: owner.account, domainid: owner.domainId };
     if (project === undefined) return {};
     const found = await this.#once("project", () => this.choice("listProjects", project, "project", {}, wait));
     return { projectid: found.id };
@@ -189,6 +192,12 @@ export class Cloud implements AsyncDisposable {
 
   snapshot(id: string, wait: Wait = {}): Promise<CloudSnapshot | undefined> {
     return firstOrMissing(this.snapshots({ id }, wait));
+  }
+
+  /** Templates of this account or project: those that it made. */
+  async *templates(filter: Parameters, wait: Wait = {}): AsyncGenerator<CloudTemplate> {
+    const all = { templatefilter: "self", ...filter, ...(await this.scope(wait)) };
+    for await (const item of this.client.list("listTemplates", all, wait)) yield templateOf(item);
   }
 
   /** Everything that a list command offers. */

@@ -51,7 +51,53 @@ const byText: readonly [pattern: RegExp, meaning: Meaning][] = [
     {
       code: "UNSUPPORTED",
       remedy:
-        "The volume's pool is managed: CloudStack swaps no root volume there. Use a disk offering of another pool.",
+        'CloudStack swaps no root volume here (its pool is managed): launch with method "template", or use a disk offering of ' +
+        "another pool.",
+    },
+  ],
+  [
+    /cannot find volume on storage pool|disk not found or is invalid/i,
+    {
+      code: "CONFIG_INVALID",
+      remedy:
+        "The pool does not have the file: import.folder has to be the mount of the very folder that this pool (import.pool) is " +
+        "made of, and of no folder below or above it.",
+    },
+  ],
+  [
+    /importing and unmanaging volume are not supported for pool type/i,
+    {
+      code: "UNSUPPORTED",
+      remedy:
+        'CloudStack adopts files of NFS, shared mount points and hosts\' own storage alone. Name such a pool, or use mode "attach".',
+    },
+  ],
+  [
+    /already managed by cloudstack|disk image is already in use/i,
+    { code: "IN_USE", remedy: "The file is a volume's already: nothing was changed." },
+  ],
+  [
+    /locked volume cannot be imported|disk might be locked/i,
+    { code: "IN_USE", remedy: "Somebody has the file open (qemu-img info without -U fails): end that, and run again." },
+  ],
+  [
+    /storage tags are not compatible|should use (local|shared) storage/i,
+    {
+      code: "CONFIG_INVALID",
+      remedy: "Name an offering that belongs to this pool: by its storage tags, local or shared.",
+    },
+  ],
+  [
+    /storage pool .* (is in maintenance|is not up)/i,
+    { code: "UNAVAILABLE", remedy: "Wait until the pool is up again." },
+  ],
+  [
+    /unsupported on storage pool type/i,
+    {
+      code: "UNSUPPORTED",
+      remedy:
+        "The volume's pool takes no snapshots, so nothing is tested from it: use a disk offering of another pool. A cutover " +
+        'with launch.method "template" needs none.',
     },
   ],
   [

@@ -3,6 +3,7 @@ export { optionsSchema } from "./options.ts";
 export type {
   ApplianceOptions,
   CloudstackOptions,
+  ImportOptions,
   LaunchOptions,
   NetworkOptions,
   RemoteOptions,
@@ -12,13 +13,14 @@ export type {
 export { CloudstackClient, mapParameter, tagParameters } from "./client/cloudstack-client.ts";
 export type { CloudstackClientOptions, Parameters, Submitted } from "./client/cloudstack-client.ts";
 export type { AnswerObject } from "./client/decode.ts";
-export { choiceOf, jobOf, machineOf, machineSnapshotOf, snapshotOf, volumeOf } from "./client/entities.ts";
+export { choiceOf, jobOf, machineOf, machineSnapshotOf, snapshotOf, templateOf, volumeOf } from "./client/entities.ts";
 export type {
   CloudChoice,
   CloudJob,
   CloudMachine,
   CloudMachineSnapshot,
   CloudSnapshot,
+  CloudTemplate,
   CloudVolume,
 } from "./client/entities.ts";
 export { type SignedParameters, expiresText, signatureOf, textToSign } from "./client/signature.ts";

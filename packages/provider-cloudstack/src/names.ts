@@ -47,6 +47,18 @@ export function hostName(label: string | undefined, end: string): string {
   return start === "" ? end : `${start}-${end}`;
 }
 
+/**
+ * The name of a template, which old releases let have 32 characters: the start of {@link ownName}, with two thirds of its key.
+ */
+export function templateName(job: string, key: string): string {
+  return `df-${job}-${key.slice(0, 16)}`;
+}
+
+/** The job's mark in what {@link templateName} made; undefined for a name that is none of ours. */
+export function jobOfTemplate(name: string): string | undefined {
+  return /^df-([0-9a-f]{12})-[0-9a-f]{16}$/.exec(name)?.[1];
+}
+
 /** Reads what {@link ownName} wrote at a name's end; undefined for a name that is none of ours. */
 export function readOwnName(name: string): OwnName | undefined {
   const found = /(?:^|[ -])df-([0-9a-f]{12})-([0-9a-f]{24})(?:-([a-z0-9]+))?$/.exec(name);

@@ -49,11 +49,15 @@ const network = z.strictObject({
 const launch = z.strictObject({
   /**
    * How the root volume gets into the machine: `volume` deploys from it, `swap` replaces the root of a machine made from a
-   * template. Default `auto`: `volume` where the platform can, else `swap`.
+   * template, `template` makes a template of it and the machine from that, with a copy for its root. Default `auto`: the
+   * first of them, in this order, that the platform can. `import` has the file adopted as a machine's root (`importVm`), for
+   * a root administrator in mode `import`.
    */
-  method: z.enum(["auto", "volume", "swap"]).optional(),
+  method: z.enum(["auto", "volume", "swap", "template", "import"]).optional(),
   /** Id or name of a small template for `swap`; its root volume is deleted last. Default: the smallest that is ready. */
   template: text.optional(),
+  /** Whether the template that a launch by `template` made stays. Default false: it is deleted when the machine is there. */
+  keepTemplate: z.boolean().optional(),
   /** Id or name; default: the smallest that holds the source's processors and memory. */
   serviceOffering: text.optional(),
   /** Networks of a cutover. */
@@ -70,6 +74,15 @@ const launch = z.strictObject({
   cpuSpeed: z.int().min(1).optional(),
   /** Whether the machine is started. Default true. */
   start: z.boolean().optional(),
+});
+
+const importing = z.strictObject({
+  /** Id or name of a primary storage pool of files: NFS, a shared mount point, or a host's own. */
+  pool: text,
+  /** Where the pool's own folder is mounted on this machine. */
+  folder: path,
+  /** Id or name of the host whose own storage the pool is; needed to launch by `import` from there. */
+  host: text.optional(),
 });
 
 const source = z.strictObject({
@@ -102,9 +115,11 @@ export const optionsSchema: z.ZodType<CloudstackOptions, CloudstackOptions> = z
     tls: tls.optional(),
     storageTls: tls.optional(),
     plainStorage: z.boolean().optional(),
-    mode: z.enum(["attach", "upload"]).optional(),
+    mode: z.enum(["attach", "upload", "import"]).optional(),
     spool: path.optional(),
+    import: importing.optional(),
     project: text.optional(),
+    owner: z.strictObject({ account: text, domainId: text }).optional(),
     zone: text.optional(),
     appliance: appliance.optional(),
     diskOffering: text.optional(),
@@ -133,8 +148,17 @@ export const optionsSchema: z.ZodType<CloudstackOptions, CloudstackOptions> = z
       refuse("username and password belong together", options.username === undefined ? "username" : "password");
     if (options.apiKey !== undefined && options.username !== undefined)
       refuse("keys and a user exclude each other", "username");
-    if ((options.mode === "upload") !== (options.spool !== undefined))
-      refuse('mode "upload" and a folder for spool belong together', options.spool === undefined ? "spool" : "mode");
+    const gathers = options.mode === "upload" || options.mode === "import";
+    if (gathers !== (options.spool !== undefined))
+      refuse(
+        'a folder for spool and mode "upload" or "import" belong together',
+        options.spool === undefined ? "spool" : "mode",
+      );
+    if ((options.mode === "import") !== (options.import !== undefined))
+      refuse('mode "import" and what import says belong together', options.import === undefined ? "import" : "mode");
+    if (options.launch?.method === "import" && options.mode !== "import")
+      refuse('method "import" adopts files, which mode "import" alone leaves on a pool', "launch", "method");
+    if (options.project !== undefined && options.owner !== undefined) refuse("a project has no other owner", "owner");
     for (const name of ["tls", "storageTls"] as const) {
       if (options[name]?.pin !== undefined && options[name].caFile !== undefined)
         refuse("pin and caFile exclude each other", name, "pin");
@@ -169,8 +193,9 @@ export interface NetworkOptions {
 
 /** How machines are launched. */
 export interface LaunchOptions {
-  method?: "auto" | "volume" | "swap" | undefined;
+  method?: "auto" | "volume" | "swap" | "template" | "import" | undefined;
   template?: string | undefined;
+  keepTemplate?: boolean | undefined;
   serviceOffering?: string | undefined;
   networks?: NetworkOptions[] | undefined;
   testNetwork?: string | undefined;
@@ -179,6 +204,13 @@ export interface LaunchOptions {
   nicAdapter?: "virtio" | "E1000" | "RTL8139" | "PCNet32" | undefined;
   cpuSpeed?: number | undefined;
   start?: boolean | undefined;
+}
+
+/** Where mode `import` puts files. */
+export interface ImportOptions {
+  pool: string;
+  folder: string;
+  host?: string | undefined;
 }
 
 /** How a source is snapshotted and read. */
@@ -219,17 +251,22 @@ export interface CloudstackOptions {
   tls?: { caFile?: string | undefined; pin?: string | undefined } | undefined;
   /**
    * How a target's volumes get their bytes: `attach`, the default, through the appliance and again and again; `upload` once,
-   * as a whole, to the secondary storage machine.
+   * as a whole, to the secondary storage machine; `import` once, as a whole, as a file on a pool that is mounted here and that a
+   * root administrator has CloudStack adopt.
    */
-  mode?: "attach" | "upload" | undefined;
-  /** A folder of this machine with room for the disks, for `upload`: each is gathered there first. */
+  mode?: "attach" | "upload" | "import" | undefined;
+  /** A folder of this machine with room for the disks, for `upload` and `import`: each is gathered there first. */
   spool?: string | undefined;
+  /** The pool that mode `import` puts files on. */
+  import?: ImportOptions | undefined;
   /** Bytes without TLS from and to the secondary storage machine although the API is reached with it. Default false. */
   plainStorage?: boolean | undefined;
   /** Whom to believe of the secondary storage machine, for downloads and uploads; absent: `tls.caFile`, else whom Node trusts. */
   storageTls?: { caFile?: string | undefined; pin?: string | undefined } | undefined;
   /** Id or name of a project; absent: the account's own things. */
   project?: string | undefined;
+  /** An account, and the id of its domain, that an administrator acts for; absent: the user's own. */
+  owner?: { account: string; domainId: string } | undefined;
   /** Id or name; absent: the only zone there is. */
   zone?: string | undefined;
   appliance?: ApplianceOptions | undefined;

@@ -2,6 +2,7 @@ import { type ProviderDefinition, defineProvider } from "@diskferry/core/provide
 import { Cloud } from "./cloud.ts";
 import { cloudstackSchemes, optionsFromUri } from "./cloudstack-uri.ts";
 import { benchOf } from "./open-bench.ts";
+import { importTarget } from "./import/import-target.ts";
 import { type CloudstackOptions, optionsSchema } from "./options.ts";
 import { cloudstackSource } from "./source/cloudstack-source.ts";
 import { cloudstackTarget } from "./target/cloudstack-target.ts";
@@ -24,6 +25,8 @@ export const provider: ProviderDefinition<CloudstackOptions, CloudstackOptions> 
   async target(options, context) {
     const cloud = await Cloud.open(options, context);
     if (options.mode === "upload" && options.spool !== undefined) return uploadTarget(cloud, options.spool);
+    if (options.mode === "import" && options.spool !== undefined && options.import !== undefined)
+      return importTarget(cloud, options.spool, options.import);
     return cloudstackTarget(cloud, benchOf(cloud));
   },
 });

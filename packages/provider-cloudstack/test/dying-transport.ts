@@ -18,7 +18,7 @@ export interface DyingTransport extends Transport {
 
 /** Sends `lives` calls; the answer of the last one is lost with the process, and so is every later call. */
 export function dyingTransport(endpoint: string, lives: number): DyingTransport {
-  const inner = openTransport(endpoint, {}, { connectMs: 5_000, requestMs: 10_000 });
+  const inner = openTransport(endpoint, {}, { connectMs: 60_000, requestMs: 120_000 });
   const calls: string[] = [];
   let isDead = false;
   return {

@@ -1,8 +1,20 @@
 import { Cloud } from "../src/cloud.ts";
+import type { CloudstackOptions } from "../src/index.ts";
 import type { TestCloud } from "./cloud.ts";
 import { dyingTransport } from "./dying-transport.ts";
 
 const MOST_CALLS = 400;
+const patience: CloudstackOptions["timeouts"] = {
+  connectMs: 60_000,
+  requestMs: 120_000,
+  jobMs: 120_000,
+  deviceMs: 60_000,
+};
+
+/** The same options with patience: nothing here is about time, and a busy machine is no failure. */
+export function patient(options: CloudstackOptions): CloudstackOptions {
+  return { ...options, timeouts: { ...options.timeouts, ...patience }, retryBudgetMs: 60_000 };
+}
 
 /**
  * Does the work in a process that dies after its first, second, third … call of the API, each time followed by one that
@@ -15,9 +27,10 @@ export async function killedAtEveryCall<End extends AsyncDisposable>(
   work: (end: End, round: number, attempt: number) => Promise<void>,
   judge: (round: number) => Promise<void>,
 ): Promise<number> {
+  const options = patient(test.options);
   for (let lives = 1; lives < MOST_CALLS; lives++) {
-    const transport = dyingTransport(test.options.endpoint, lives);
-    const first = connect(await Cloud.open(test.options, undefined, transport));
+    const transport = dyingTransport(options.endpoint, lives);
+    const first = connect(await Cloud.open(options, undefined, transport));
     const failure = await work(first, lives, 1).then(
       () => undefined,
       (error: unknown) => error,
@@ -25,7 +38,7 @@ export async function killedAtEveryCall<End extends AsyncDisposable>(
     await first[Symbol.asyncDispose]();
     if (failure !== undefined && !transport.isDead)
       throw new Error(`call ${lives} was not reached`, { cause: failure });
-    const second = connect(await Cloud.open(test.options));
+    const second = connect(await Cloud.open(options));
     try {
       await work(second, lives, 2);
       await judge(lives);

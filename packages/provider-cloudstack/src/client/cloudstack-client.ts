@@ -225,6 +225,16 @@ export class CloudstackClient implements AsyncDisposable {
     return undefined;
   }
 
+  /** The ids of pending jobs of some commands; for those that tell of no object which they work on. */
+  async pendingJobsOf(commands: ReadonlySet<string>, wait: Wait = {}): Promise<string[]> {
+    const found: string[] = [];
+    for await (const item of this.list("listAsyncJobs", {}, wait)) {
+      const job = jobOf(item);
+      if (job.status === "pending" && commands.has(job.command.toLowerCase())) found.push(job.id);
+    }
+    return found;
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#transport.close();
   }
@@ -306,7 +316,7 @@ export function tagParameters(tags: Readonly<Record<string, string | undefined>>
   return parameters;
 }
 
-/** A fresh id for a job of ours, as `injectedjobid` wants it: so that a command sent twice is done once. */
+/** A fresh id for a job of ours, as `customjobid` wants it: so that a command sent twice is done once. */
 export function newJobId(): string {
   return randomUUID();
 }

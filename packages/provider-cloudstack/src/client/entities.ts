@@ -19,6 +19,9 @@ export interface CloudVolume {
   /** Of a volume that goes back to a template. */
   templateId: string | undefined;
   storageType: string | undefined;
+  /** Administrators alone are told: the pool, and the file's name there. */
+  poolId: string | undefined;
+  path: string | undefined;
   hypervisor: string | undefined;
   created: string | undefined;
   deleteProtected: boolean;
@@ -40,6 +43,8 @@ export interface CloudMachine {
   memory: number | undefined;
   osName: string | undefined;
   osTypeId: string | undefined;
+  /** Of what it was deployed from. */
+  templateName: string | undefined;
   bootType: string | undefined;
   bootMode: string | undefined;
   details: Readonly<Record<string, string>>;
@@ -63,6 +68,17 @@ export interface CloudSnapshot {
   size: number | undefined;
   created: string | undefined;
   tags: Readonly<Record<string, string>>;
+  jobId: string | undefined;
+}
+
+/** A template. */
+export interface CloudTemplate {
+  id: string;
+  name: string;
+  /** False as long as it has no bytes. */
+  isReady: boolean;
+  /** Of its disk, bytes. */
+  size: number | undefined;
   jobId: string | undefined;
 }
 
@@ -139,6 +155,8 @@ export function volumeOf(answer: AnswerObject): CloudVolume {
     diskOfferingId: textIn(answer["diskofferingid"]),
     templateId: textIn(answer["templateid"]),
     storageType: textIn(answer["storagetype"]),
+    poolId: textIn(answer["storageid"]),
+    path: textIn(answer["path"]),
     hypervisor: textIn(answer["hypervisor"]),
     created: timeIn(answer["created"]),
     deleteProtected: flagIn(answer["deleteprotection"]) ?? false,
@@ -161,6 +179,7 @@ export function machineOf(answer: AnswerObject): CloudMachine {
     memory: numberIn(answer["memory"]),
     osName: textIn(answer["osdisplayname"]),
     osTypeId: textIn(answer["ostypeid"]) ?? textIn(answer["guestosid"]),
+    templateName: textIn(answer["templatename"]),
     bootType: textIn(answer["boottype"]),
     bootMode: textIn(answer["bootmode"]),
     details: textsIn(answer["details"]),
@@ -185,6 +204,17 @@ export function snapshotOf(answer: AnswerObject): CloudSnapshot {
     size: numberIn(answer["virtualsize"]),
     created: timeIn(answer["created"]),
     tags: tagsIn(answer["tags"]),
+    jobId: pendingJob(answer),
+  };
+}
+
+/** Reads a template. */
+export function templateOf(answer: AnswerObject): CloudTemplate {
+  return {
+    id: idOf(answer),
+    name: textIn(answer["name"]) ?? "",
+    isReady: flagIn(answer["isready"]) ?? false,
+    size: numberIn(answer["size"]),
     jobId: pendingJob(answer),
   };
 }

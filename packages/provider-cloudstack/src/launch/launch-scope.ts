@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import type { Wait } from "@diskferry/core/provider";
 import type { CloudMachine, CloudVolume } from "../client/entities.ts";
 import type { Cloud } from "../cloud.ts";
@@ -30,9 +31,29 @@ export function diskNote(kind: "clone" | "snapshot", disk: string): string {
 /** The machine of a launch; undefined: there is none yet. */
 export async function launchedMachine(cloud: Cloud, scope: LaunchScope, wait: Wait): Promise<CloudMachine | undefined> {
   for await (const machine of cloud.machines({ keyword: launchName(scope) }, wait)) {
-    if (readOwnName(machine.name)?.key === scope.key) return machine;
+    if (readOwnName(machine.name)?.key === scope.key && !isGone(machine)) return machine;
   }
   return undefined;
+}
+
+/** Machines of a launch that are being ended: their names are given up, so that another can have the launch's. */
+export async function goneMachines(cloud: Cloud, scope: LaunchScope, wait: Wait): Promise<CloudMachine[]> {
+  const found: CloudMachine[] = [];
+  for await (const machine of cloud.machines({ keyword: launchName(scope) }, wait))
+    if (readOwnName(machine.name)?.key === scope.key && isGone(machine)) found.push(machine);
+  return found;
+}
+
+const GONE = "gone";
+
+/** The name that a machine gets before it is destroyed. */
+export function goneName(scope: LaunchScope): string {
+  return launchName(scope, `${GONE}${randomBytes(4).toString("hex")}`);
+}
+
+/** Whether a machine has the name that it gets before it is destroyed. */
+export function isGone({ name }: CloudMachine): boolean {
+  return readOwnName(name)?.note?.startsWith(GONE) === true;
 }
 
 /** Volumes that a launch made: clones, and the root of the template that was swapped out. */

@@ -9,9 +9,18 @@ import type { NetworkOptions } from "../options.ts";
 /** What a machine is deployed with, and what people should know of it. */
 export interface MachineShape {
   parameters: Parameters;
+  /** Its networks, the first one's card first; they are among the parameters too. */
+  cards: CardShape[];
   /** `ostypeid`; undefined: the platform's default stays. */
   osTypeId: string | undefined;
   notes: string[];
+}
+
+/** A card: absent addresses are the platform's choice. */
+export interface CardShape {
+  networkId: string;
+  mac: string | undefined;
+  address: string | undefined;
 }
 
 const MIB = 2 ** 20;
@@ -29,7 +38,7 @@ export async function shapeMachine(
 ): Promise<MachineShape> {
   const notes: string[] = [];
   const size = await sizeParameters(cloud, spec, wait);
-  const cards = await cardParameters(cloud, spec, purpose, wait);
+  const cards = await cardsOf(cloud, spec, purpose, wait);
   const osType = await osTypeFor(cloud, spec, wait);
   if (osType === undefined)
     notes.push("The guest's operating system was left at the platform's default; set launch.osType.");
@@ -38,10 +47,11 @@ export async function shapeMachine(
     parameters: {
       serviceofferingid: size.offering.id,
       ...mapParameter("details", { ...size.details, ...hardware(cloud, spec) }),
-      ...cards,
+      ...cardParameters(cards, purpose),
       boottype: spec.firmware === "uefi" ? "UEFI" : "BIOS",
       bootmode: spec.firmware === "uefi" && spec.secureBoot === true ? "SECURE" : "LEGACY",
     },
+    cards,
     osTypeId: osType?.id,
     notes,
   };
@@ -96,12 +106,7 @@ function isCustom(offering: CloudChoice): boolean {
 }
 
 /** Cards: of a test in the isolated network alone, of a cutover as the options map the source's networks. */
-async function cardParameters(
-  cloud: Cloud,
-  spec: MachineSpec,
-  purpose: "test" | "cutover",
-  wait: Wait,
-): Promise<Record<string, string>> {
+async function cardsOf(cloud: Cloud, spec: MachineSpec, purpose: "test" | "cutover", wait: Wait): Promise<CardShape[]> {
   const { testNetwork, networks = [] } = cloud.options.launch ?? {};
   if (purpose === "test") {
     if (testNetwork === undefined) {
@@ -111,7 +116,7 @@ async function cardParameters(
         { operation: "launch" },
       );
     }
-    return { networkids: (await networkNamed(cloud, testNetwork, wait)).id };
+    return [{ networkId: (await networkNamed(cloud, testNetwork, wait)).id, mac: undefined, address: undefined }];
   }
   if (networks.length === 0) {
     throw cloudstackError("CONFIG_INVALID", "Name the machine's networks in launch.networks.", { operation: "launch" });
@@ -134,9 +139,17 @@ async function cardParameters(
     for (const entry of networks)
       if (entry.from === undefined) chosen.push({ entry, mac: undefined, address: undefined });
   }
+  const shapes: CardShape[] = [];
+  for (const { entry, mac, address } of chosen)
+    shapes.push({ networkId: (await networkNamed(cloud, entry.network, wait)).id, mac, address });
+  return shapes;
+}
+
+function cardParameters(cards: readonly CardShape[], purpose: "test" | "cutover"): Record<string, string> {
+  if (purpose === "test") return { networkids: cards.map(({ networkId }) => networkId).join(",") };
   const parameters: Record<string, string> = {};
-  for (const [index, { entry, mac, address }] of chosen.entries()) {
-    parameters[`iptonetworklist[${index}].networkid`] = (await networkNamed(cloud, entry.network, wait)).id;
+  for (const [index, { networkId, mac, address }] of cards.entries()) {
+    parameters[`iptonetworklist[${index}].networkid`] = networkId;
     if (mac !== undefined) parameters[`iptonetworklist[${index}].mac`] = mac;
     if (address !== undefined) parameters[`iptonetworklist[${index}].ip`] = address;
   }

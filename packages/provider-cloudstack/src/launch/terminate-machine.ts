@@ -1,4 +1,4 @@
-import { type Wait, isProviderError } from "@diskferry/core/provider";
+import { type LaunchedMachine, type Wait, isProviderError } from "@diskferry/core/provider";
 import { flagIn } from "../client/decode.ts";
 import type { CloudMachine, CloudVolume } from "../client/entities.ts";
 import { ensure } from "../client/ensure.ts";
@@ -6,8 +6,10 @@ import type { Cloud } from "../cloud.ts";
 import { cloudstackError } from "../errors.ts";
 import { readOwnName } from "../names.ts";
 import { deleteVolume, detach } from "../target/attachment.ts";
+import { removeTemplate } from "./boot-template.ts";
 import { deleteSnapshot } from "./clone-volume.ts";
-import { type LaunchScope, isOfLaunch, launchVolumes } from "./launch-scope.ts";
+import type { Replicas } from "./take-replica.ts";
+import { type LaunchScope, goneMachines, goneName, isGone, isOfLaunch, launchVolumes } from "./launch-scope.ts";
 
 /** What is ended. */
 export interface Ending {
@@ -25,21 +27,40 @@ export interface Ending {
 export async function terminateMachine(
   cloud: Cloud,
   { scope, machineId, purpose }: Ending,
-  replicas: readonly string[],
+  isReplica: (volume: CloudVolume) => boolean,
   wait: Wait,
 ): Promise<void> {
-  const machine = machineId === undefined ? undefined : await cloud.machine(machineId, wait);
+  const machine = machineId === undefined || machineId === "" ? undefined : await cloud.machine(machineId, wait);
   if (machine !== undefined) {
+    demandLaunched(machine, scope);
     if (machine.state !== "Error") await stopMachine(cloud, machine.id, purpose === "test", wait);
-    await emptied(cloud, machine, scope, replicas, wait);
-    await destroyed(cloud, machine.id, wait);
+    await emptied(cloud, machine, scope, isReplica, wait);
+    await destroyed(cloud, scope, machine, wait);
   }
+  await endGone(cloud, scope, wait);
   for (const volume of await launchVolumes(cloud, scope, wait)) {
-    if (!replicas.includes(volume.id) && volume.machineId === undefined) await deleteVolume(cloud, volume.id, wait);
+    if (!isReplica(volume) && volume.machineId === undefined) await deleteVolume(cloud, volume.id, wait);
   }
   for await (const snapshot of cloud.snapshots({}, wait)) {
     if (isOfLaunch(snapshot.name, scope)) await deleteSnapshot(cloud, snapshot.id, wait);
   }
+  if (cloud.options.launch?.keepTemplate !== true) await removeTemplate(cloud, scope, wait);
+}
+
+/** Ends a launched machine, by what its launch left in it. */
+export async function terminateLaunched(
+  cloud: Cloud,
+  replicas: Replicas,
+  machine: LaunchedMachine,
+  wait: Wait,
+): Promise<void> {
+  wait.signal?.throwIfAborted();
+  const { job, key, replicas: given } = machine.data ?? {};
+  if (typeof job !== "string" || typeof key !== "string")
+    throw cloudstackError("CONFIG_INVALID", `Machine ${machine.id} was not launched by this provider.`);
+  const ids = Array.isArray(given) ? given.filter((id) => typeof id === "string") : [];
+  const ending = { scope: { job, key }, machineId: machine.id, purpose: machine.purpose };
+  await terminateMachine(cloud, ending, (volume) => replicas.isOne(volume, ids), wait);
 }
 
 /** Stops a machine; `forced` switches it off where it does not end by itself. Idempotent. */
@@ -62,12 +83,12 @@ async function emptied(
   cloud: Cloud,
   machine: CloudMachine,
   scope: LaunchScope,
-  replicas: readonly string[],
+  isReplica: (volume: CloudVolume) => boolean,
   wait: Wait,
 ): Promise<void> {
   // The root of a template that was never swapped out is the machine's own; whatever bears one of our names is not.
-  const isOwnRoot = ({ id, type, name }: CloudVolume): boolean =>
-    type === "ROOT" && !replicas.includes(id) && readOwnName(name) === undefined;
+  const isOwnRoot = (volume: CloudVolume): boolean =>
+    volume.type === "ROOT" && !isReplica(volume) && readOwnName(volume.name) === undefined;
   for (const volume of await volumesIn(cloud, machine, wait)) {
     if (isOwnRoot(volume)) continue;
     try {
@@ -94,9 +115,43 @@ async function volumesIn(cloud: Cloud, machine: CloudMachine, wait: Wait): Promi
   return volumes;
 }
 
-/** Destroys a machine, for good where the account may (`allow.user.expunge.recover.vm`). */
-async function destroyed(cloud: Cloud, id: string, wait: Wait): Promise<void> {
+/** A machine is known by its launch's mark; whatever else an id leads to is somebody's. */
+function demandLaunched({ id, name }: CloudMachine, scope: LaunchScope): void {
+  if (readOwnName(name)?.key === scope.key) return;
+  throw cloudstackError(
+    "UNSUPPORTED",
+    `Machine ${id} (${name}) does not bear the name that its launch gave it: it is another one, or was renamed. Destroy it by ` +
+      `hand, its volumes taken out before. Nothing was changed.`,
+    { operation: "terminate" },
+  );
+}
+
+/** Destroys what an earlier call had begun to end. Its volumes were taken out before. */
+export async function endGone(cloud: Cloud, scope: LaunchScope, wait: Wait): Promise<void> {
+  for (const machine of await goneMachines(cloud, scope, wait)) await destroyed(cloud, scope, machine, wait);
+}
+
+/**
+ * Destroys a machine, for good where the account may (`allow.user.expunge.recover.vm`). Elsewhere it keeps its host name until
+ * the platform expunges it (`expunge.delay`), and no other machine of the launch could have it: so it gives it up first.
+ */
+async function destroyed(cloud: Cloud, scope: LaunchScope, machine: CloudMachine, wait: Wait): Promise<void> {
+  const { id } = machine;
   const expunge = flagIn((await cloud.capabilities(wait))["allowuserexpungerecovervm"]) ?? false;
+  if (!expunge && !isGone(machine) && machine.state !== "Error") {
+    const name = goneName(scope);
+    await ensure(
+      cloud.client,
+      {
+        object: `machine ${id}`,
+        look: () => cloud.machine(id, wait),
+        jobOf: (state) => state?.jobId,
+        done: (state) => state === undefined || isGone(state),
+        command: () => ({ command: "updateVirtualMachine", parameters: { id, name } }),
+      },
+      wait,
+    );
+  }
   await ensure(
     cloud.client,
     {

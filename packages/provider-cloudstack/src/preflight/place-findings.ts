@@ -119,7 +119,9 @@ export async function available(cloud: Cloud, resource: string, wait: Wait): Pro
   const isProject = cloud.options.project !== undefined;
   const command = isProject ? "listProjects" : "listAccounts";
   if (!(await cloud.commands(wait)).has(command.toLowerCase())) return undefined;
-  const scope = isProject ? { id: (await cloud.scope(wait))["projectid"] } : {};
+  const { owner: other } = cloud.options;
+  const own = other === undefined ? {} : { name: other.account, domainid: other.domainId };
+  const scope = isProject ? { id: (await cloud.scope(wait))["projectid"] } : own;
   for await (const owner of cloud.client.list(command, scope, wait)) {
     return numberIn(owner[`${resource}available`]);
   }

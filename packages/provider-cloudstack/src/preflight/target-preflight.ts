@@ -17,7 +17,7 @@ const COPY = [
   "deleteTags",
 ];
 /** What a launch needs besides. */
-const LAUNCH = [
+export const LAUNCH: readonly string[] = [
   "listServiceOfferings",
   "listNetworks",
   "listOsTypes",
@@ -122,7 +122,8 @@ export async function quotaFindings(
   return findings;
 }
 
-async function launchFindings(
+/** What is to be said of a launch: what is not set up, and what the shape of the machine lacks. */
+export async function launchFindings(
   cloud: Cloud,
   machine: NonNullable<TargetPreflightRequest["machine"]>,
   wait: Wait,

@@ -43,7 +43,8 @@ export async function uploadPreflight(
   };
 }
 
-async function spoolFindings(folder: string, disks: TargetPreflightRequest["disks"]): Promise<Finding[]> {
+/** Whether the folder that disks are gathered in is there and has room. */
+export async function spoolFindings(folder: string, disks: TargetPreflightRequest["disks"]): Promise<Finding[]> {
   const wanted = disks.reduce((sum, { size }) => sum + size, 0);
   try {
     const { bavail, bsize } = await statfs(folder);

@@ -10,8 +10,10 @@ import type {
 import type { Cloud } from "../cloud.ts";
 import { cloudstackError } from "../errors.ts";
 import { jobMark, readOwnName } from "../names.ts";
+import { madeByLaunches } from "../launch/made-by-launches.ts";
 import { launchMachine } from "../launch/launch-machine.ts";
-import { terminateMachine } from "../launch/terminate-machine.ts";
+import { volumesById } from "../launch/take-replica.ts";
+import { terminateLaunched } from "../launch/terminate-machine.ts";
 import { targetPreflight } from "../preflight/target-preflight.ts";
 import { deleteVolume, inUse, knownVolume } from "./attachment.ts";
 import { type Bench, localBench } from "./bench.ts";
@@ -60,17 +62,8 @@ export function cloudstackTarget(cloud: Cloud, bench: Bench = localBench(cloud))
     remove: (volume, wait = {}) => remove(cloud, volume, wait),
     owned: (job, wait = {}) => ownedBy(cloud, job, wait),
     preflight: (request) => targetPreflight(cloud, request),
-    launch: (spec, disks, request) => launchMachine(cloud, spec, disks, request),
-    async terminate(machine, wait = {}) {
-      wait.signal?.throwIfAborted();
-      const { job, key, replicas } = machine.data ?? {};
-      if (typeof job !== "string" || typeof key !== "string") {
-        throw cloudstackError("CONFIG_INVALID", `Machine ${machine.id} was not launched by this provider.`);
-      }
-      const ending = { scope: { job, key }, machineId: machine.id, purpose: machine.purpose };
-      const ids = Array.isArray(replicas) ? replicas.filter((id) => typeof id === "string") : [];
-      await terminateMachine(cloud, ending, ids, wait);
-    },
+    launch: (spec, disks, request) => launchMachine(cloud, volumesById(cloud), spec, disks, request),
+    terminate: (machine, wait = {}) => terminateLaunched(cloud, volumesById(cloud), machine, wait),
     async [Symbol.asyncDispose](): Promise<void> {
       if (closed) return;
       closed = true;
@@ -110,17 +103,5 @@ async function* ownedBy(cloud: Cloud, job: string, wait: Wait): AsyncGenerator<O
       volume: { id, size, data: { key: own.key } },
     };
   }
-  for await (const machine of cloud.machines({ keyword: `df-${mark}-` }, wait)) {
-    if (readOwnName(machine.name)?.job !== mark) continue;
-    yield {
-      kind: "machine",
-      id: machine.id,
-      description: `${machine.displayName} (${machine.name}), ${machine.state}`,
-    };
-  }
-  for await (const snapshot of cloud.snapshots({}, wait)) {
-    const own = readOwnName(snapshot.name);
-    if (own?.job !== mark || own.note?.startsWith("snapshot") !== true) continue;
-    yield { kind: "snapshot", id: snapshot.id, description: `${snapshot.name}, ${snapshot.state}` };
-  }
+  yield* madeByLaunches(cloud, mark, wait);
 }

@@ -114,6 +114,8 @@ export function letGo(cloud: Cloud, id: string, wait: Wait): Promise<void> {
     const volume = await cloud.volume(id, wait);
     if (volume?.machineId === undefined) return;
     const { machineId } = volume;
+    // Where no appliance writes, whoever has it is somebody else.
+    if (cloud.options.appliance === undefined) return;
     const appliance = await cloud.appliance(wait);
     if (machineId === appliance.id || machineId === writeStateOf(volume)?.appliance)
       await detach(cloud, id, machineId, wait);

@@ -10,35 +10,40 @@ import { transportFailure } from "../client/transport.ts";
 import type { Cloud } from "../cloud.ts";
 import { storageAgent } from "../download/snapshot-download.ts";
 import { cloudstackError, isLostAnswer } from "../errors.ts";
+import { readOwnName } from "../names.ts";
 import { deleteVolume } from "../target/attachment.ts";
 import { diskOffering } from "../target/replica-volumes.ts";
-import { qcow2Stream } from "./qcow2-stream.ts";
+import { type Qcow2Stream, qcow2Stream } from "./qcow2-stream.ts";
 
 /** States of a volume whose upload came to its end. */
 const THERE = new Set(["Uploaded", "Copying", "Ready"]);
+/** States of one whose upload did not come to its end, or has not begun. */
+const UNFINISHED = new Set(["NotUploaded", "UploadInProgress", "UploadError", "UploadAbandoned"]);
+/** How often the same link is tried while nothing has arrived by it: another link would be another volume. */
+const POSTS = 3;
 /** `upload.operation.timeout`: so long the platform waits for an upload. */
 const UPLOAD_MS = 3_600_000;
 const CLEAN_UP_MS = 60_000;
 
 /**
  * Uploads a raw file as a volume of this name (`getUploadParamsForVolume`, then one POST of a qcow2 image with its MD5). A
- * volume of the name whose upload ended is taken as it is; one whose upload did not is removed and uploaded anew, since
- * nothing of an upload can be taken up again. A failure leaves no volume behind.
+ * volume of the name whose upload ended is taken as it is; what other uploads of this disk (`mark`) left unfinished is removed,
+ * since nothing of an upload can be taken up again. A failure leaves no volume behind that holds anything.
  */
 export async function uploadVolume(
   cloud: Cloud,
-  name: string,
+  { name, mark }: { name: string; mark: string },
   { file, size }: { file: FileHandle; size: number },
   wait: Wait,
 ): Promise<CloudVolume> {
-  const known = await volumesNamed(cloud, name, wait);
-  const there = known.find(({ state }) => THERE.has(state));
-  if (there !== undefined) return there;
-  await removeUnfinished(cloud, name, "an earlier upload ended");
+  for await (const volume of cloud.volumes({ keyword: name }, wait))
+    if (volume.name === name && THERE.has(volume.state)) return volume;
+  await removeUnfinished(cloud, mark, "an earlier upload ended", wait);
   try {
     return await send(cloud, name, { file, size }, wait);
   } catch (error) {
-    await removeUnfinished(cloud, name, error);
+    // Also where the caller has no patience any more.
+    await removeUnfinished(cloud, mark, error, { signal: AbortSignal.timeout(CLEAN_UP_MS) });
     throw error;
   }
 }
@@ -82,22 +87,57 @@ async function send(
       { operation: "upload" },
     );
   }
+  const link: UploadLink = {
+    id,
+    url,
+    headers: { "x-signature": signature, "x-metadata": metadata, "x-expires": expires },
+    fileName: `${name.replace(/[^\w.-]/g, "_")}.qcow2`,
+    object,
+  };
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await uploaded(cloud, id, await post(cloud, link, image, wait), wait);
+    } catch (error) {
+      wait.signal?.throwIfAborted();
+      const mayBeBegun = isProviderError(error) && error.code === "UNAVAILABLE" && attempt < POSTS;
+      if (!mayBeBegun || (await cloud.volume(id, wait))?.state !== "NotUploaded") throw error;
+      cloud.notice(
+        `Nothing of the upload of ${object} has arrived; it is sent again by the same link. ${error.message}`,
+      );
+      await pause(Math.min((cloud.options.timeouts?.pollMs ?? 1000) * 2 ** attempt, 10_000), wait);
+    }
+  }
+}
+
+/** Where an upload goes, once. A secret. */
+interface UploadLink {
+  id: string;
+  url: URL;
+  headers: Readonly<Record<string, string>>;
+  fileName: string;
+  object: string;
+}
+
+/** Sends an image. @returns the failure after which nobody knows whether it arrived; undefined: it did */
+async function post(
+  cloud: Cloud,
+  { url, headers, fileName, object }: UploadLink,
+  image: Qcow2Stream,
+  wait: Wait,
+): Promise<Error | undefined> {
   const boundary = `diskferry-${randomUUID()}`;
   const start = Buffer.from(
-    `--${boundary}\r\ncontent-disposition: form-data; name="file"; filename="${name.replace(/[^\w.-]/g, "_")}.qcow2"\r\n` +
+    `--${boundary}\r\ncontent-disposition: form-data; name="file"; filename="${fileName}"\r\n` +
       "content-type: application/octet-stream\r\n\r\n",
   );
   const end = Buffer.from(`\r\n--${boundary}--\r\n`);
   const agent = await storageAgent(cloud, UPLOAD_MS);
-  let lost: Error | undefined;
   try {
     const { statusCode, body } = await request(url, {
       dispatcher: agent,
       method: "POST",
       headers: {
-        "x-signature": signature,
-        "x-metadata": metadata,
-        "x-expires": expires,
+        ...headers,
         "content-type": `multipart/form-data; boundary=${boundary}`,
         // Without a length CloudStack refuses the upload, so it is never sent in pieces of unknown number.
         "content-length": String(start.byteLength + image.length + end.byteLength),
@@ -106,24 +146,24 @@ async function send(
       ...(wait.signal === undefined ? {} : { signal: wait.signal }),
     });
     const text = (await body.text()).slice(0, 200);
-    if (statusCode !== 200) {
-      throw cloudstackError(
-        statusCode >= 500 ? "UNAVAILABLE" : "UNEXPECTED",
-        `The secondary storage machine refused the upload of ${object} (${statusCode}): ${sentence(text)} ` +
-          `Nothing of it is kept; run again.`,
-        { operation: "upload", retryable: false },
-      );
-    }
+    // What was sent by the link before has arrived after all; its volume tells what became of it.
+    if (statusCode === 200 || /one time post url is already used/i.test(text)) return undefined;
+    throw cloudstackError(
+      statusCode >= 500 ? "UNAVAILABLE" : "UNEXPECTED",
+      `The secondary storage machine refused the upload of ${object} (${statusCode}): ${sentence(text)} ` +
+        `Nothing of it is kept; run again.`,
+      { operation: "upload", retryable: false },
+    );
   } catch (error) {
     wait.signal?.throwIfAborted();
     if (isProviderError(error)) throw error;
-    lost = transportFailure(error, `Upload of ${object}`, url.host, undefined);
+    const lost = transportFailure(error, `Upload of ${object}`, url.host, undefined);
     // What was never sent, or to nobody who is believed, needs no look at what became of it.
     if (!isLostAnswer(lost)) throw lost;
+    return lost;
   } finally {
     await agent.destroy();
   }
-  return await uploaded(cloud, id, lost, wait);
 }
 
 async function* framed(
@@ -163,22 +203,20 @@ function sentence(text: string): string {
   return /[.!?]$/.test(clean) ? clean : `${clean}.`;
 }
 
-async function volumesNamed(cloud: Cloud, name: string, wait: Wait): Promise<CloudVolume[]> {
-  const found: CloudVolume[] = [];
-  for await (const volume of cloud.volumes({ keyword: name }, wait)) if (volume.name === name) found.push(volume);
-  return found;
-}
-
 /**
- * Removes what a failed upload left, also when the caller has no patience any more. While the platform still waits for the
- * bytes it may refuse; that volume is then told of, and removed by a later try or by the job's clean-up.
+ * Removes what failed uploads of a disk left, of whichever run. As long as the platform waits for the bytes
+ * (`upload.operation.timeout`) it refuses; that row holds none, and is told of, and removed by a later try, by the removal of
+ * the disk, or by the job's clean-up.
  */
-async function removeUnfinished(cloud: Cloud, name: string, why: unknown): Promise<void> {
-  const wait = { signal: AbortSignal.timeout(CLEAN_UP_MS) };
-  try {
-    for (const left of await volumesNamed(cloud, name, wait))
-      if (!THERE.has(left.state)) await deleteVolume(cloud, left.id, wait);
-  } catch (error) {
-    cloud.notice(`Volume ${name} holds no whole disk (${String(why)}) and could not be removed. ${String(error)}`);
+export async function removeUnfinished(cloud: Cloud, mark: string, why: unknown, wait: Wait): Promise<void> {
+  for await (const { id, name, state } of cloud.volumes({ keyword: mark }, wait)) {
+    const own = readOwnName(name);
+    if (own?.key !== mark || own.note === undefined || !UNFINISHED.has(state)) continue;
+    try {
+      await deleteVolume(cloud, id, wait);
+    } catch (error) {
+      wait.signal?.throwIfAborted();
+      cloud.notice(`Volume ${name} holds no whole disk (${String(why)}) and could not be removed. ${String(error)}`);
+    }
   }
 }

@@ -3,6 +3,7 @@ import { formatConformance, runConformance } from "@diskferry/provider-testkit";
 import {
   applianceSource,
   downloadSource,
+  importTarget,
   localWriterTarget,
   remoteWriterTarget,
   uploadTarget,
@@ -13,6 +14,7 @@ const shapes: [string, () => Promise<Judged>][] = [
   ["local-writer-target", localWriterTarget],
   ["remote-writer-target", remoteWriterTarget],
   ["upload-target", uploadTarget],
+  ["import-target", importTarget],
   ["appliance-source", applianceSource],
   ["download-source", downloadSource],
 ];

@@ -8,6 +8,7 @@ import { serveAppliance } from "../../src/appliance/serve-appliance.ts";
 import { CloudstackClient, type CloudstackOptions, provider } from "../../src/index.ts";
 import { makeAuthority } from "../appliance/authority.ts";
 import { startCloud } from "../cloud.ts";
+import { startImportCloud } from "../import/import-cloud.ts";
 
 /** What is judged, and how it is taken down. */
 export interface Judged extends AsyncDisposable {
@@ -129,6 +130,33 @@ export async function uploadTarget(): Promise<Judged> {
       await cloud[Symbol.asyncDispose]();
       await rm(spool, { recursive: true, force: true });
     },
+  };
+}
+
+/** Files on a pool that is mounted here, which a root administrator has adopted; machines are made of them by `importVm`. */
+export async function importTarget(): Promise<Judged> {
+  const cloud = await startImportCloud();
+  const { simulator } = cloud;
+  const options: CloudstackOptions = { ...cloud.options, launch: { ...cloud.options.launch, method: "import" } };
+  return {
+    harness: {
+      name: "CloudStack volumes, imported",
+      definition: { provider, config: options, badConfig },
+      target: {
+        open: () => provider.target!(options),
+        size: 4 * 2 ** 20 + 512,
+        readVolume: (volume: Volume, offset, length) => {
+          const found = simulator.volumes().find(({ path }) => path === volume.id);
+          return simulator.volumeBytes(found?.id ?? volume.id, offset, length);
+        },
+        readLaunched: (machine, disk, offset, length) =>
+          simulator.volumeBytes(launchedVolume(simulator, machine, disk), offset, length),
+        writeLaunched: (machine, disk, offset, bytes) =>
+          simulator.writeVolume(launchedVolume(simulator, machine, disk), offset, bytes),
+      },
+      secrets: [simulator.admin.apiKey, simulator.admin.secretKey],
+    },
+    [Symbol.asyncDispose]: () => cloud[Symbol.asyncDispose](),
   };
 }
 

@@ -232,7 +232,7 @@ describe("launches", () => {
   });
 
   it("a managed pool: the machine that was begun is undone, the replica stays", async () => {
-    const options = { diskOffering: "Custom Managed" };
+    const options = { diskOffering: "Custom Managed", launch: { ...cloud.options.launch, method: "swap" as const } };
     await using target = await provider.target!({ ...cloud.options, ...options });
     const volume = await target.create({ key: "managed", size });
     await write(target, volume, 1);
@@ -241,7 +241,7 @@ describe("launches", () => {
       options,
     );
     expect(error.code).toBe("UNSUPPORTED");
-    expect(error.message).toMatch(/managed/);
+    expect(error.message).toMatch(/managed.*launch with method "template", or use a disk offering of another pool/);
     expect(cloud.simulator.machineIds().filter((id) => cloud.simulator.machineState(id) !== "Destroyed")).toHaveLength(
       1,
     );

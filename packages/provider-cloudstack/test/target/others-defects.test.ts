@@ -1,15 +1,21 @@
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { TargetProvider, Volume } from "@diskferry/core/provider";
 import { randomBytes } from "../../../../test/seed.ts";
 import { CloudstackClient, machineOf, provider } from "../../src/index.ts";
 import { type TestCloud, startCloud } from "../cloud.ts";
+
+// Machines that have much else to do take their time.
+vi.setConfig({ testTimeout: 300_000 });
 
 // What other movers into CloudStack, and CloudStack itself, are known to get wrong; each with the thread it is told in.
 
 const size = 2 ** 20;
 let cloud: TestCloud;
 beforeEach(async () => {
-  cloud = await startCloud({ settings: { leftovers: true } });
+  cloud = await startCloud({ settings: { leftovers: true, allowUserExpunge: true } });
 });
 afterEach(() => cloud[Symbol.asyncDispose]());
 
@@ -116,7 +122,85 @@ describe("jobs", () => {
   });
 });
 
+describe.each(["Custom", "Custom Ceph", "Custom Cluster", "Custom Local", "Custom iSCSI"])(
+  "a pool of %s",
+  (diskOffering) => {
+    it("takes copies, tests and cutovers like any other (cloudstack#8632: imports fail on zone-wide pools and clusters)", async () => {
+      await using on = await target({ diskOffering });
+      const disks = [];
+      for (const disk of ["boot", "data"]) {
+        const volume = await on.create({ key: `${diskOffering} ${disk}`, size });
+        await write(on, volume, 1, randomBytes(4096, disk.length));
+        disks.push({ disk, boot: disk === "boot", volume });
+      }
+      for (const purpose of ["test", "cutover"] as const) {
+        const machine = await on.launch!({ name: "web" }, disks, { key: purpose, purpose });
+        const found = cloud.simulator.volumesOf(machine.id);
+        expect(found).toHaveLength(2);
+        for (const [index, { disk }] of disks.entries())
+          expect(
+            Buffer.compare(await cloud.simulator.volumeBytes(found[index]!, 0, 4096), randomBytes(4096, disk.length)),
+          ).toBe(0);
+        await on.terminate!(machine);
+      }
+      for (const { volume } of disks) await write(on, volume, 2, randomBytes(4096, 9));
+    });
+  },
+);
+
 describe("launches", () => {
+  it("whose snapshot fails after an hour (cloudstack#11893) leave nothing, and go well the next time", async () => {
+    await using on = await target();
+    const volume = await on.create({ key: "slow", size });
+    await write(on, volume, 1, randomBytes(4096, 1));
+    const disks = [{ disk: "d", boot: true, volume }];
+    cloud.simulator.faults.add({
+      command: "createSnapshot",
+      times: 1,
+      action: { kind: "job-fails", text: "Failed to create snapshot due to an internal error: timed out after 3600 s" },
+    });
+    const request = { key: "k", purpose: "test" } as const;
+    await expect(on.launch!({ name: "web" }, disks, request)).rejects.toMatchObject({ retryable: false });
+    expect(cloud.simulator.snapshotIds()).toEqual([]);
+    expect(cloud.simulator.machineIds()).toEqual([cloud.simulator.appliance.id]);
+    const machine = await on.launch!({ name: "web" }, disks, request);
+    await on.terminate!(machine);
+    expect(cloud.simulator.snapshotIds()).toEqual([]);
+    expect(Buffer.compare(await cloud.simulator.volumeBytes(volume.id, 0, 4096), randomBytes(4096, 1))).toBe(0);
+  });
+
+  it.each(["4.22.0.0", "4.19.1.0"] as const)(
+    "of an uploaded disk as root (cloudstack#10120), on %s",
+    async (version) => {
+      await using own = await startCloud({ version, settings: { allowUserExpunge: true } });
+      const { appliance: _, launch: __, ...options } = own.options;
+      const spool = await mkdtemp(join(tmpdir(), "diskferry-spool-"));
+      try {
+        await using uploads = await provider.target!({ ...options, mode: "upload", spool });
+        const uploaded = await uploads.create({ key: "up", size });
+        await using writer = await uploads.open(uploaded, { run: "run", epoch: 1 });
+        await writer.write(0, randomBytes(4096, 1));
+        const { id } = await writer.commit({ written: (async function* () {})() });
+        await using on = await provider.target!(own.options);
+        const disks = [{ disk: "d", boot: true, volume: await on.adopt!(id) }];
+        const work = on.launch!({ name: "web" }, disks, { key: "k", purpose: "cutover" });
+        if (version === "4.19.1.0") {
+          // Fixed in 4.19.2: before, the attachment fails, and the disk is what it was.
+          await expect(work).rejects.toMatchObject({ retryable: false });
+          expect(own.simulator.machineIds()).toEqual([own.simulator.appliance.id]);
+        } else {
+          const machine = await work;
+          expect(own.simulator.volumesOf(machine.id)).toEqual([id]);
+          expect(own.simulator.machineState(machine.id)).toBe("Running");
+          await on.terminate!(machine);
+        }
+        expect(Buffer.compare(await own.simulator.volumeBytes(id, 0, 4096), randomBytes(4096, 1))).toBe(0);
+      } finally {
+        await rm(spool, { recursive: true, force: true });
+      }
+    },
+  );
+
   it("for a test take no replica, and the next increment goes on (migratekit#22, OSSEA's test failover)", async () => {
     await using on = await target();
     const volume = await on.create({ key: "kept", size });
@@ -199,6 +283,19 @@ describe("termination", () => {
     expect(Buffer.compare(await cloud.simulator.volumeBytes(volume.id, 0, 4096), randomBytes(4096, 1))).toBe(0);
     await on.terminate!(machine);
     expect(cloud.simulator.volumes().map(({ id }) => id)).toContain(volume.id);
+  });
+
+  it("never ends a machine that the launch did not make, whatever the id leads to", async () => {
+    await using on = await target();
+    const other = await cloud.simulator.addMachine({ name: "somebody-s", disks: [size] });
+    const data = { job: "0".repeat(12), key: "0".repeat(24), replicas: [] };
+    for (const id of [other, cloud.simulator.appliance.id]) {
+      const machine = { id, name: "web", purpose: "test", consumed: false, data } as const;
+      await expect(on.terminate!(machine)).rejects.toMatchObject({ code: "UNSUPPORTED" });
+      expect(cloud.simulator.machineState(id)).toBe("Running");
+    }
+    await on.terminate!({ id: "", name: "web", purpose: "test", consumed: false, data });
+    expect(cloud.simulator.machineState(cloud.simulator.appliance.id)).toBe("Running");
   });
 
   it("tells two adopted and made volumes apart: what we did not make is never deleted", async () => {

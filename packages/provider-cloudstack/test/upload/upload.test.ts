@@ -117,8 +117,9 @@ it("goes on after a kill with what was gathered, and uploads from the start", as
   const first = await target.open(volume, { run: "one", epoch: 1 });
   const { generation } = first;
   await gather(first);
-  cloud.simulator.faults.add({ command: "upload", times: 1, action: { kind: "drop" } });
+  const restore = cloud.simulator.faults.add({ command: "upload", action: { kind: "drop" } });
   await rejected(commit(first));
+  restore();
   await demandNoBytes(target);
   await first[Symbol.asyncDispose]();
   await using next = await openTarget();
@@ -138,8 +139,9 @@ describe("a failed upload leaves no bytes behind, and the next begins anew", () 
     const volume = await target.create({ key: "disk", size, job: "move" });
     await using writer = await target.open(volume, { run: "one", epoch: 1 });
     await gather(writer);
-    cloud.simulator.faults.add({ command: "upload", times: 1, action });
+    const restore = cloud.simulator.faults.add({ command: "upload", action });
     const error = await rejected(commit(writer));
+    restore();
     expect(["UNAVAILABLE", "UNEXPECTED"]).toContain(error.code);
     expect(error.retryable).toBe(false);
     await demandNoBytes(target);
@@ -185,6 +187,63 @@ describe("a failed upload leaves no bytes behind, and the next begins anew", () 
     expect((await rejected(commit(writer))).code).toBe("UNAVAILABLE");
     await demandNoBytes(target);
     await demandUploaded(await commit(writer));
+  });
+});
+
+it.each([
+  ["a proxy's 502", { kind: "status", status: 502, body: "Bad Gateway" }],
+  ["a cut connection", { kind: "drop" }],
+] as const)("sends by the same link again what never arrived (%s): there is one volume", async (_what, action) => {
+  await using target = await openTarget();
+  await using writer = await target.open(await target.create({ key: "disk", size }), { run: "one", epoch: 1 });
+  await gather(writer);
+  cloud.simulator.faults.add({ command: "upload", times: 2, action });
+  await demandUploaded(await commit(writer));
+  expect(cloud.simulator.calls.get("getUploadParamsForVolume")).toBe(1);
+  expect(cloud.simulator.calls.get("upload")).toBe(3);
+  expect(others()).toHaveLength(1);
+});
+
+describe("a row that a dead link left goes as soon as the platform has given it up", () => {
+  async function leaveRow(target: TargetProvider): Promise<Volume> {
+    const volume = await target.create({ key: "disk", size, job: "move" });
+    await using writer = await target.open(volume, { run: "one", epoch: 1 });
+    await gather(writer);
+    const restore = cloud.simulator.faults.add({ command: "upload", action: { kind: "drop" } });
+    await rejected(commit(writer));
+    restore();
+    expect(others().map(({ state }) => state)).toEqual(["NotUploaded"]);
+    return volume;
+  }
+
+  it("by the next attempt, of another run too: one volume is left", async () => {
+    await using target = await openTarget();
+    const volume = await leaveRow(target);
+    cloud.simulator.advance(2 * 3_600_000);
+    expect(others().map(({ state }) => state)).toEqual(["UploadAbandoned"]);
+    cloud.simulator.advance(-2 * 3_600_000);
+    await using writer = await target.open(volume, { run: "two", epoch: 2 });
+    await gather(writer);
+    await demandUploaded(await commit(writer));
+    expect(others()).toHaveLength(1);
+  });
+
+  it("by the removal of the disk", async () => {
+    await using target = await openTarget();
+    const volume = await leaveRow(target);
+    cloud.simulator.advance(2 * 3_600_000);
+    cloud.simulator.advance(-2 * 3_600_000);
+    await target.remove(volume);
+    expect(others()).toEqual([]);
+    expect(await readdir(spool)).toEqual([]);
+  });
+
+  it("and never a volume of that key that somebody attaches and writes", async () => {
+    await using attaching = await provider.target!(cloud.options);
+    const replica = await attaching.create({ key: "disk", size, job: "move" });
+    await using target = await openTarget();
+    await target.remove(await target.create({ key: "disk", size, job: "move" }));
+    expect(others().map(({ id }) => id)).toEqual([replica.id]);
   });
 });
 
