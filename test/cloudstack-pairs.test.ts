@@ -103,7 +103,7 @@ test("vSphere → CloudStack: in full, what changed, a test launch, a cutover, a
   demandClean(cloud);
 }, 600_000);
 
-test("AWS → CloudStack: in full, then what changed and was freed", async () => {
+test("AWS → CloudStack: in full, then what changed and was freed, the guest writing all along", async () => {
   const ec2 = await quickSimulator();
   open.push(() => ec2.close());
   const guest = new AwsGuest(ec2, ec2.instances.linux, seed);
@@ -111,6 +111,36 @@ test("AWS → CloudStack: in full, then what changed and was freed", async () =>
   await guest.write(root, 0, 1, 2, 700, 2047);
   await guest.write(data, 5, 6);
   await using source = await aws.source!(optionsTo(ec2));
+  // The guest's writes and the snapshots take turns, so that it is known what each snapshot holds; nothing else waits for it.
+  let turn: Promise<unknown> = Promise.resolve();
+  const inTurn = <Result>(work: () => Promise<Result>): Promise<Result> => {
+    const done = turn.then(work);
+    turn = done.catch(() => undefined);
+    return done;
+  };
+  let held = new Map<string, ReadonlyMap<number, Uint8Array>>();
+  const take = source.snapshot.bind(source);
+  source.snapshot = (machine, request) =>
+    inTurn(async () => {
+      const taken = await take(machine, request);
+      held = new Map(guest.volumes.map((volume) => [volume, guest.content(volume)]));
+      return taken;
+    });
+  let writes = 0;
+  const random = randomFrom(seed);
+  const working = new AbortController();
+  const work = (async () => {
+    while (!working.signal.aborted) {
+      const volume = random() < 0.5 ? root : data;
+      await inTurn(() => guest.write(volume, Math.floor(random() * 1000)));
+      writes++;
+      await new Promise((resolve) => setTimeout(resolve, 25));
+    }
+  })();
+  open.push(async () => {
+    working.abort();
+    await work;
+  });
   const cloud = await startCloudForTest();
   await using target = await cloudstack.target!(cloud.options);
   const machine = ec2.instances.linux;
@@ -118,19 +148,29 @@ test("AWS → CloudStack: in full, then what changed and was freed", async () =>
   const demandEqual = async (report: RunReport): Promise<void> => {
     for (const { disk, volume } of report.disks) {
       await using reader = await target.read!(volume!);
-      expect(await differences(reader, guest.content(disk)), `${disk}, seed ${seed}`).toEqual([]);
+      expect(await differences(reader, held.get(disk)!), `${disk}, seed ${seed}`).toEqual([]);
     }
     demandClean(cloud);
   };
   const full = await replicate(job);
   expect(full.disks.map(({ mode }) => mode)).toEqual(["full", "full"]);
+  // It really went on meanwhile: what the snapshot holds is not what the volumes hold now.
+  const moved = (volume: string): boolean =>
+    [...guest.content(volume)].some(([index, bytes]) => held.get(volume)!.get(index) !== bytes);
+  expect([root, data].some(moved)).toBe(true);
   await demandEqual(full);
-  await guest.write(root, 1, 900);
-  await guest.trim(root, 2);
-  await guest.trim(data, 5, 6);
-  const second = await replicate(job);
-  expect(second.disks.map(({ mode }) => mode)).toEqual(["incremental", "incremental"]);
-  await demandEqual(second);
+  await inTurn(async () => {
+    await guest.write(root, 1, 900);
+    await guest.trim(root, 2);
+    await guest.trim(data, 5, 6);
+  });
+  for (let run = 0; run < 2; run++) {
+    const before = writes;
+    const next = await replicate(job);
+    expect(next.disks.map(({ mode }) => mode)).toEqual(["incremental", "incremental"]);
+    await demandEqual(next);
+    expect(writes).toBeGreaterThan(before);
+  }
 }, 600_000);
 
 test.each(["appliance", "download"] as const)(
