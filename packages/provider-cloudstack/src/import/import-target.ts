@@ -11,7 +11,6 @@ import type { Cloud } from "../cloud.ts";
 import { cloudstackError } from "../errors.ts";
 import { launchMachine } from "../launch/launch-machine.ts";
 import { madeByLaunches } from "../launch/made-by-launches.ts";
-import type { Replicas } from "../launch/take-replica.ts";
 import { terminateLaunched } from "../launch/terminate-machine.ts";
 import { jobMark, readOwnName, readableName } from "../names.ts";
 import type { ImportOptions } from "../options.ts";
@@ -21,14 +20,8 @@ import { gather, gatheredBy, markOf } from "../upload/gather.ts";
 import { Spool, type SpoolState } from "../upload/spool.ts";
 import { type ImportPool, adoptFile, adoptedVolume, awaitImports, importPool, settledVolume } from "./adopt-file.ts";
 import { launchByImport, removeCopies } from "./launch-by-import.ts";
+import { type ImportPlace, filesAsReplicas, nameFor } from "./import-place.ts";
 import { ENDING, PoolFolder, ownNameOf } from "./pool-folder.ts";
-
-/** The pool, its folder, and what is asked of them. */
-export interface ImportPlace {
-  cloud: Cloud;
-  folder: PoolFolder;
-  pool(wait: Wait): Promise<ImportPool>;
-}
 
 /**
  * Volumes that a root administrator has CloudStack adopt: each disk is gathered in a file of this machine; its commit writes a
@@ -70,26 +63,6 @@ export function importTarget(cloud: Cloud, folder: string, options: ImportOption
       await cloud[Symbol.asyncDispose]();
     },
   };
-}
-
-/** Replicas by their files' names. A file that CloudStack was made to forget, and was not given back, is adopted again. */
-export function filesAsReplicas({ cloud, folder, pool }: ImportPlace): Replicas {
-  return {
-    async find(id, wait) {
-      const where = await pool(wait);
-      const volume = await settledVolume(cloud, where, id, wait);
-      if (volume !== undefined) return volume;
-      if (ownNameOf(id) === undefined || (await folder.sizeOf(id)) === undefined)
-        throw cloudstackError("NOT_FOUND", `There is no file ${id} on pool ${where.name}: it was removed.`);
-      return adoptFile(cloud, where, id, nameFor(id), wait);
-    },
-    isOne: ({ path }, ids) => path !== undefined && ids.includes(path),
-  };
-}
-
-/** The name of a replica's volume, by its file's alone. */
-export function nameFor(file: string): string {
-  return file.slice(0, -ENDING.length);
 }
 
 /** The commit. The run is in the file's name; an image that was adopted is never written again. */

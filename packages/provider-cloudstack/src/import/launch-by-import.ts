@@ -12,7 +12,7 @@ import { freed } from "../launch/take-replica.ts";
 import { terminateMachine } from "../launch/terminate-machine.ts";
 import { hostName } from "../names.ts";
 import { type ImportPool, adoptFile, adoptedVolume, awaitImports, forgetVolume } from "./adopt-file.ts";
-import { type ImportPlace, filesAsReplicas, nameFor } from "./import-target.ts";
+import { type ImportPlace, filesAsReplicas, nameFor } from "./import-place.ts";
 import { ENDING, ownNameOf } from "./pool-folder.ts";
 
 /** From this version on `importVm` takes the card's addresses. */

@@ -52,7 +52,7 @@ async function demandReplicasAlone(disks: readonly LaunchDisk[]): Promise<void> 
   const { simulator, folder } = cloud;
   const left = simulator.volumes().filter(({ machineId }) => machineId !== simulator.appliance.id);
   const files = disks.map(({ volume }) => volume.id).sort();
-  expect(left.map(({ path }) => path).sort()).toEqual(files);
+  expect(left.map(({ path = "" }) => path).sort()).toEqual(files);
   expect(left.filter(({ machineId }) => machineId !== undefined)).toEqual([]);
   expect((await readdir(folder)).sort()).toEqual(files);
   for (const [index, { volume }] of disks.entries()) await demandBytes(adopted(volume.id)?.id, 40 + index);

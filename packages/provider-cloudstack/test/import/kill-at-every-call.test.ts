@@ -87,7 +87,7 @@ async function demandReplicasAlone(disks: readonly LaunchDisk[]): Promise<void> 
   const { simulator, folder } = cloud;
   const files = disks.map(({ volume }) => volume.id).sort();
   const left = simulator.volumes().filter(({ machineId }) => machineId !== simulator.appliance.id);
-  expect(left.map(({ path }) => path).sort()).toEqual(files);
+  expect(left.map(({ path = "" }) => path).sort()).toEqual(files);
   expect(left.filter(({ machineId }) => machineId !== undefined)).toEqual([]);
   for (const [index, { volume }] of disks.entries())
     await demandBytes(left.find(({ path }) => path === volume.id)!.id, 70 + index);

@@ -298,6 +298,33 @@ describe("termination", () => {
     expect(cloud.simulator.machineState(cloud.simulator.appliance.id)).toBe("Running");
   });
 
+  it.each(["swap", "template"] as const)(
+    "of a launch by %s that is undone never takes an adopted disk with it, under whatever name",
+    async (method) => {
+      await using on = await target({ launch: { ...cloud.options.launch, method } });
+      const old = await cloud.simulator.addMachine({ name: "old", disks: [size, size], state: "Stopped" });
+      const ids = cloud.simulator.volumesOf(old);
+      await using client = new CloudstackClient({ ...cloud.options, tls: undefined, pollMs: 1 });
+      const disks = [];
+      for (const [index, id] of ids.entries()) {
+        await client.run("detachVolume", { id });
+        disks.push({ disk: id, boot: index === 0, volume: await on.adopt!(id) });
+        await write(on, disks[index]!.volume, 1, randomBytes(4096, index));
+      }
+      cloud.simulator.faults.add({
+        command: "startVirtualMachine",
+        times: 1,
+        action: { kind: "error", code: 431, text: "Please specify a valid host" },
+      });
+      const work = on.launch!({ name: "back" }, disks, { key: "k", purpose: "cutover" });
+      await expect(work).rejects.toMatchObject({ code: "CONFIG_INVALID" });
+      expect(cloud.simulator.machineIds().sort()).toEqual([cloud.simulator.appliance.id, old].sort());
+      for (const [index, id] of ids.entries())
+        expect(Buffer.compare(await cloud.simulator.volumeBytes(id, 0, 4096), randomBytes(4096, index))).toBe(0);
+      expect(cloud.simulator.volumes()).toHaveLength(1 + ids.length);
+    },
+  );
+
   it("tells two adopted and made volumes apart: what we did not make is never deleted", async () => {
     await using on = await target();
     const machine = await cloud.simulator.addMachine({ name: "old", disks: [size, size], state: "Stopped" });
