@@ -33,8 +33,9 @@ interface NetworkOptions {
 }
 /** How machines are launched. */
 interface LaunchOptions {
-  method?: "auto" | "volume" | "swap" | undefined;
+  method?: "auto" | "volume" | "swap" | "template" | "import" | undefined;
   template?: string | undefined;
+  keepTemplate?: boolean | undefined;
   serviceOffering?: string | undefined;
   networks?: NetworkOptions[] | undefined;
   testNetwork?: string | undefined;
@@ -43,6 +44,12 @@ interface LaunchOptions {
   nicAdapter?: "virtio" | "E1000" | "RTL8139" | "PCNet32" | undefined;
   cpuSpeed?: number | undefined;
   start?: boolean | undefined;
+}
+/** Where mode `import` puts files. */
+interface ImportOptions {
+  pool: string;
+  folder: string;
+  host?: string | undefined;
 }
 /** How a source is snapshotted and read. */
 interface SourceOptions {
@@ -83,11 +90,14 @@ interface CloudstackOptions {
   } | undefined;
   /**
    * How a target's volumes get their bytes: `attach`, the default, through the appliance and again and again; `upload` once,
-   * as a whole, to the secondary storage machine.
+   * as a whole, to the secondary storage machine; `import` once, as a whole, as a file on a pool that is mounted here and that a
+   * root administrator has CloudStack adopt.
    */
-  mode?: "attach" | "upload" | undefined;
-  /** A folder of this machine with room for the disks, for `upload`: each is gathered there first. */
+  mode?: "attach" | "upload" | "import" | undefined;
+  /** A folder of this machine with room for the disks, for `upload` and `import`: each is gathered there first. */
   spool?: string | undefined;
+  /** The pool that mode `import` puts files on. */
+  import?: ImportOptions | undefined;
   /** Bytes without TLS from and to the secondary storage machine although the API is reached with it. Default false. */
   plainStorage?: boolean | undefined;
   /** Whom to believe of the secondary storage machine, for downloads and uploads; absent: `tls.caFile`, else whom Node trusts. */
@@ -97,6 +107,11 @@ interface CloudstackOptions {
   } | undefined;
   /** Id or name of a project; absent: the account's own things. */
   project?: string | undefined;
+  /** An account, and the id of its domain, that an administrator acts for; absent: the user's own. */
+  owner?: {
+    account: string;
+    domainId: string;
+  } | undefined;
   /** Id or name; absent: the only zone there is. */
   zone?: string | undefined;
   appliance?: ApplianceOptions | undefined;
@@ -133,6 +148,9 @@ interface CloudVolume {
   /** Of a volume that goes back to a template. */
   templateId: string | undefined;
   storageType: string | undefined;
+  /** Administrators alone are told: the pool, and the file's name there. */
+  poolId: string | undefined;
+  path: string | undefined;
   hypervisor: string | undefined;
   created: string | undefined;
   deleteProtected: boolean;
@@ -153,6 +171,8 @@ interface CloudMachine {
   memory: number | undefined;
   osName: string | undefined;
   osTypeId: string | undefined;
+  /** Of what it was deployed from. */
+  templateName: string | undefined;
   bootType: string | undefined;
   bootMode: string | undefined;
   details: Readonly<Record<string, string>>;
@@ -175,6 +195,16 @@ interface CloudSnapshot {
   size: number | undefined;
   created: string | undefined;
   tags: Readonly<Record<string, string>>;
+  jobId: string | undefined;
+}
+/** A template. */
+interface CloudTemplate {
+  id: string;
+  name: string;
+  /** False as long as it has no bytes. */
+  isReady: boolean;
+  /** Of its disk, bytes. */
+  size: number | undefined;
   jobId: string | undefined;
 }
 /** A snapshot of a whole machine. */
@@ -212,6 +242,8 @@ declare function volumeOf(answer: AnswerObject): CloudVolume;
 declare function machineOf(answer: AnswerObject): CloudMachine;
 /** Reads a snapshot of a volume. */
 declare function snapshotOf(answer: AnswerObject): CloudSnapshot;
+/** Reads a template. */
+declare function templateOf(answer: AnswerObject): CloudTemplate;
 /** Reads a snapshot of a machine. */
 declare function machineSnapshotOf(answer: AnswerObject): CloudMachineSnapshot;
 /** Reads a job: 0 is pending, 1 done, 2 failed; an old server's failure is a bare text, a new one's an object. */
@@ -319,6 +351,8 @@ declare class CloudstackClient implements AsyncDisposable {
   }): Promise<AnswerObject>;
   /** The id of a pending job that works on an object; undefined: none does. */
   pendingJobOf(objectId: string, wait?: Wait): Promise<string | undefined>;
+  /** The ids of pending jobs of some commands; for those that tell of no object which they work on. */
+  pendingJobsOf(commands: ReadonlySet<string>, wait?: Wait): Promise<string[]>;
   [Symbol.asyncDispose](): Promise<void>;
 }
 /** Maps a client's parameter of several fields to CloudStack's way: `details[0].cpuNumber=4`. Names of fields keep their case. */
@@ -453,4 +487,4 @@ interface Appliance extends AsyncDisposable {
  * @throws ProviderError IN_USE DENIED CONFIG_INVALID when it cannot listen, or its state is not its own
  */
 declare function serveAppliance(options: ServeApplianceOptions): Promise<Appliance>;
-export { type AnswerObject, ApiFailure, type Appliance, type ApplianceOptions, type Bench, type CloudChoice, type CloudJob, type CloudMachine, type CloudMachineSnapshot, type CloudSnapshot, type CloudVolume, CloudstackClient, type CloudstackClientOptions, type CloudstackOptions, type DeviceList, type LaunchOptions, type ListedDevice, type NetworkOptions, type OpenVolume, type Parameters, type RawAnswer, type RemoteApplianceOptions, type RemoteBench, type RemoteOptions, type ServeApplianceOptions, type SignedParameters, type SourceOptions, type Submitted, type TimeoutOptions, type TlsTrust, type Transport, choiceOf, expiresText, jobOf, machineOf, machineSnapshotOf, mapParameter, optionsSchema, provider, remoteBench, serveAppliance, signatureOf, snapshotOf, tagParameters, textToSign, volumeOf };
+export { type AnswerObject, ApiFailure, type Appliance, type ApplianceOptions, type Bench, type CloudChoice, type CloudJob, type CloudMachine, type CloudMachineSnapshot, type CloudSnapshot, type CloudTemplate, type CloudVolume, CloudstackClient, type CloudstackClientOptions, type CloudstackOptions, type DeviceList, type ImportOptions, type LaunchOptions, type ListedDevice, type NetworkOptions, type OpenVolume, type Parameters, type RawAnswer, type RemoteApplianceOptions, type RemoteBench, type RemoteOptions, type ServeApplianceOptions, type SignedParameters, type SourceOptions, type Submitted, type TimeoutOptions, type TlsTrust, type Transport, choiceOf, expiresText, jobOf, machineOf, machineSnapshotOf, mapParameter, optionsSchema, provider, remoteBench, serveAppliance, signatureOf, snapshotOf, tagParameters, templateOf, textToSign, volumeOf };

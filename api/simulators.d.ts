@@ -348,6 +348,8 @@ interface SimulatedVolume {
   readonly type: "ROOT" | "DATADISK";
   /** Bytes. */
   readonly size: number;
+  /** The file's name on its pool. */
+  readonly path: string | undefined;
   readonly machineId: string | undefined;
   readonly deviceId: number | undefined;
   readonly tags: Readonly<Record<string, string>>;
@@ -395,6 +397,8 @@ interface CloudstackSimulator extends AsyncDisposable {
   /** Snapshots of volumes and of machines that exist, of all accounts. */
   snapshotIds(): string[];
   machineIds(): string[];
+  /** Names of the templates that accounts made. */
+  templateNames(): string[];
   volumeBytes(volumeId: string, offset: number, length: number): Promise<Buffer>;
   /** The guest's hand on a volume of a running machine. @throws Error when it is not attached to one */
   writeVolume(volumeId: string, offset: number, bytes: Uint8Array): Promise<void>;
@@ -404,7 +408,11 @@ interface CloudstackSimulator extends AsyncDisposable {
   addMachine(spec: MachineSpec): Promise<string>;
   /** What is seen inside a machine made with `guest`. */
   guestOf(machineId: string): CloudstackGuest;
-  /** Puts a file with these bytes on a pool, unknown to CloudStack, for `importVolume`. */
+  /** The folder of a pool's files, as somebody sees it who mounted the pool. */
+  poolFolder(name: string): string;
+  /** Lets a pool's file look as if somebody had it open, or no longer. */
+  lockFile(pool: string, fileName: string, on: boolean): void;
+  /** Puts an image with these bytes on a pool, unknown to CloudStack, for `importVolume`: qcow2, or raw on Ceph. */
   addStray(pool: string, fileName: string, bytes: Uint8Array, size?: number): Promise<void>;
   /** Adds a project of the tenant's. Its id. */
   addProject(name: string): string;
@@ -422,7 +430,7 @@ interface CloudstackSimulator extends AsyncDisposable {
   pendingJobs(): number;
   /** Forgets jobs that ended, as the server does after a day. */
   forgetJobs(): void;
-  /** Moves the clock: signatures, sessions and URLs run out. */
+  /** Moves the clock: signatures, sessions and URLs run out, and uploads that were never begun are given up. */
   advance(milliseconds: number): void;
   /** Ends all sessions, as a restart of the management server does. */
   endSessions(): void;
