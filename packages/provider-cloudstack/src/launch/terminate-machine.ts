@@ -9,7 +9,15 @@ import { deleteVolume, detach } from "../target/attachment.ts";
 import { removeTemplate } from "./boot-template.ts";
 import { deleteSnapshot } from "./clone-volume.ts";
 import type { Replicas } from "./take-replica.ts";
-import { type LaunchScope, goneMachines, goneName, isGone, isOfLaunch, launchVolumes } from "./launch-scope.ts";
+import {
+  type LaunchScope,
+  goneMachines,
+  goneName,
+  isGone,
+  isOfLaunch,
+  launchVolumes,
+  launchedMachine,
+} from "./launch-scope.ts";
 
 /** What is ended. */
 export interface Ending {
@@ -30,7 +38,9 @@ export async function terminateMachine(
   isReplica: (volume: CloudVolume) => boolean,
   wait: Wait,
 ): Promise<void> {
-  const machine = machineId === undefined || machineId === "" ? undefined : await cloud.machine(machineId, wait);
+  // A launch that never told of its machine may have made one all the same.
+  const isKnown = machineId !== undefined && machineId !== "";
+  const machine = isKnown ? await cloud.machine(machineId, wait) : await launchedMachine(cloud, scope, wait);
   if (machine !== undefined) {
     demandLaunched(machine, scope);
     if (machine.state !== "Error") await stopMachine(cloud, machine.id, purpose === "test", wait);

@@ -4,7 +4,7 @@ import type { Cloud } from "../cloud.ts";
 import { importPool } from "../import/adopt-file.ts";
 import type { ImportOptions } from "../options.ts";
 import { asFinding, placeFindings, privilegesFor } from "./place-findings.ts";
-import { LAUNCH, launchFindings, quotaFindings } from "./target-preflight.ts";
+import { launchCommands, launchFindings, quotaFindings } from "./target-preflight.ts";
 import { spoolFindings } from "./upload-preflight.ts";
 
 const COMMANDS = ["listStoragePools", "listDiskOfferings", "importVolume", "deleteVolume"];
@@ -22,7 +22,7 @@ export async function importPreflight(
   signal?.throwIfAborted();
   const { launch } = cloud.options;
   const launches = machine !== undefined && launch !== undefined;
-  const more = launches ? [...LAUNCH, ...(launch.method === "import" ? BY_IMPORT : [])] : [];
+  const more = launches ? [...launchCommands(cloud), ...(launch.method === "import" ? BY_IMPORT : [])] : [];
   const { privileges, findings } = await privilegesFor(cloud, [...COMMANDS, ...more], wait);
   findings.push(...(await placeFindings(cloud, wait)));
   findings.push({

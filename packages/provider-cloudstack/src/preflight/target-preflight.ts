@@ -17,7 +17,7 @@ const COPY = [
   "deleteTags",
 ];
 /** What a launch needs besides. */
-export const LAUNCH: readonly string[] = [
+const LAUNCH = [
   "listServiceOfferings",
   "listNetworks",
   "listOsTypes",
@@ -33,6 +33,13 @@ export const LAUNCH: readonly string[] = [
   "destroyVirtualMachine",
 ];
 
+const BY_TEMPLATE = ["createTemplate", "deleteTemplate"];
+
+/** The commands that a launch needs by the method that the options name. */
+export function launchCommands(cloud: Cloud): readonly string[] {
+  return [...LAUNCH, ...(cloud.options.launch?.method === "template" ? BY_TEMPLATE : [])];
+}
+
 /** Calls of one copy of one disk: looking, claiming, attaching, checking, detaching. */
 const CALLS_PER_DISK = 40;
 
@@ -42,7 +49,8 @@ export async function targetPreflight(cloud: Cloud, request: TargetPreflightRequ
   const wait: Wait = { signal };
   signal?.throwIfAborted();
   const launches = machine !== undefined && cloud.options.launch !== undefined;
-  const { privileges, findings } = await privilegesFor(cloud, [...COPY, ...(launches ? LAUNCH : [])], wait);
+  const commands = [...COPY, ...(launches ? launchCommands(cloud) : [])];
+  const { privileges, findings } = await privilegesFor(cloud, commands, wait);
   findings.push(...(await placeFindings(cloud, wait)));
   if (findings.some(({ subject }) => subject === "zone")) return { privileges, findings };
   findings.push(...(await applianceFindings(cloud, disks.length, wait)));
@@ -129,7 +137,16 @@ export async function launchFindings(
   wait: Wait,
 ): Promise<Finding[]> {
   const findings: Finding[] = [];
-  const { testNetwork, networks } = cloud.options.launch ?? {};
+  const { testNetwork, networks, method = "auto" } = cloud.options.launch ?? {};
+  if (method === "auto" && !(await cloud.commands(wait)).has("createtemplate")) {
+    findings.push({
+      severity: "info",
+      subject: "createTemplate",
+      message:
+        "The role of this account lacks it: where a pool is managed, and no root volume swapped, nothing is launched.",
+      remedy: "Allow createTemplate and deleteTemplate in the account's role.",
+    });
+  }
   for (const purpose of ["test", "cutover"] as const) {
     // What is not set up is said once, and is no reason to stop a copy.
     const isSetUp = purpose === "test" ? testNetwork !== undefined : networks !== undefined;

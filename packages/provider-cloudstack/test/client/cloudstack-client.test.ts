@@ -252,6 +252,9 @@ describe("changes", () => {
       if (command === "queryAsyncJobResult") {
         const status = world.jobs.get(form.get("jobid") ?? "");
         if (status === undefined) return apiError(command, 431, "entity does not exist", 4350);
+        // One that is still at work ends while it is waited for.
+        world.jobs.set(form.get("jobid") ?? "", 1);
+        world.attached = true;
         return { body: { r: { jobid: form.get("jobid"), jobstatus: status, jobresult: { success: true } } } };
       }
       if (command !== "attachVolume")
@@ -263,8 +266,7 @@ describe("changes", () => {
         late = job;
         return "cut";
       }
-      if (lose === "late" && world.submitted === 2) world.jobs.set(late, 1);
-      if (lose === "late") world.attached = true;
+      if (lose === "late" && world.submitted === 2) world.jobs.set(late, 0);
       if (world.jobs.has(job)) return apiError(command, 431, `UUID: ${job} already exists`, 4350);
       world.jobs.set(job, 1);
       world.attached = true;

@@ -97,13 +97,9 @@ async function demandReplicasAlone(disks: readonly LaunchDisk[]): Promise<void> 
   expect(simulator.machineIds()).toEqual([simulator.appliance.id]);
 }
 
-for (const [purpose, method] of [
-  ["test", "import"],
-  ["cutover", "import"],
-  ["cutover", "swap"],
-] as const) {
-  test(`a ${purpose} launch by ${method} killed after any call goes on: one machine, both disks, nothing left over`, async () => {
-    cloud.options = { ...cloud.options, launch: { ...cloud.options.launch, method } };
+for (const purpose of ["test", "cutover"] as const) {
+  test(`a ${purpose} launch by import killed after any call goes on: one machine, both disks, nothing left over`, async () => {
+    cloud.options = { ...cloud.options, launch: { ...cloud.options.launch, method: "import" } };
     await using setUp = await living();
     const disks = await replicas(setUp);
     const calls = await killedAtEveryCall(

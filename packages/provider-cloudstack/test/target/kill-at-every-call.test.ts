@@ -104,10 +104,7 @@ for (const [purpose, method, diskOffering, expunges = true] of [
   ["test", "auto", "Custom"],
   ["cutover", "auto", "Custom"],
   ["test", "template", "Custom"],
-  ["cutover", "template", "Custom"],
-  // Begun by a swap, which a managed pool refuses, and done by a template.
-  ["test", "auto", "Custom iSCSI"],
-  ["cutover", "auto", "Custom iSCSI"],
+  // Begun by a swap, which a managed pool refuses, and done by a template; what is destroyed is not expunged.
   ["cutover", "auto", "Custom iSCSI", false],
 ] as const) {
   const how =

@@ -139,6 +139,19 @@ describe("a managed pool, where no root volume is swapped", () => {
     await demandReplicasAlone(disks);
   });
 
+  it("is said beforehand to need createTemplate, where that is missing", async () => {
+    await begin();
+    cloud.simulator.deny(cloud.simulator.tenant.accountId, "createTemplate");
+    const figure = { value: size, kind: "exact" } as const;
+    const disks = [{ disk: "boot", size, mode: "full", read: figure, write: figure }] as const;
+    await using auto = await openTarget(iscsi);
+    const { privileges, findings } = await auto.preflight!({ disks, machine: spec });
+    expect(privileges!.missing).toEqual([]);
+    expect(findings.find(({ subject }) => subject === "createTemplate")).toMatchObject({ severity: "info" });
+    await using explicit = await openTarget(iscsi, { method: "template" });
+    expect((await explicit.preflight!({ disks, machine: spec })).privileges!.missing).toEqual(["createTemplate"]);
+  });
+
   it("where the role has no createTemplate, the refusal names the way and nothing is left", async () => {
     await begin();
     cloud.simulator.deny(cloud.simulator.tenant.accountId, "createTemplate");
