@@ -8,6 +8,7 @@ import { provider as local } from "@diskferry/provider-local";
 import type { CloudstackSimulator } from "@diskferry/simulators";
 import { afterEach, expect, test } from "vitest";
 import { startCloud, type TestCloud } from "../packages/provider-cloudstack/test/cloud.ts";
+import { patient } from "../packages/provider-cloudstack/test/killed-at-every-call.ts";
 import { World } from "../packages/provider-vmware/test/world.ts";
 import { AwsGuest, differences, optionsTo, quickSimulator } from "./aws/aws-guest.ts";
 import { randomBytes, randomFrom, seedOf } from "./seed.ts";
@@ -24,6 +25,7 @@ afterEach(async () => {
 
 async function startCloudForTest(given: Parameters<typeof startCloud>[0] = {}): Promise<TestCloud> {
   const cloud = await startCloud(given);
+  cloud.options = patient(cloud.options);
   open.push(() => cloud[Symbol.asyncDispose]());
   return cloud;
 }
@@ -132,9 +134,9 @@ test("AWS → CloudStack: in full, then what changed and was freed, the guest wr
   const work = (async () => {
     while (!working.signal.aborted) {
       const volume = random() < 0.5 ? root : data;
-      await inTurn(() => guest.write(volume, Math.floor(random() * 1000)));
+      await inTurn(() => guest.write(volume, Math.floor(random() * 64)));
       writes++;
-      await new Promise((resolve) => setTimeout(resolve, 25));
+      await new Promise((resolve) => setTimeout(resolve, 50));
     }
   })();
   open.push(async () => {
