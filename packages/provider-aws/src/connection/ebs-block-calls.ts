@@ -1,22 +1,14 @@
-import { AwsFailure } from "../errors.ts";
+import { type BlockPage, type PageMemory, readPage } from "./block-page.ts";
 import type { AnswerHeaders, DirectCall, Receiver } from "./direct-client.ts";
 import { encode } from "./sigv4.ts";
-
-/** A page of a listing, before anything in it was looked at. */
-export interface BlockPage {
-  /** ListSnapshotBlocks: the blocks that the snapshot holds. */
-  Blocks?: readonly { BlockIndex?: unknown; BlockToken?: unknown }[];
-  /** ListChangedBlocks: the blocks that differ. */
-  ChangedBlocks?: readonly { BlockIndex?: unknown; SecondBlockToken?: unknown }[];
-  BlockSize?: unknown;
-  NextToken?: unknown;
-}
 
 /** Where a page begins: at a token of the page before, or at a block. */
 export interface PageRequest {
   pageSize: number;
   nextToken?: string | undefined;
   from?: number | undefined;
+  /** Used for this page's text, and given back larger where it was too small. Absent: memory of its own. */
+  memory?: PageMemory | undefined;
 }
 
 /** GetSnapshotBlock; `receive` takes the block and its headers (`x-amz-data-length`, `x-amz-checksum`, …). */
@@ -65,7 +57,7 @@ export function listSnapshotBlocks(snapshotId: string, page: PageRequest): Direc
     path: `/snapshots/${encode(snapshotId)}/blocks`,
     query: pageQuery(page),
     headers: {},
-    receive: receivePage,
+    receive: (headers) => receivePage(headers, page.memory),
   };
 }
 
@@ -81,7 +73,7 @@ export function listChangedBlocks(
     path: `/snapshots/${encode(snapshotId)}/changedblocks`,
     query: { firstSnapshotId, ...pageQuery(page) },
     headers: {},
-    receive: receivePage,
+    receive: (headers) => receivePage(headers, page.memory),
   };
 }
 
@@ -96,34 +88,28 @@ function pageQuery({ pageSize, nextToken, from }: PageRequest): Record<string, s
 /** No page is longer, in bytes: 10 000 entries with two tokens of 256 characters are a third of it. */
 const longestPage = 16 * 2 ** 20;
 
-/** Collects a page's text in one piece of memory where its length is told, and reads it in one go. */
-function receivePage({ "content-length": told }: AnswerHeaders): Receiver<BlockPage> {
-  let text: Buffer = Buffer.allocUnsafeSlow(Math.min(longestPage, Math.max(1024, Number(told ?? 0) || 0)));
+/** Collects a page's text in one piece of memory. */
+function receivePage(
+  { "content-length": told }: AnswerHeaders,
+  memory: PageMemory = { text: Buffer.alloc(0) },
+): Receiver<BlockPage> {
+  const demand = (bytes: number): void => {
+    if (bytes <= memory.text.byteLength) return;
+    const larger = Buffer.allocUnsafeSlow(Math.min(longestPage, bytes + (bytes >> 2)));
+    memory.text.copy(larger, 0, 0, length);
+    memory.text = larger;
+  };
   let length = 0;
+  demand(Math.min(longestPage, Math.max(1024, Number(told ?? 0) || 0)));
   return {
     take(bytes) {
       const end = length + bytes.byteLength;
       if (end > longestPage) return false;
-      if (end > text.byteLength) {
-        const larger = Buffer.allocUnsafeSlow(Math.min(longestPage, 2 * end));
-        text.copy(larger, 0, 0, length);
-        text = larger;
-      }
-      text.set(bytes, length);
+      demand(end);
+      memory.text.set(bytes, length);
       length = end;
       return true;
     },
-    end() {
-      let page: unknown;
-      try {
-        page = JSON.parse(text.toString("utf8", 0, length));
-      } catch (cause) {
-        if (!(cause instanceof SyntaxError)) throw cause;
-        throw new AwsFailure("InvalidResponse", `The page of ${length} bytes is no JSON`);
-      }
-      if (typeof page !== "object" || page === null)
-        throw new AwsFailure("InvalidResponse", "The page is no JSON object");
-      return page;
-    },
+    end: () => readPage(memory.text.subarray(0, length)),
   };
 }

@@ -1,7 +1,8 @@
 import type { Wait } from "@diskferry/core/provider";
 import type { AwsConnection } from "../connection/connection.ts";
-import { type BlockPage, listChangedBlocks, listSnapshotBlocks } from "../connection/ebs-block-calls.ts";
-import { awsError, failureOf } from "../errors.ts";
+import type { BlockPage, PageMemory } from "../connection/block-page.ts";
+import { listChangedBlocks, listSnapshotBlocks } from "../connection/ebs-block-calls.ts";
+import { AwsFailure, awsError, failureOf } from "../errors.ts";
 import { ebsBlockSize } from "./snapshot-facts.ts";
 
 /** One entry of a listing. */
@@ -9,12 +10,6 @@ export interface ListedBlock {
   index: number;
   /** What GetSnapshotBlock wants to see; absent: the block was freed since the first snapshot and reads as zeroes. */
   token?: string;
-}
-
-/** A page of a listing, as ListSnapshotBlocks and ListChangedBlocks answer it. */
-interface Page {
-  blocks: ListedBlock[];
-  nextToken: string | undefined;
 }
 
 export interface ListingRequest extends Wait {
@@ -34,78 +29,92 @@ const mostEmptyPages = 10_000;
 const mostRestarts = 5;
 
 /**
- * The blocks of a listing from an index on, page by page: ascending, each once. Pages that are short or empty are no end:
- * only a page without a token is. A page token that ran out (after 60 minutes) makes the listing begin anew behind the
- * last block. Each page is asked for once; who is refused goes on from where it was.
+ * The blocks of a listing from an index on, page by page: ascending, each once. A page is gone through once, before the next
+ * is asked for. Pages that are short or empty are no end: only a page without a token is. A page token that ran out (after 60
+ * minutes) makes the listing begin anew behind the last block. Each page is asked for once; who is refused goes on from
+ * where it was.
  * @throws ProviderError UNEXPECTED for a listing that is out of order, goes round in circles or counts in other blocks
  */
-export async function* listBlocks(connection: AwsConnection, request: ListingRequest): AsyncGenerator<ListedBlock[]> {
+export async function* listBlocks(
+  connection: AwsConnection,
+  request: ListingRequest,
+): AsyncGenerator<Iterable<ListedBlock>> {
   let { from } = request;
   let token: string | undefined;
   let empty = 0;
   let restarts = 0;
+  const memory: PageMemory = { text: Buffer.alloc(0) };
   for (;;) {
-    let page: Page;
+    let page: BlockPage;
     try {
-      page = await listPage(connection, request, from, token);
+      page = await listPage(connection, request, { from, token, memory });
     } catch (error) {
       if (failureOf(error)?.reason !== "INVALID_PAGE_TOKEN" || token === undefined || ++restarts > mostRestarts)
         throw error;
       token = undefined;
       continue;
     }
-    for (const { index } of page.blocks) {
-      if (index < from) throw outOfOrder(request, `block ${index} where ${from} or a later one had to follow`);
-      from = index + 1;
-    }
-    if (page.blocks.length > 0) {
-      empty = restarts = 0;
-      yield page.blocks;
-    } else if (++empty > mostEmptyPages) throw outOfOrder(request, `${empty} empty pages in a row`);
-    if (page.nextToken === undefined) return;
-    if (page.nextToken === token && page.blocks.length === 0)
-      throw outOfOrder(request, "the same page again and again, with nothing on it");
-    token = page.nextToken;
+    const begun = from;
+    const blocks = (function* (): Generator<ListedBlock> {
+      for (const block of blocksOf(request, page)) {
+        if (block.index < from)
+          throw outOfOrder(request, `block ${block.index} where ${from} or a later one had to follow`);
+        from = block.index + 1;
+        yield block;
+      }
+    })();
+    yield blocks;
+    // One who did not ask for all of them wants none of the others, but the listing goes on behind the last.
+    while (blocks.next().done !== true);
+    const isEmpty = from === begun;
+    if (!isEmpty) empty = restarts = 0;
+    else if (++empty > mostEmptyPages) throw outOfOrder(request, `${empty} empty pages in a row`);
+    const next = nextOf(request, page.NextToken);
+    if (next === undefined) return;
+    if (next === token && isEmpty) throw outOfOrder(request, "the same page again and again, with nothing on it");
+    token = next;
   }
 }
 
 async function listPage(
   connection: AwsConnection,
   request: ListingRequest,
-  from: number,
-  token: string | undefined,
-): Promise<Page> {
+  place: { from: number; token: string | undefined; memory: PageMemory },
+): Promise<BlockPage> {
   const { snapshotId, firstSnapshotId, signal, pageSize = largestPage } = request;
+  const { from, token, memory } = place;
   // A page token beats the starting index, so only one of them is sent.
-  const where = { pageSize, ...(token === undefined ? { from } : { nextToken: token }) };
+  const where = { pageSize, memory, ...(token === undefined ? { from } : { nextToken: token }) };
   const call =
     firstSnapshotId === undefined
       ? listSnapshotBlocks(snapshotId, where)
       : listChangedBlocks(firstSnapshotId, snapshotId, where);
   const page = await connection.direct(call, { object: objectOf(request), snapshotId, signal });
   demandBlockSize(request, page.BlockSize);
-  return { blocks: blocksOf(request, page), nextToken: nextOf(request, page.NextToken) };
+  return page;
 }
 
-function blocksOf(request: ListingRequest, page: BlockPage): ListedBlock[] {
-  if (request.firstSnapshotId === undefined)
-    return listOf(request, page.Blocks).map(({ BlockIndex, BlockToken }) => {
-      const token = tokenOf(request, BlockIndex, BlockToken);
-      if (token === undefined) throw outOfOrder(request, `block ${String(BlockIndex)} without a token`);
-      return { index: indexOf(request, BlockIndex), token };
-    });
-  return listOf(request, page.ChangedBlocks).map(({ BlockIndex, SecondBlockToken }) => {
-    const index = indexOf(request, BlockIndex);
-    const token = tokenOf(request, BlockIndex, SecondBlockToken);
-    return token === undefined ? { index } : { index, token };
-  });
+function* blocksOf(request: ListingRequest, page: BlockPage): Generator<ListedBlock> {
+  const isComparison = request.firstSnapshotId !== undefined;
+  for (const some of entriesOf(request, page)) {
+    for (const entry of some) {
+      if (typeof entry !== "object" || entry === null)
+        throw outOfOrder(request, "something else where its blocks belong");
+      const { BlockIndex, BlockToken, SecondBlockToken } = entry as Record<string, unknown>;
+      const index = indexOf(request, BlockIndex);
+      const token = tokenOf(request, index, isComparison ? SecondBlockToken : BlockToken);
+      if (token === undefined && !isComparison) throw outOfOrder(request, `block ${index} without a token`);
+      yield token === undefined ? { index } : { index, token };
+    }
+  }
 }
 
-function listOf<Entry extends object>(request: ListingRequest, entries: readonly Entry[] = []): readonly Entry[] {
-  const told: unknown = entries;
-  if (!Array.isArray(told) || told.some((entry) => typeof entry !== "object" || entry === null))
-    throw outOfOrder(request, "something else where its blocks belong");
-  return entries;
+function* entriesOf(request: ListingRequest, page: BlockPage): Generator<readonly unknown[]> {
+  try {
+    yield* page.entries;
+  } catch (error) {
+    throw error instanceof AwsFailure ? outOfOrder(request, "what is no JSON", error) : error;
+  }
 }
 
 /** Null is as good as nothing, as rest-json has it. */
@@ -135,11 +144,11 @@ function objectOf({ snapshotId, firstSnapshotId }: ListingRequest): string {
   return firstSnapshotId === undefined ? snapshotId : `${snapshotId} since ${firstSnapshotId}`;
 }
 
-function outOfOrder(request: ListingRequest, what: string): Error {
+function outOfOrder(request: ListingRequest, what: string, cause?: AwsFailure): Error {
   return awsError(
     "UNEXPECTED",
     `The listing of ${objectOf(request)} is not to be trusted: it holds ${what}. Nothing more is taken from it; try again, ` +
       `and tell AWS if it happens again.`,
-    { operation: request.firstSnapshotId === undefined ? "ListSnapshotBlocks" : "ListChangedBlocks" },
+    { operation: request.firstSnapshotId === undefined ? "ListSnapshotBlocks" : "ListChangedBlocks", cause },
   );
 }

@@ -68,8 +68,11 @@ export class BlockTokens {
   async #fetch(from: number, pageSize: number): Promise<Stretch> {
     const stretch: Stretch = { from, end: Number.POSITIVE_INFINITY, tokens: new Map() };
     for await (const blocks of listBlocks(this.#connection, { snapshotId: this.#snapshotId, from, pageSize })) {
-      for (const { index, token } of blocks) if (token !== undefined) stretch.tokens.set(index, token);
-      stretch.end = blocks.at(-1)!.index + 1;
+      for (const { index, token } of blocks) {
+        if (token !== undefined) stretch.tokens.set(index, token);
+        stretch.end = index + 1;
+      }
+      if (stretch.tokens.size === 0) continue;
       // The page may have been the last one, but that is only known by asking for the next; what it held is enough.
       break;
     }

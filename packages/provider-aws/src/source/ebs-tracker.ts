@@ -90,7 +90,7 @@ export class EbsTracker implements ChangeTracker {
     base: BasePoint | undefined,
     from: number,
     signal: AbortSignal | undefined,
-  ): AsyncGenerator<ListedBlock[]> {
+  ): AsyncGenerator<Iterable<ListedBlock>> {
     const request = { snapshotId, firstSnapshotId: base?.snapshotId, from: Math.floor(from / ebsBlockSize), signal };
     try {
       yield* listBlocks(this.#connection, request);
@@ -117,12 +117,17 @@ export class EbsTracker implements ChangeTracker {
   }
 }
 
-async function* nothing(): AsyncGenerator<ListedBlock[]> {
+async function* nothing(): AsyncGenerator<Iterable<ListedBlock>> {
   yield* [];
 }
 
 /** The tiles of [from, to): a listing's blocks, and between them what the listing leaves out. */
-async function* tiles(pages: AsyncIterable<ListedBlock[]>, from: number, to: number, gap: Gap): AsyncGenerator<Tile> {
+async function* tiles(
+  pages: AsyncIterable<Iterable<ListedBlock>>,
+  from: number,
+  to: number,
+  gap: Gap,
+): AsyncGenerator<Tile> {
   let at = from;
   // By the page: a wait for every block of a large disk would cost more than its listing.
   for await (const page of pages) {
