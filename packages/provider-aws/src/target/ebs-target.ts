@@ -145,8 +145,9 @@ export class EbsTarget implements TargetProvider {
     const connection = this.#connection;
     this.#here(volume, "open");
     const key = this.#keyOf(volume);
-    const marker = await this.#find(volume.id, signal, this.#fresh.has(volume.id));
-    if (marker === undefined || marker.tags[this.#names.role] !== "volume")
+    // One that this connection made, and did not remove, need not be looked for.
+    const marker = this.#fresh.has(volume.id) ? undefined : await this.#find(volume.id, signal);
+    if (!this.#fresh.has(volume.id) && marker?.tags[this.#names.role] !== "volume")
       throw this.#gone(volume.id, "It was removed: create the volume anew.");
     const parent = base === undefined ? undefined : await this.#parent(base, signal);
     const size = Math.max(volume.size, parent?.size ?? 0);

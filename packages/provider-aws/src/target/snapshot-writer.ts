@@ -300,7 +300,8 @@ export function snapshotWriter({ connection, upload, commitOf, afterCommit }: Sn
       alive();
       if (isCommitted) return commitOf(id);
       await settled();
-      const now = await findSnapshot(connection, id, { settling: !isKnown, signal });
+      // Only one that was asked to complete before may be completed already.
+      const now = completeAsked ? await findSnapshot(connection, id, { settling: !isKnown, signal }) : undefined;
       if (now?.state !== "completed") await complete(written, { signal });
       await becomeCompleted({ signal });
       isCommitted = true;
