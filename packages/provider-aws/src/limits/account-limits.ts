@@ -21,8 +21,8 @@ interface Start {
  * for snapshots (Service Quotas, EBS direct APIs), and an account may have been granted more or have others at work.
  */
 const starts: Readonly<Record<LimitedOperation, Start>> = {
-  GetSnapshotBlock: { start: 250, floor: 10, blocks: true },
-  PutSnapshotBlock: { start: 250, floor: 10, blocks: true },
+  GetSnapshotBlock: { start: 500, floor: 10, blocks: true },
+  PutSnapshotBlock: { start: 500, floor: 10, blocks: true },
   ListSnapshotBlocks: { start: 25, floor: 2 },
   ListChangedBlocks: { start: 25, floor: 2 },
   StartSnapshot: { start: 5, floor: 0.5 },

@@ -24,6 +24,11 @@ const FIRST_BLOCK_WAIT_MS = 250;
 const zeroes = new Uint8Array(BLOCK_BYTES);
 const zeroDigest: Uint8Array = createHash("sha256").update(zeroes).digest();
 
+interface PutWait extends Wait {
+  /** Whether the block is one of several of a call, which is made again when another fails. */
+  remembered?: boolean;
+}
+
 export interface SnapshotWriterRequest {
   connection: AwsConnection;
   upload: Upload;
@@ -43,7 +48,7 @@ export function snapshotWriter({ connection, upload, commitOf, afterCommit }: Sn
   const { visibleMs, pollMs, snapshotMs } = connection.settings.timeouts;
   /** The last write of each block that is under way: two at once to one index are a conflict, and nobody knows which wins. */
   const underWay = new Map<number, Promise<void>>();
-  /** Checksums of blocks that were taken by calls of which another block failed: such a call is made again, and they need not be put again. */
+  /** Checksums of blocks that were put by calls that are not through: should another block fail, the call is made again, without them. */
   const taken = new Map<number, string>();
   const visibleBy = performance.now() + visibleMs;
   let isKnown = snapshot.state === "completed";
@@ -69,7 +74,7 @@ export function snapshotWriter({ connection, upload, commitOf, afterCommit }: Sn
   };
 
   /** One block, once, after whatever is under way to the same block. */
-  async function put(index: number, data: Uint8Array, digest: Uint8Array, wait: Wait): Promise<void> {
+  async function put(index: number, data: Uint8Array, digest: Uint8Array, wait: PutWait): Promise<void> {
     const before = underWay.get(index);
     const turn = (async () => {
       await before?.catch(() => undefined);
@@ -88,7 +93,8 @@ export function snapshotWriter({ connection, upload, commitOf, afterCommit }: Sn
    * Until a first block was taken, AWS may not know the snapshot it began a moment ago (awslabs/coldsnap #43): for that long the
    * block waits here. Everything else that may pass is repeated by core.
    */
-  async function putWhenKnown(index: number, data: Uint8Array, digest: Uint8Array, { signal }: Wait): Promise<void> {
+  async function putWhenKnown(index: number, data: Uint8Array, digest: Uint8Array, wait: PutWait): Promise<void> {
+    const { signal, remembered = false } = wait;
     const checksum = checksumOf(digest);
     if (taken.get(index) === checksum) return;
     taken.delete(index);
@@ -97,6 +103,7 @@ export function snapshotWriter({ connection, upload, commitOf, afterCommit }: Sn
       try {
         await connection.direct(call, { object: `block ${index} of ${id}`, snapshotId: id, signal });
         isKnown = true;
+        if (remembered) taken.set(index, checksum);
         return;
       } catch (error) {
         const mayComeYet = !isKnown && performance.now() < visibleBy;
@@ -269,21 +276,13 @@ export function snapshotWriter({ connection, upload, commitOf, afterCommit }: Sn
       const blocks = data.byteLength / BLOCK_BYTES;
       if (digest !== undefined && digest.byteLength !== blocks * DIGEST_BYTES)
         throw new RangeError(`${digest.byteLength} bytes of digests for ${blocks} blocks`);
-      const first = offset / BLOCK_BYTES;
-      const done = new Map<number, string>();
-      try {
-        await writeBlocks(offset, data.byteLength, async (index, at) => {
-          const block = data.subarray(at * BLOCK_BYTES, (at + 1) * BLOCK_BYTES);
-          const own =
-            digest?.subarray(at * DIGEST_BYTES, (at + 1) * DIGEST_BYTES) ?? createHash("sha256").update(block).digest();
-          await put(index, block, own, { signal });
-          done.set(index, checksumOf(own));
-        });
-      } catch (error) {
-        for (const [index, checksum] of done) taken.set(index, checksum);
-        throw error;
-      }
-      for (let index = first; index < first + blocks; index++) taken.delete(index);
+      await writeBlocks(offset, data.byteLength, async (index, at) => {
+        const block = data.subarray(at * BLOCK_BYTES, (at + 1) * BLOCK_BYTES);
+        const own =
+          digest?.subarray(at * DIGEST_BYTES, (at + 1) * DIGEST_BYTES) ?? createHash("sha256").update(block).digest();
+        await put(index, block, own, { signal, remembered: blocks > 1 });
+      });
+      for (let at = 0; at < blocks; at++) taken.delete(offset / BLOCK_BYTES + at);
     },
     async zero(offset, length, { signal } = {}) {
       signal?.throwIfAborted();

@@ -39,6 +39,50 @@ describe("one run writes one snapshot", () => {
     expect(simulator.faults.counters()["StartSnapshot"]).toBe(2);
   });
 
+  test("a write that is repeated because one of its blocks was refused puts that one alone, and other bytes always", async () => {
+    const { open, simulator } = await startPlace();
+    const target = await open();
+    const volume = await target.create({ key: "k", size, job: "job" });
+    const writer = await target.open(volume, { run: "r", epoch: 1, job: "job" });
+    await writeBlocks(writer, some([9]));
+    const pair = (salt: number): Uint8Array => Buffer.concat([bytesOf(0, salt), bytesOf(1, salt)]);
+    const digests = (salt: number): Uint8Array => Buffer.concat([sha256(bytesOf(0, salt)), sha256(bytesOf(1, salt))]);
+    const puts = (): number => simulator.faults.counters()["PutSnapshotBlock"] ?? 0;
+    const write = (salt: number): Promise<void> => writer.write(0, pair(salt), { digest: digests(salt) });
+    const refuse = (): void => simulator.faults.add({ fault: "throttle", operation: "PutSnapshotBlock", times: 1 });
+    const before = puts();
+    refuse();
+    await expect(write(1)).rejects.toMatchObject({ code: "THROTTLED", retryable: true });
+    expect(puts() - before).toBe(2);
+    await write(1);
+    expect(puts() - before).toBe(3);
+    // What a write that succeeded has put is put again by another: nobody remembers it any more.
+    await write(1);
+    expect(puts() - before).toBe(5);
+    refuse();
+    await expect(write(1)).rejects.toMatchObject({ code: "THROTTLED" });
+    await write(2);
+    expect(puts() - before).toBe(9);
+    // Nor is it taken for there when other bytes were put in between.
+    refuse();
+    await expect(write(3)).rejects.toMatchObject({ code: "THROTTLED" });
+    await writeBlocks(writer, some([0, 1], 2));
+    await write(3);
+    expect(puts() - before).toBe(15);
+    // Nor when they may have been: the answer to that was lost.
+    refuse();
+    await expect(write(4)).rejects.toMatchObject({ code: "THROTTLED" });
+    for (const index of [0, 1]) {
+      simulator.faults.add({ fault: "truncate", operation: "PutSnapshotBlock", times: 1 });
+      await expect(writeBlocks(writer, some([index], 5))).rejects.toMatchObject({ code: "UNAVAILABLE" });
+    }
+    await write(4);
+    expect(puts() - before).toBe(21);
+    const blocks = new Map([...some([0, 1], 4), ...some([9])]);
+    const committed = await writer.commit({ written: writtenOf(blocks) });
+    await holds(simulator, committed, blocks);
+  });
+
   test("a StartSnapshot whose answer was lost is repeated with the same token and begins no second snapshot", async () => {
     const { open, simulator } = await startPlace();
     const target = await open();
