@@ -2,7 +2,7 @@ import { type Wait, isAbort, isProviderError } from "@diskferry/core/provider";
 import { type Clock, sleep, systemClock } from "../limits/clock.ts";
 
 /** The first wait between tries at most, and any wait, in milliseconds. */
-const firstMs = 250;
+const firstMs = 100;
 const longestMs = 15_000;
 
 /**

@@ -122,6 +122,15 @@ test.for([
   },
 );
 
+test("when others take most of a quota, what is left is found", async () => {
+  const clock = new TestClock();
+  const limit = new RateLimit({ start: 250, floor: 10, clock });
+  await load(clock, limit, () => 1000, 20, 128);
+  const { accepted, refused } = await load(clock, limit, () => 300, 20, 128);
+  expect(accepted).toBeGreaterThan(0.9 * 20 * 300);
+  expect(refused).toBeLessThan(0.15 * accepted);
+});
+
 test("a bucket that others keep empty is taken for no small quota", async () => {
   const clock = new TestClock();
   const limit = new RateLimit({ start: 250, floor: 10, clock });
