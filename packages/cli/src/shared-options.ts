@@ -68,6 +68,11 @@ export const runOptions: Options = {
     value: words.onTrackingLost.join("|"),
     summary: "what to do when the source no longer knows what changed; default rescan",
   },
+  canary: {
+    value: "leaves",
+    summary:
+      "leaves that the tracker called unchanged, read and compared in every incremental run of each disk; default 0, none",
+  },
   consistency: { value: words.consistency.join("|"), summary: "the least that is worth copying; default none" },
   bandwidth: { value: "bytes/s", summary: "the most that is moved in a second: 1048576 or 50MiB" },
   window: { value: "times", summary: 'copy only then: "22:00-06:00" or "Mon-Fri 22:00-06:00, Sat,Sun 00:00-24:00"' },

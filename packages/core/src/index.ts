@@ -27,7 +27,9 @@ export { cutover, finalizeCutover, revertCutover, type CutoverOptions, type Cuto
 export { plan, type DiskPlan, type Plan } from "./engine/plan.ts";
 export { status, type JobStatus } from "./engine/status.ts";
 export { cleanup, type CleanupOptions, type CleanupReport } from "./engine/cleanup.ts";
+export type { CanaryReport } from "./engine/canary.ts";
 export type { DiskReport } from "./engine/disk-run.ts";
+export type { LoadCounter, LoadSummary } from "./engine/load-watch.ts";
 export type { AttemptPolicy } from "./engine/attempts.ts";
 export type { CutoverState } from "./engine/job-state.ts";
 export { MemoryStateStore } from "./state/memory-state-store.ts";

@@ -42,6 +42,11 @@ const runFields = {
     .enum(words.onTrackingLost)
     .optional()
     .describe("what to do when the source no longer knows what changed; default rescan"),
+  canary: wholeNumber(0)
+    .optional()
+    .describe(
+      "leaves that the tracker called unchanged, read and compared in every incremental run of each disk; default 0, none",
+    ),
   consistency: z.enum(words.consistency).optional().describe("the least that is worth copying; default none"),
   bandwidth: bytesPerSecond.optional().describe("the most that is moved in a second, in bytes: 1048576 or 50MiB"),
   window: text.optional().describe('copy only then: "22:00-06:00" or "Mon-Fri 22:00-06:00, Sat,Sun 00:00-24:00"'),
@@ -89,6 +94,8 @@ export interface RunConfig {
   verify?: VerifyMode | undefined;
   digest?: DigestAlgorithm | "none" | undefined;
   onTrackingLost?: TrackingLostPolicy | undefined;
+  /** Leaves of each disk. */
+  canary?: number | undefined;
   consistency?: Consistency | undefined;
   /** Bytes per second. */
   bandwidth?: number | undefined;

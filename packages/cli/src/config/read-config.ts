@@ -137,7 +137,7 @@ function specOf(
   folder: string,
   io: Pick<CommandIo, "env">,
 ): JobSpec {
-  const { mode, verify, digest, onTrackingLost, consistency, parallelDisks, workers, ...rest } = {
+  const { mode, verify, digest, onTrackingLost, canary, consistency, parallelDisks, workers, ...rest } = {
     ...config.defaults,
     ...defined(job),
   };
@@ -156,7 +156,7 @@ function specOf(
       receipts: config.receipts === undefined ? undefined : resolve(folder, config.receipts.directory),
       receiptKey: config.receipts?.key === undefined ? undefined : resolve(folder, config.receipts.key),
     }),
-    options: defined({ mode, verify, digest, onTrackingLost, consistency, parallelDisks, workers }),
+    options: defined({ mode, verify, digest, onTrackingLost, canary, consistency, parallelDisks, workers }),
   };
 }
 

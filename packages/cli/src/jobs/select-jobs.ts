@@ -143,6 +143,7 @@ function withOptions(spec: JobSpec, { options, io }: CommandContext): JobSpec {
         verify: options.choice("verify", words.verify),
         digest: options.choice("digest", words.digest),
         onTrackingLost: options.choice("on-tracking-lost", words.onTrackingLost),
+        canary: count("canary", 0),
         consistency: options.choice("consistency", words.consistency),
         parallelDisks: count("parallel-disks", 1),
         workers: count("workers", 0),

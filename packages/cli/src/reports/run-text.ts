@@ -2,6 +2,15 @@ import type { RunReport } from "@diskferry/core";
 import { formatBytes, formatDuration } from "../quantities.ts";
 import { table } from "../table.ts";
 
+/** What a sample of what the tracker called unchanged came to. */
+function canaryText({ disk, canary }: RunReport["disks"][number]): string {
+  if (canary === undefined) return "";
+  const { sampled, unchanged, missed, bound, seed } = canary;
+  const found =
+    bound === undefined ? `${missed} had changed` : `none had changed (less than ${(100 * bound).toFixed(2)} %)`;
+  return `canary of disk ${disk}: ${sampled} of ${unchanged} unchanged leaves read, ${found}; seed ${seed}\n`;
+}
+
 /** What a run came to, for people. */
 export function runText(report: RunReport): string {
   const { job, run, status, resumed, snapshot, metrics } = report;
@@ -18,6 +27,7 @@ export function runText(report: RunReport): string {
     `job ${job}: run ${run} ${what} in ${formatDuration(elapsedMs)}${resumed ? ", going on with an interrupted one" : ""}\n`,
     `point in time: ${snapshot.takenAt}, consistency ${snapshot.consistency}\n`,
     `sent ${formatBytes(moved)}${of}${speed}\n`,
+    ...report.disks.map(canaryText),
     table(
       ["disk", "mode", "size", "read", "sent", "zeroed", "same", "verified", "next run", "root"],
       report.disks.map((disk) => [

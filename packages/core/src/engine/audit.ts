@@ -1,12 +1,12 @@
 import { randomInt } from "node:crypto";
 import { ProviderError } from "../provider/error.ts";
-import type { Extent, Tile } from "../provider/extents.ts";
+import type { Extent } from "../provider/extents.ts";
 import type { DiskSnapshot, Snapshot } from "../provider/source.ts";
 import type { Wait } from "../provider/wait.ts";
-import { LeafBitmap } from "../manifest/bitmap.ts";
 import { compareDisk } from "./compare-disk.ts";
 import type { Job } from "./job.ts";
 import type { DiskRecord } from "./job-state.ts";
+import { boundOf, chooseLeaves, UnchangedLeaves } from "./leaf-sample.ts";
 import { manifestOf, recordOf } from "./recorded.ts";
 import { settingsOf, type Settings } from "./settings.ts";
 import { provenTiles } from "./tiles.ts";
@@ -115,8 +115,10 @@ async function auditDisk(
   const manifest = await manifestOf(job, disk, options);
   const tracker = job.source.tracker!;
   const tiles = tracker.changes(point, { since: disk.checkpoint, signal: options.signal });
-  const unchanged = await unchangedLeaves(provenTiles(tiles, 0, disk.size, disk.disk), disk.leaf, disk.size);
-  const sample = choose(unchanged, samples, random);
+  const listed = new UnchangedLeaves(disk.size, disk.leaf);
+  for await (const tile of provenTiles(tiles, 0, disk.size, disk.disk)) listed.note(tile);
+  const unchanged = listed.leaves;
+  const sample = chooseLeaves(unchanged, samples, random);
   const comparison = await compareDisk({
     openReader: (wait) => job.source.open(point, wait),
     manifest,
@@ -138,49 +140,4 @@ async function auditDisk(
   };
   if (missed === 0) audited.bound = boundOf(unchanged.count, sample.count, confidence);
   return audited;
-}
-
-/** The leaves that a listing calls unchanged from end to end. */
-async function unchangedLeaves(tiles: AsyncIterable<Tile>, leaf: number, size: number): Promise<LeafBitmap> {
-  const unchanged = new LeafBitmap(Math.ceil(size / leaf));
-  unchanged.set(0, unchanged.leaves);
-  for await (const tile of tiles) {
-    if (tile.kind === "unchanged") continue;
-    const first = Math.floor(tile.offset / leaf);
-    unchanged.clear(first, Math.ceil((tile.offset + tile.length) / leaf) - first);
-  }
-  return unchanged;
-}
-
-/** `count` leaves of a set, evenly chosen without repetition, in memory that follows the sample. */
-function choose(from: LeafBitmap, count: number, random: (limit: number) => number): LeafBitmap {
-  if (from.count <= count) return from;
-  // Floyd's sampling over positions within the set; then one pass turns positions into leaves.
-  const positions = new Set<number>();
-  for (let last = from.count - count; last < from.count; last++) {
-    const position = random(last + 1);
-    positions.add(positions.has(position) ? last : position);
-  }
-  const sorted = [...positions].sort((left, right) => left - right);
-  const chosen = new LeafBitmap(from.leaves);
-  let passed = 0;
-  let next = 0;
-  for (const run of from.runs()) {
-    while (next < sorted.length && sorted[next]! < passed + run.count) {
-      chosen.set(run.leaf + sorted[next]! - passed);
-      next++;
-    }
-    passed += run.count;
-    if (next === sorted.length) break;
-  }
-  return chosen;
-}
-
-/**
- * The share of changed leaves that a clean sample excludes: were it larger, a sample of this size without a hit would
- * have a probability below 1 − confidence (drawing without replacement is at least as good as (1 − p)^n).
- */
-export function boundOf(population: number, sampled: number, confidence: number): number {
-  if (sampled >= population) return 0;
-  return 1 - (1 - confidence) ** (1 / sampled);
 }

@@ -71,6 +71,7 @@ function obstacleToIncremental(
   options: Pick<Settings, "digest">,
 ): string | undefined {
   if (tracker === undefined) return "this source does not track changes";
+  if (record.distrusted === true) return "the last run found that the tracker missed writes";
   if (record.checkpoint === undefined) return "the last run left no checkpoint";
   if (record.size !== disk.size) return `the disk was ${record.size} bytes and is ${disk.size} bytes`;
   if (record.manifest === undefined && options.digest !== "none") return "the last record holds no digests to carry on";

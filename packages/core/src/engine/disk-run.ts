@@ -7,17 +7,20 @@ import type { BlockReader, DigestAlgorithm } from "../provider/reader.ts";
 import type { DiskSnapshot } from "../provider/source.ts";
 import type { BlockWriter, Volume, WrittenExtent } from "../provider/target.ts";
 import type { Wait } from "../provider/wait.ts";
+import type { LeafBitmap } from "../manifest/bitmap.ts";
 import type { Call, Layer } from "../layers/layer.ts";
 import { openJournal } from "../state/journal.ts";
 import type { Lease } from "../state/state-store.ts";
 import { publish } from "../telemetry/channels.ts";
 import type { DiskMeter } from "../telemetry/progress.ts";
 import { attemptLayer, controlLayer } from "./attempts.ts";
+import { letCanaryOut, type CanaryReport } from "./canary.ts";
 import { compareDisk, readerOfWriter } from "./compare-disk.ts";
 import { copyDisk, type CopyCounts } from "./copy-disk.ts";
 import type { Fallback, Job, RunMode } from "./job.ts";
 import { keyOf, type DiskRecord, type DiskRun, type JobDocument } from "./job-state.ts";
 import { Knowledge } from "./knowledge.ts";
+import { UnchangedLeaves } from "./leaf-sample.ts";
 import { patient } from "./patient.ts";
 import { ReopeningReader } from "./reopening-reader.ts";
 import type { Settings } from "./settings.ts";
@@ -61,6 +64,8 @@ export interface DiskReport {
   digest: DigestAlgorithm | "none";
   /** Whether the next run can be incremental. */
   checkpoint: boolean;
+  /** What was found of the tracker's word, where the job asks for that and it was taken. */
+  canary?: CanaryReport;
 }
 
 /** One disk of a run: copied, verified and committed, in that order and each once or again after a restart. */
@@ -212,30 +217,39 @@ export class DiskRunner {
         return true;
       }
     }
-    const { writer, knowledge } = await this.#live();
-    const counted = knowledge.done.count * state.leaf;
-    meter.setPhase("copying");
-    this.#began = true;
-    publish("diskferry:transfer-start", () => ({
-      job: job.id,
-      run,
-      machine: snapshot.machine,
-      disk: this.disk,
-      mode: state.mode,
-      totalBytes: state.size,
-    }));
-    if (counted > 0) {
-      publish("diskferry:transfer-resume", () => ({
-        job: job.id,
-        run,
-        disk: this.disk,
-        doneBytes: counted,
-        totalBytes: state.size,
-      }));
+    // An attempt that ended before it could do anything about what its canary found. A slice leaves that to the run's end.
+    if (state.distrusted === true && state.mode === "incremental" && range === undefined) {
+      await this.#distrust("an earlier attempt of this run found that the tracker missed writes");
+      state = this.#state;
     }
+    const { writer, knowledge } = await this.#live();
+    meter.setPhase("copying");
+    if (!this.#began) this.#tellBegin(knowledge);
     const from = range?.from ?? 0;
     const to = range?.to ?? state.size;
-    let sendAll = state.mode === "full" && settings.mode === "full";
+    let sendAll =
+      (state.mode === "full" && settings.mode === "full") ||
+      (state.distrusted === true && settings.onTrackingLost === "full");
+    const canary = settings.canary > 0 && state.mode === "incremental" && range === undefined;
+    const unchanged = canary ? new UnchangedLeaves(state.size, state.leaf) : undefined;
+    const tiles = tilesOf({
+      tracker: job.source.tracker,
+      snapshot,
+      mode: state.mode,
+      since: state.since,
+      from,
+      to,
+      onTrackingLost: settings.onTrackingLost,
+      attempts: settings.attempts,
+      onFallback: (lost, position) => {
+        // Without digests there is nothing to compare with: all is sent, and it is called what it is.
+        const fallback = lost.to === "rescan" && state.digest === "none" ? { ...lost, to: "full" } : lost;
+        this.#fall({ ...fallback, reason: `${fallback.reason} (from offset ${position} on)` });
+        if (fallback.to === "full") sendAll = true;
+        if (fallback.from === "incremental") this.#report.mode = sendAll ? "full" : "rescan";
+      },
+      signal,
+    });
     const outcome = await copyDisk({
       store: job.store,
       journalKey: journalKey(job.id, run, this.disk, lease.epoch),
@@ -254,24 +268,7 @@ export class DiskRunner {
       knowledge,
       from,
       to,
-      tiles: tilesOf({
-        tracker: job.source.tracker,
-        snapshot,
-        mode: state.mode,
-        since: state.since,
-        from,
-        to,
-        onTrackingLost: settings.onTrackingLost,
-        attempts: settings.attempts,
-        onFallback: (lost, position) => {
-          // Without digests there is nothing to compare with: all is sent, and it is called what it is.
-          const fallback = lost.to === "rescan" && state.digest === "none" ? { ...lost, to: "full" } : lost;
-          this.#fall({ ...fallback, reason: `${fallback.reason} (from offset ${position} on)` });
-          if (fallback.to === "full") sendAll = true;
-          if (fallback.from === "incremental") this.#report.mode = sendAll ? "full" : "rescan";
-        },
-        signal,
-      }),
+      tiles: unchanged?.watch(tiles) ?? tiles,
       blank: writer.blank === true,
       compare: () => !sendAll,
       parts: state.mode === "incremental" && record !== undefined && writer.digest === undefined,
@@ -298,8 +295,63 @@ export class DiskRunner {
     this.#writer = outcome.writer;
     this.#count(outcome.counts);
     if (!outcome.done || range !== undefined) return outcome.done;
+    if (unchanged !== undefined && !(await this.#believes(unchanged.leaves, knowledge))) return this.#copy();
     await this.#finish(knowledge);
     return true;
+  }
+
+  #tellBegin(knowledge: Knowledge): void {
+    const { job, run, snapshot } = this.#options;
+    const { mode, size: totalBytes, leaf } = this.#state;
+    const scope = { job: job.id, run, disk: this.disk };
+    const doneBytes = knowledge.done.count * leaf;
+    this.#began = true;
+    publish("diskferry:transfer-start", () => ({ ...scope, machine: snapshot.machine, mode, totalBytes }));
+    if (doneBytes > 0) publish("diskferry:transfer-resume", () => ({ ...scope, doneBytes, totalBytes }));
+  }
+
+  /** Whether a sample of what the tracker called unchanged is so. False: its word was taken away, and all is compared. */
+  async #believes(unchanged: LeafBitmap, knowledge: Knowledge): Promise<boolean> {
+    const { record, run, settings, meter, signal } = this.#options;
+    const manifest = await this.#baseManifest(record);
+    if (manifest === undefined) return true;
+    // What this run wrote it read from the snapshot itself.
+    for (const { leaf, count } of knowledge.done.runs()) unchanged.clear(leaf, count);
+    meter.setPhase("verifying");
+    const seed = `${run}/${this.disk}`;
+    const openReader = this.#openReader;
+    const canary = await letCanaryOut({ openReader, manifest, unchanged, seed, settings, signal });
+    this.#report.canary = canary;
+    if (canary.missed === 0) return true;
+    const { size } = this.#state;
+    meter.setTotal(2 * size);
+    await this.#distrust(
+      `the tracker called unchanged what had changed: ${canary.missed} of ${canary.sampled} leaves that were looked at, first ` +
+        `at offset ${canary.missedAt[0]?.offset}. It missed writes, as known bugs of change tracking do`,
+    );
+    return false;
+  }
+
+  /** Takes a tracker's word for this disk away, durably. @throws ProviderError TRACKING_LOST where the job is told to stop then */
+  async #distrust(reason: string): Promise<void> {
+    const { onTrackingLost } = this.#options.settings;
+    if (onTrackingLost === "fail") {
+      await this.#change((disk) => (disk.distrusted = true));
+      throw new ProviderError(
+        "TRACKING_LOST",
+        `Disk ${this.disk}: ${reason}. This job is told to stop then; nothing of this run is recorded. Run it again with ` +
+          `onTrackingLost rescan, which compares the whole disk.`,
+        { operation: "canary" },
+      );
+    }
+    this.#fall({ disk: this.disk, from: "incremental", to: onTrackingLost, reason });
+    this.#report.mode = onTrackingLost;
+    await this.#change((disk) => {
+      disk.distrusted = true;
+      disk.mode = "rescan";
+      delete disk.since;
+      disk.fallbacks = this.#report.fallbacks;
+    });
   }
 
   #fall(fallback: Fallback): void {

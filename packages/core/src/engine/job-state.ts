@@ -25,6 +25,8 @@ export interface DiskRecord {
   manifest?: ManifestJson;
   /** Absent: the next run of this disk has to rescan. */
   checkpoint?: Checkpoint;
+  /** The tracker was found to miss writes; it is begun anew before the next run. */
+  distrusted?: true;
 }
 
 /** The last good replica of a machine: one point in time, all disks. */
@@ -48,6 +50,8 @@ export interface DiskRun {
   digest: DigestAlgorithm | "none";
   generation: string;
   fallbacks: Fallback[];
+  /** The tracker called unchanged what had changed: nothing that it said of this disk counts. */
+  distrusted?: true;
   /** Everything is copied and flushed; the manifest is final. */
   copied?: { manifest?: ManifestJson };
   verified?: boolean;

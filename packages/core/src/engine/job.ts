@@ -38,6 +38,12 @@ export interface JobOptions {
   onTrackingLost?: TrackingLostPolicy;
   /** Default `written`. */
   verify?: VerifyMode;
+  /**
+   * So many leaves of each disk that its tracker called unchanged are read and compared with the last record's digests in every
+   * incremental run. One that has changed takes the tracker's word away: `onTrackingLost` applies to the whole disk, this run
+   * leaves no checkpoint for it, and tracking is begun anew before the next. Default 0: none.
+   */
+  canary?: number;
   /** Default BLAKE3 where its native module loads, else SHA-256. `none` keeps no manifest: no rescan, audit or proof. */
   digest?: DigestAlgorithm | "none";
   /** Bytes of a leaf for a new replica; a power of two from 64 KiB to 1 MiB. Default: by the disk's size. */
@@ -63,6 +69,11 @@ export interface JobOptions {
   limits?: Limits;
   /** How much is written between two durable points of the journal. Default 256 MiB or 5 s. */
   journal?: { bytes?: number; ms?: number };
+  /**
+   * Milliseconds between two questions to the source how busy the machine's host is, where it can tell: in progress reports, in
+   * the run's report and on the channel `diskferry:load-report`. Default 30 000; 0 asks nothing.
+   */
+  loadIntervalMs?: number;
   /** An Ed25519 private key, PKCS #8 in PEM, that signs receipts. Absent: receipts carry no signature. */
   receiptKey?: string;
   /** For people: lines about what was slow, lost or decided. */

@@ -16,6 +16,7 @@ import { DiskRunner, type DiskReport } from "./disk-run.ts";
 import { chooseLeaf, SMALLEST_LEAF } from "./grid.ts";
 import type { Fallback, Job } from "./job.ts";
 import { JobDocument, keyOf, type DiskRecord, type DiskRun, type RunState } from "./job-state.ts";
+import { LoadWatch, type LoadSummary } from "./load-watch.ts";
 import { patient } from "./patient.ts";
 import { CONSISTENCIES, settingsOf, type Settings } from "./settings.ts";
 import { Slots } from "./slots.ts";
@@ -41,6 +42,8 @@ export interface RunReport {
   startedAt: string;
   endedAt: string;
   metrics?: RunMetrics;
+  /** How busy the source's host was meanwhile; absent: it does not tell. */
+  load?: LoadSummary;
   receipts: Receipt[];
 }
 
@@ -71,6 +74,7 @@ export class Replication implements AsyncDisposable {
   readonly #startedAt = new Date().toISOString();
   #document!: JobDocument;
   #meter!: ProgressMeter;
+  #load: LoadWatch | undefined;
   #resumed = false;
 
   constructor(job: Job, settings: Settings, lease: Lease, options: RunOptions) {
@@ -107,6 +111,8 @@ export class Replication implements AsyncDisposable {
 
   async #goOn(): Promise<RunReport> {
     const previousTakenAt = this.#document.state.record?.snapshot.takenAt;
+    await using load = this.#watchLoad();
+    this.#load = load;
     if (!(await this.#copyDisks())) return this.#report("paused", []);
     await this.#commit();
     const receipts = this.#receipts();
@@ -114,6 +120,20 @@ export class Replication implements AsyncDisposable {
     const durableAt = new Date().toISOString();
     await this.#release();
     return this.#report("done", receipts, { durableAt, previousTakenAt });
+  }
+
+  #watchLoad(): LoadWatch {
+    const { id, machine } = this.#run;
+    return new LoadWatch({
+      source: this.#given.source,
+      machine,
+      intervalMs: this.#settings.loadIntervalMs,
+      onLoad: (load) => {
+        this.#meter.setLoad(load);
+        publish("diskferry:load-report", () => ({ job: this.#job.id, run: id, machine: machine.id, ...load }));
+      },
+      notice: this.#settings.notice,
+    });
   }
 
   /** Finds the run under way or begins one: snapshot, volumes, modes. Nothing is copied. */
@@ -273,7 +293,9 @@ export class Replication implements AsyncDisposable {
     const before = this.#document.state.record?.machine;
     if (before !== undefined) refuseAnother(id, before, machine);
     const chosen = chosenDisks(machine, disks);
-    await source.tracker?.enable?.(machine, { signal: this.#signal });
+    await this.#mendTracking(machine, chosen);
+    // Of the disks that are copied alone: what the others lack must not stop this run, nor be changed by it.
+    await source.tracker?.enable?.({ ...machine, disks: chosen }, { signal: this.#signal });
     await this.#document.update((state) => {
       state.runs++;
       const run = `${String(state.runs).padStart(6, "0")}-${randomBytes(4).toString("hex")}`;
@@ -286,6 +308,26 @@ export class Replication implements AsyncDisposable {
         phase: "copying",
       };
     });
+  }
+
+  /** Begins tracking anew where the last run found that it missed writes; no snapshot of ours is in its way now. */
+  async #mendTracking(machine: Machine, chosen: Disk[]): Promise<void> {
+    const distrusted = chosen.filter(({ key }) => this.#recordOf(key)?.distrusted === true).map(({ key }) => key);
+    if (distrusted.length === 0) return;
+    const { tracker } = this.#job.source;
+    const which = `Tracking of disk ${distrusted.join(", ")} of ${machine.name}, which missed writes,`;
+    const stays = `; see that it is mended, since only a sample of what it says is checked`;
+    if (tracker?.reset === undefined) {
+      this.#settings.notice(`${which} cannot be begun anew from here${stays}.`);
+      return;
+    }
+    try {
+      await tracker.reset({ ...machine, disks: chosen }, { signal: this.#signal });
+      this.#settings.notice(`${which} was begun anew.`);
+    } catch (error) {
+      if (!isProviderError(error) || !UNMENDABLE.has(error.code)) throw error;
+      this.#settings.notice(`${which} could not be begun anew (${error.message})${stays}.`);
+    }
   }
 
   async #takeSnapshot(): Promise<void> {
@@ -510,7 +552,9 @@ export class Replication implements AsyncDisposable {
     for (const runner of this.#runners) {
       const state = run.disks[runner.disk]!;
       const diskSnapshot = snapshot.disks.find((found) => found.disk === runner.disk)!;
-      const checkpoint = await source.tracker?.checkpoint(diskSnapshot, { signal: this.#signal });
+      const { distrusted } = this.#document.state.run!.disks[runner.disk]!;
+      const checkpoint =
+        distrusted === true ? undefined : await source.tracker?.checkpoint(diskSnapshot, { signal: this.#signal });
       if (checkpoint !== undefined && checkpoint.length > MOST_CHECKPOINT) {
         throw new ProviderError(
           "UNEXPECTED",
@@ -531,6 +575,7 @@ export class Replication implements AsyncDisposable {
       const manifest = this.#document.state.run!.disks[runner.disk]!.copied?.manifest;
       if (manifest !== undefined) record.manifest = manifest;
       if (checkpoint !== undefined) record.checkpoint = checkpoint;
+      if (distrusted === true) record.distrusted = true;
       disks.push(record);
     }
     const keepsBase = source.tracker?.keepsBase === true && disks.some((disk) => disk.checkpoint !== undefined);
@@ -599,6 +644,8 @@ export class Replication implements AsyncDisposable {
       endedAt,
       receipts,
     };
+    const load = this.#load?.summary;
+    if (load !== undefined) report.load = load;
     if (times !== undefined) {
       report.metrics = measureRun({
         startedAt: this.#startedAt,
@@ -622,6 +669,8 @@ export class Replication implements AsyncDisposable {
 }
 
 const UNOPENABLE: ReadonlySet<ProviderErrorCode> = new Set(["CORRUPT", "CONFIG_INVALID", "UNSUPPORTED"]);
+/** What says that tracking stays as it is; a run without it is whole and says so. */
+const UNMENDABLE: ReadonlySet<ProviderErrorCode> = new Set(["UNSUPPORTED", "DENIED"]);
 const MOST_CHECKPOINT = 4096;
 /** So many recovery points are remembered; providers that retain by count and age keep fewer. */
 const MOST_EARLIER = 10_000;

@@ -12,6 +12,7 @@ export interface Settings {
   mode: "auto" | "full" | "rescan";
   onTrackingLost: TrackingLostPolicy;
   verify: VerifyMode;
+  canary: number;
   digest: DigestAlgorithm | "none" | undefined;
   leaf: number | undefined;
   parallelDisks: number;
@@ -22,6 +23,7 @@ export interface Settings {
   layers: readonly Layer[];
   groupBytes: number;
   groupMs: number;
+  loadIntervalMs: number;
   receiptKey: string | undefined;
   notice: (message: string) => void;
 }
@@ -43,11 +45,25 @@ export function settingsOf(options: JobOptions = {}): Settings {
   if (options.workers !== undefined && !(Number.isInteger(options.workers) && options.workers >= 0)) {
     throw invalid("workers", options.workers, "a whole number, 0 for none");
   }
+  const { canary = 0, loadIntervalMs = 30_000 } = options;
+  if (!(Number.isFinite(loadIntervalMs) && loadIntervalMs >= 0)) {
+    throw invalid("loadIntervalMs", loadIntervalMs, "milliseconds, 0 for never");
+  }
+  if (!(Number.isSafeInteger(canary) && canary >= 0)) {
+    throw invalid("canary", canary, "a whole number of leaves, 0 for none");
+  }
+  if (canary > 0 && options.digest === "none") {
+    throw new ProviderError(
+      "CONFIG_INVALID",
+      "Option canary compares digests, and digest is none: let one of them go.",
+    );
+  }
   return {
     consistency: options.consistency ?? "none",
     mode: options.mode ?? "auto",
     onTrackingLost: options.onTrackingLost ?? "rescan",
     verify: options.verify ?? "written",
+    canary,
     digest: options.digest,
     leaf,
     parallelDisks: options.parallelDisks ?? 4,
@@ -58,6 +74,7 @@ export function settingsOf(options: JobOptions = {}): Settings {
     layers: options.layers ?? [],
     groupBytes: options.journal?.bytes ?? 256 << 20,
     groupMs: options.journal?.ms ?? 5_000,
+    loadIntervalMs,
     receiptKey: options.receiptKey,
     notice: options.notice ?? (() => {}),
   };

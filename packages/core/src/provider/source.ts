@@ -114,6 +114,14 @@ export interface OwnedResource {
   snapshot?: Snapshot;
 }
 
+/** How busy the host of a machine is, in percent; absent members: not told. Plain JSON. */
+export interface SourceLoad {
+  /** The host's name, for people. */
+  host: string;
+  cpuPercent?: number;
+  memoryPercent?: number;
+}
+
 /** The place disks are copied from. */
 export interface SourceConnector {
   /** Every machine of the place, streamed. */
@@ -140,6 +148,11 @@ export interface SourceConnector {
    * `machine` absent: about the place alone. Changes nothing. Absent: nothing is known beforehand.
    */
   preflight?(machine: Machine | undefined, request: PreflightRequest): Promise<Preflight>;
+  /**
+   * How busy the host of a machine is now. Core asks now and then while a run copies, so that the run's effect can be seen; no
+   * answer and no error of it stops a run. Undefined, or absent: not known.
+   */
+  load?(machine: Machine, wait?: Wait): Promise<SourceLoad | undefined>;
   /** Absent: a cutover needs `quiesce`, or an operator who stops the machine. */
   readonly power?: {
     state(machine: Machine, wait?: Wait): Promise<PowerState>;

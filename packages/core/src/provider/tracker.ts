@@ -1,5 +1,5 @@
 import type { Tile } from "./extents.ts";
-import type { DiskSnapshot, Machine } from "./source.ts";
+import type { DiskSnapshot, Machine, PowerState } from "./source.ts";
 import type { Wait } from "./wait.ts";
 
 /** An opaque token of at most 4096 characters, from which a later listing is incremental. */
@@ -10,6 +10,11 @@ export interface TrackerStatus {
   enabled: boolean;
   /** For people: why it is off, what would turn it on, known bugs of this version. */
   detail?: string;
+  /** The machine's name, as the platform has it now. */
+  machine?: string;
+  power?: PowerState;
+  /** The newest point that the tracker knows of this disk, as the platform writes it; absent: none is known. */
+  changeId?: string;
 }
 
 export interface ChangesOptions extends Wait {

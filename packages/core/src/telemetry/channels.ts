@@ -1,7 +1,7 @@
 import { channel, subscribe, tracingChannel, unsubscribe } from "node:diagnostics_channel";
 import type { Channel, TracingChannel } from "node:diagnostics_channel";
 import type { ProviderErrorCode } from "../provider/error.ts";
-import type { Consistency } from "../provider/source.ts";
+import type { Consistency, SourceLoad } from "../provider/source.ts";
 import type { Call, CallMethod, Layer } from "../layers/layer.ts";
 import type { ProgressReport } from "./progress.ts";
 import type { RunMetrics } from "./run-metrics.ts";
@@ -32,6 +32,8 @@ export interface ChannelMessages {
   "diskferry:call-retry": CallMessage & { code: ProviderErrorCode; message: string; delayMs: number };
   /** A pause or backup window opened or closed. */
   "diskferry:gate-change": RunScope & { phase: "paused" | "waiting"; open: boolean };
+  /** How busy the source's host is while a run copies from it. */
+  "diskferry:load-report": RunScope & SourceLoad;
   "diskferry:progress-report": ProgressReport;
 }
 

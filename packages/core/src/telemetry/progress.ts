@@ -1,5 +1,6 @@
 import { systemClock } from "../layers/clock.ts";
 import type { Clock } from "../layers/clock.ts";
+import type { SourceLoad } from "../provider/source.ts";
 import { hasListeners, publish } from "./channels.ts";
 import { Speed } from "./speed.ts";
 
@@ -29,6 +30,8 @@ export interface ProgressReport extends Omit<DiskProgress, "disk"> {
   machine?: string | undefined;
   disks: DiskProgress[];
   elapsedMs: number;
+  /** How busy the source's host was when it was last asked; absent: it does not tell. */
+  load?: SourceLoad | undefined;
   /** True once, in the last report. */
   final: boolean;
 }
@@ -79,6 +82,7 @@ export class ProgressMeter implements Disposable {
   readonly #speed: Speed;
   readonly #disks = new Map<string, Tally>();
   #phase: ProgressPhase | undefined;
+  #load: SourceLoad | undefined;
   #held: "paused" | "waiting" | undefined;
   #reportedAt = Number.NEGATIVE_INFINITY;
   #cancelTimer: (() => void) | undefined;
@@ -138,6 +142,12 @@ export class ProgressMeter implements Disposable {
     this.#changed();
   }
 
+  /** How busy the source's host is. */
+  setLoad(load: SourceLoad): void {
+    this.#load = load;
+    this.#changed();
+  }
+
   /** Shows every disk as held, until called with undefined: for gates. */
   setHeld(held: "paused" | "waiting" | undefined): void {
     if (this.#held === held) return;
@@ -174,6 +184,7 @@ export class ProgressMeter implements Disposable {
       etaMs: etaMs(totalBytes - doneBytes, bytesPerMs),
       disks,
       elapsedMs: now - this.#startedAt,
+      ...(this.#load === undefined ? {} : { load: this.#load }),
       final,
     };
   }

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { randomBytes, randomFrom } from "../../../../test/seed.ts";
-import { audit, boundOf } from "../../src/engine/audit.ts";
+import { audit } from "../../src/engine/audit.ts";
+import { boundOf } from "../../src/engine/leaf-sample.ts";
 import { replicate } from "../../src/engine/replicate.ts";
 import { beginRun } from "../../src/engine/transfer.ts";
 import { KIB, MIB, scene, type Scene } from "./scene.ts";
