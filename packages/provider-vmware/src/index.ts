@@ -1,3 +1,5 @@
+export { openQuickInventory, type QuickInventory } from "./inventory/quick-inventory.ts";
+export type { DetailedMachine, ListedMachine } from "./rest/automation-client.ts";
 export { provider } from "./provider.ts";
 export {
   type ReaderName,

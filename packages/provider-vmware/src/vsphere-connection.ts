@@ -2,6 +2,7 @@ import { readFile } from "node:fs/promises";
 import type { ProviderContext, Wait } from "@diskferry/core/provider";
 import { vsphereError } from "./errors.ts";
 import { addressUrl, type VsphereOptions } from "./options.ts";
+import type { ReaderMeans } from "./readers/reader-fitness.ts";
 import { compareVersions } from "./vim/api-version.ts";
 import { listObjects } from "./vim/property-collector.ts";
 import { VimClient, type VimCredentials } from "./vim/vim-client.ts";
@@ -18,6 +19,8 @@ export interface VsphereConnection extends AsyncDisposable {
   /** The password for programs that log in by themselves (nbdkit); undefined where a ticket was given. */
   readonly login: { readonly userName: string; readonly password: string } | undefined;
   notice(message: string): void;
+  /** How nbdkit and the hosts' ports are asked; absent: as they are. */
+  readonly means?: ReaderMeans;
 }
 
 /** The oldest API that is spoken; 6.5 is deprecated and works. */

@@ -1,3 +1,4 @@
+import type { SourceLoad } from "@diskferry/core/provider";
 import type { VimElement } from "../vim/vim-element.ts";
 import type { MoRef } from "../vim/moref.ts";
 import { readObject } from "../vim/property-collector.ts";
@@ -22,9 +23,7 @@ const samples = 3;
 export async function readHostLoad(client: VimClient, host: MoRef, wait: CallWait = {}): Promise<HostLoad> {
   const { perfManager } = client.references;
   if (perfManager === undefined) return { cpuPercent: undefined, memoryPercent: undefined };
-  const properties = await readObject(client, perfManager, ["perfCounter"], wait);
-  const counters = properties.get("perfCounter")?.children ?? [];
-  const [cpu, memory] = [counterId(counters, "cpu"), counterId(counters, "mem")];
+  const { cpu, memory } = await usageCounters(client, perfManager, wait);
   const wanted = [cpu, memory].filter((id) => id !== undefined);
   if (wanted.length === 0) return { cpuPercent: undefined, memoryPercent: undefined };
   const querySpec = [
@@ -43,6 +42,43 @@ export async function readHostLoad(client: VimClient, host: MoRef, wait: CallWai
     return values.reduce((sum, value) => sum + value, 0) / values.length / 100;
   };
   return { cpuPercent: average(cpu), memoryPercent: average(memory) };
+}
+
+interface UsageCounters {
+  readonly cpu: number | undefined;
+  readonly memory: number | undefined;
+}
+
+/** By session: the list of counters is long, and stays as it is. */
+const knownCounters = new WeakMap<VimClient, UsageCounters>();
+
+async function usageCounters(client: VimClient, perfManager: MoRef, wait: CallWait): Promise<UsageCounters> {
+  const known = knownCounters.get(client);
+  if (known !== undefined) return known;
+  const properties = await readObject(client, perfManager, ["perfCounter"], wait);
+  const counters = properties.get("perfCounter")?.children ?? [];
+  const found = { cpu: counterId(counters, "cpu"), memory: counterId(counters, "mem") };
+  knownCounters.set(client, found);
+  return found;
+}
+
+/** How busy the host is that a machine runs on now; undefined where it is on none, or its counters are not told. */
+export async function readMachineLoad(
+  client: VimClient,
+  machine: MoRef,
+  wait: CallWait = {},
+): Promise<SourceLoad | undefined> {
+  const properties = await readObject(client, machine, ["runtime.host"], wait);
+  const host = properties.reference("runtime.host");
+  if (host === undefined) return undefined;
+  const { cpuPercent, memoryPercent } = await readHostLoad(client, host, wait);
+  if (cpuPercent === undefined && memoryPercent === undefined) return undefined;
+  const name = (await readObject(client, host, ["name"], wait)).string("name") ?? host.value;
+  return {
+    host: name,
+    ...(cpuPercent === undefined ? {} : { cpuPercent }),
+    ...(memoryPercent === undefined ? {} : { memoryPercent }),
+  };
 }
 
 function counterId(counters: readonly VimElement[], group: string): number | undefined {

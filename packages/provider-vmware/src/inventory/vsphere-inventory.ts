@@ -27,6 +27,11 @@ export class VsphereInventory implements AsyncDisposable {
     }
   }
 
+  /** The client of the Automation API; undefined where there is none to be had: on hosts, and with a ticket. */
+  get automation(): AutomationClient | undefined {
+    return this.#automation;
+  }
+
   /** Every machine, page by page; templates and machines without a readable configuration are left out. */
   async *machines(wait: Wait = {}): AsyncGenerator<Machine> {
     const { options, client } = this.#connection;
@@ -36,7 +41,7 @@ export class VsphereInventory implements AsyncDisposable {
     }
     await this.#readFolders(wait);
     const wanted = { types: ["VirtualMachine"], paths: machinePaths };
-    for await (const page of listObjects(client, await this.#scope(wait), wanted, wait)) {
+    for await (const page of listObjects(client, await this.scope(wait), wanted, wait)) {
       for (const properties of page) {
         if (properties.boolean("config.template") === true) continue;
         const machine = this.#read(properties);
@@ -109,7 +114,7 @@ export class VsphereInventory implements AsyncDisposable {
     const { client } = this.#connection;
     const index = client.references.searchIndex;
     if (index === undefined) throw vsphereError("UNSUPPORTED", `${client.place} has no search index`);
-    const datacenter = this.#connection.options.datacenter === undefined ? undefined : await this.#scope(wait);
+    const datacenter = this.#connection.options.datacenter === undefined ? undefined : await this.scope(wait);
     for (const instanceUuid of [true, false]) {
       const found = await client.call("FindAllByUuid", index, { datacenter, uuid, vmSearch: true, instanceUuid }, wait);
       const references = found.flatMap((each) => each.asReference ?? []);
@@ -156,7 +161,7 @@ export class VsphereInventory implements AsyncDisposable {
     const wanted = { types: ["VirtualMachine"], paths: ["name", "parent", "config.template"] };
     const matches: VimProperties[] = [];
     const others: VimProperties[] = [];
-    for await (const page of listObjects(client, await this.#scope(wait), wanted, wait)) {
+    for await (const page of listObjects(client, await this.scope(wait), wanted, wait)) {
       for (const each of page) (namesMatch(each.string("name") ?? "", name) ? matches : others).push(each);
     }
     const machines = matches.filter((each) => each.boolean("config.template") !== true);
@@ -227,7 +232,7 @@ export class VsphereInventory implements AsyncDisposable {
   }
 
   /** Where machines are looked for: the datacenter of the options, or everything. */
-  async #scope(wait: Wait): Promise<MoRef> {
+  async scope(wait: Wait): Promise<MoRef> {
     const { client, options } = this.#connection;
     if (options.datacenter === undefined) return client.references.rootFolder;
     if (this.#container !== undefined) return this.#container;

@@ -77,7 +77,8 @@ export async function readMachineFacts(client: VimClient, machine: Machine, wait
 
 const hostPaths: readonly string[] = ["name", "summary.config.product"];
 
-async function readHost(client: VimClient, ref: MoRef, wait: Wait): Promise<HostFacts> {
+/** One host. */
+export async function readHost(client: VimClient, ref: MoRef, wait: Wait): Promise<HostFacts> {
   return hostOf(client, await readObject(client, ref, hostPaths, wait));
 }
 

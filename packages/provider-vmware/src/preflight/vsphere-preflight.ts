@@ -2,18 +2,23 @@ import type { Finding, Machine, Preflight, PreflightRequest, Wait } from "@diskf
 import { trackingObstacle } from "../inventory/eligibility.ts";
 import { readHostLoad } from "../inventory/host-load.ts";
 import type { MachineData } from "../inventory/read-machine.ts";
-import type { ReaderName } from "../options.ts";
-import { decrypts } from "../readers/disk-readers.ts";
-import type { VirtualDisk } from "../vim/virtual-disk.ts";
+import {
+  datastoreTypeOf,
+  type LibraryFacts,
+  lookAtLibrary,
+  type ReaderMeans,
+  readersOf,
+  serves,
+  type Way,
+  wayOf,
+} from "../readers/reader-fitness.ts";
 import type { VsphereConnection } from "../vsphere-connection.ts";
 import { type HostFacts, type MachineFacts, readHosts, readMachineFacts, trackingOf } from "./place-facts.ts";
-import { reachPort, type Reach } from "./ports.ts";
+import { reachPort } from "./ports.ts";
 import { type MissingPrivilege, missingPrivileges, type Privilege, privileges } from "./privileges.ts";
 import { releaseFindings, trackingBugFindings } from "./releases.ts";
-import { libraryFindings, libraryVersion } from "./vddk-library.ts";
+import { libraryFindings } from "./vddk-library.ts";
 
-/** VMware's data connection, where VDDK reads from hosts. */
-const nfcPort = 902;
 const httpsPort = 443;
 /** A machine's longest chain (KB 1025279 advises 2 to 3; 32 is the limit). */
 const mostSnapshots = 32;
@@ -23,11 +28,6 @@ const leastFreeBytes = 256 << 20;
 /** A delta grows by what the guest writes while its snapshot stands. */
 const advisedFreeShare = 0.1;
 
-/** How the outside is reached; for tests. */
-export interface PreflightMeans {
-  readonly reach?: Reach;
-}
-
 /**
  * What vSphere has to say before a run: releases, ports, privileges, snapshots in the way, free space, every disk with its reader
  * and its tracking, and what would fall back. Changes nothing.
@@ -36,7 +36,7 @@ export async function vspherePreflight(
   connection: VsphereConnection,
   machine: Machine | undefined,
   request: PreflightRequest,
-  means: PreflightMeans = {},
+  means: ReaderMeans = {},
 ): Promise<Preflight> {
   const { client } = connection;
   const { signal } = request;
@@ -53,8 +53,11 @@ export async function vspherePreflight(
     datastores: facts?.datastores.map(({ ref }) => ref) ?? [],
   };
   const missing = await missingPrivileges(client, wanted, objects, { signal });
-  const library = await libraryOf(connection, findings);
   const hosts = machine === undefined ? await hostsOf(connection, findings, { signal }) : [facts?.host ?? []].flat();
+  const library = readersOf(connection).includes("vddk")
+    ? await lookAtLibrary(connection, hosts, means, { signal })
+    : undefined;
+  findings.push(...libraryTold(connection, library));
   const ways: Way[] = [];
   for (const name of readersOf(connection)) {
     ways.push(await wayOf(name, { connection, hosts, missing, library, reach: means.reach ?? reachPort }, { signal }));
@@ -76,11 +79,6 @@ export async function vspherePreflight(
     },
     findings,
   };
-}
-
-function readersOf({ options }: VsphereConnection): readonly ReaderName[] {
-  const preference: readonly ReaderName[] = ["vddk", "nfc", "folder"];
-  return options.readers ?? preference.filter((name) => name !== "vddk" || options.vddk !== undefined);
 }
 
 function wantedPrivileges(connection: VsphereConnection, facts: MachineFacts | undefined): Privilege[] {
@@ -116,15 +114,10 @@ function privilegeFindings(missing: readonly MissingPrivilege[] | undefined): Fi
   }));
 }
 
-/** What VDDK is there: its version; undefined where it is not used; "missing" where it is wanted and not found. */
-async function libraryOf(connection: VsphereConnection, findings: Finding[]): Promise<string | undefined> {
-  const { options, client } = connection;
-  const libdir = options.vddk?.libdir;
-  if (!readersOf(connection).includes("vddk") || libdir === undefined) return undefined;
-  const version = await libraryVersion(libdir);
-  if (version === undefined) return "missing";
-  findings.push(...libraryFindings(version, client.about.version));
-  return version;
+/** What is to be said of a library that is there and fits. */
+function libraryTold({ client }: VsphereConnection, library: LibraryFacts | undefined): Finding[] {
+  if (library?.version === undefined || library.obstacles.length > 0) return [];
+  return libraryFindings(library.version, client.about.version);
 }
 
 /** The hosts of the place, whose ports are looked at where no machine is asked about. */
@@ -135,59 +128,6 @@ async function hostsOf(connection: VsphereConnection, findings: Finding[], wait:
     findings.push({ severity: "info", subject: "hosts", message });
   }
   return hosts;
-}
-
-/** A reader, and why it would not work; no reasons: it should. */
-interface Way {
-  readonly name: ReaderName;
-  readonly obstacles: readonly { subject: string; message: string; remedy: string }[];
-}
-
-interface WayFacts {
-  readonly connection: VsphereConnection;
-  readonly hosts: readonly HostFacts[];
-  readonly missing: readonly MissingPrivilege[] | undefined;
-  readonly library: string | undefined;
-  readonly reach: Reach;
-}
-
-async function wayOf(name: ReaderName, given: WayFacts, wait: Wait): Promise<Way> {
-  const { connection, hosts, missing, library, reach } = given;
-  const obstacles: { subject: string; message: string; remedy: string }[] = [];
-  for (const { id, purpose } of missing ?? []) {
-    const concerns = purpose === name || (name === "vddk" && id.endsWith("DiskRandomRead"));
-    if (concerns)
-      obstacles.push({ subject: id, message: `${id} is missing`, remedy: `add ${id} to the account's role` });
-  }
-  const libdir = connection.options.vddk?.libdir;
-  if (name === "vddk" && library === "missing") {
-    obstacles.push({
-      subject: libdir ?? "vddk",
-      message: `there is no lib64/libvixDiskLib.so below ${libdir}`,
-      remedy: "unpack VMware's VDDK there",
-    });
-  }
-  if (name === "vddk" && connection.login === undefined) {
-    obstacles.push({
-      subject: "vddk",
-      message: "VMware's library logs in by itself, which a ticket does not allow",
-      remedy: "give user and password",
-    });
-  }
-  const port = name === "vddk" ? nfcPort : httpsPort;
-  // Files of datastores come from the server itself, and a host by itself was reached already.
-  const asks = name === "vddk" || (name === "nfc" && connection.client.about.kind === "vcenter");
-  const reached = asks ? await Promise.all(hosts.map(({ address }) => reach(address, port, wait))) : [];
-  for (const [index, why] of reached.entries()) {
-    const address = hosts[index]?.address ?? "";
-    if (why === undefined) continue;
-    obstacles.push({
-      subject: `${address}:${port}`,
-      message: `port ${port} of host ${address} cannot be reached from here (${why})`,
-      remedy: `open port ${port} to every ESXi host, and see that its name is known here`,
-    });
-  }
-  return { name, obstacles };
 }
 
 /** `aboutOne`: of one machine and its host, so that a reader with an obstacle does not work for it at all. */
@@ -274,10 +214,9 @@ function diskFindings(
     if (live === undefined) {
       return [{ severity: "blocker", subject, message: "it was removed from the machine", remedy: "plan again" }];
     }
-    const type = facts.datastores.find(({ ref }) => ref.value === live.backing.datastore?.value)?.type ?? "";
-    const possible = ways.filter(
-      ({ name, obstacles }) => obstacles.length === 0 && serves(name, { machine, live, type }),
-    );
+    const type = datastoreTypeOf(live, facts);
+    const on = { suspended: machine.power === "suspended", datastoreType: type };
+    const possible = ways.filter(({ name, obstacles }) => obstacles.length === 0 && serves(name, live, on));
     const [first, ...rest] = possible.map(({ name }) => name);
     const reading: Finding =
       first === undefined
@@ -291,12 +230,6 @@ function diskFindings(
     const obstacle = trackingObstacle(live, hardwareVersion);
     return [reading, trackingFinding(subject, obstacle, { options, facts, state: trackingOf(live, facts.tracking) })];
   });
-}
-
-/** Whether a reader leads to a disk: files are served of datastores that have files, and not while they are locked. */
-function serves(name: ReaderName, on: { machine: Machine; live: VirtualDisk; type: string }): boolean {
-  if (on.live.backing.encrypted && !decrypts(name)) return false;
-  return name !== "folder" || (on.machine.power !== "suspended" && !/^(vsan|vvol)/i.test(on.type));
 }
 
 function trackingFinding(

@@ -8,7 +8,9 @@ import {
 import { vsphereError } from "../errors.ts";
 import type { ReaderName } from "../options.ts";
 import { describeDisk, type DiskPoint } from "../source/disk-point.ts";
+import { type HostFacts, readHost } from "../preflight/place-facts.ts";
 import { readObject } from "../vim/property-collector.ts";
+import type { MoRef } from "../vim/moref.ts";
 import type { VirtualDisk } from "../vim/virtual-disk.ts";
 import type { VsphereConnection } from "../vsphere-connection.ts";
 import { openFolderReader } from "./folder-reader.ts";
@@ -16,6 +18,7 @@ import { NfcBudget } from "./nfc-budget.ts";
 import { transportsOf } from "./nbdkit-command.ts";
 import { openNfcReader } from "./nfc-reader.ts";
 import { heedPower } from "./power-heeding-reader.ts";
+import { decrypts, lookAtLibrary, readersOf } from "./reader-fitness.ts";
 import { openVddkReader } from "./vddk-reader.ts";
 
 /** What a reader is opened with. */
@@ -43,9 +46,6 @@ const ways: Readonly<Record<ReaderName, OpenReader>> = {
   folder: openFolderReader,
 };
 
-/** The fastest first; the last works for machines that are off, or have no other snapshot. */
-const preference: readonly ReaderName[] = ["vddk", "nfc", "folder"];
-
 const anotherMayWork: ReadonlySet<ProviderErrorCode> = new Set(["UNSUPPORTED", "CONFIG_INVALID", "DENIED"]);
 const mostRemembered = 10_000;
 
@@ -58,11 +58,9 @@ export class DiskReaders {
   readonly #chosen = new Map<string, ReaderName>();
 
   constructor(connection: VsphereConnection) {
-    const { readers, readersPerHost, vddk } = connection.options;
     this.#connection = connection;
-    this.#budget = new NfcBudget(readersPerHost);
-    // Without a place for VMware's library nobody meant it to be used.
-    this.#order = readers ?? preference.filter((name) => name !== "vddk" || vddk !== undefined);
+    this.#budget = new NfcBudget(connection.options.readersPerHost);
+    this.#order = readersOf(connection);
   }
 
   /**
@@ -71,12 +69,18 @@ export class DiskReaders {
    * @throws ProviderError UNSUPPORTED where no way leads there, with the reason of each
    */
   async open(snapshot: DiskSnapshot, point: DiskPoint, disk: VirtualDisk, wait: Wait): Promise<BlockReader> {
-    const host = await this.#hostOf(point, wait);
+    const ref = await this.#hostOf(point, wait);
+    const host = ref?.value ?? "unknown";
     const request = { connection: this.#connection, point, disk, host, budget: this.#budget, ...wait };
     const known = this.#chosen.get(snapshot.id);
     if (known !== undefined) return heedPower(await this.#again(known, request), this.#connection, point);
     const reasons: string[] = [];
     for (const name of this.#order) {
+      const unfit = name === "vddk" ? await this.#unfit(ref, wait) : undefined;
+      if (unfit !== undefined) {
+        reasons.push(`${name}: ${unfit}`);
+        continue;
+      }
       try {
         const reader = await openBy(name, request);
         this.#remember(snapshot.id, name);
@@ -111,10 +115,19 @@ export class DiskReaders {
     }
   }
 
-  async #hostOf({ machine, machineName }: DiskPoint, wait: Wait): Promise<string> {
+  async #hostOf({ machine, machineName }: DiskPoint, wait: Wait): Promise<MoRef | undefined> {
     const about = { ...wait, about: machineName };
     const properties = await readObject(this.#connection.client, machine, ["runtime.host"], about);
-    return properties.reference("runtime.host")?.value ?? "unknown";
+    return properties.reference("runtime.host");
+  }
+
+  /** Why VMware's library is not to be begun with: one that does not fit the hosts may open a disk and then not read it. */
+  async #unfit(host: MoRef | undefined, wait: Wait): Promise<string | undefined> {
+    const { means = {}, client } = this.#connection;
+    const hosts: HostFacts[] = host === undefined ? [] : [await readHost(client, host, wait)];
+    const { obstacles } = await lookAtLibrary(this.#connection, hosts, means, wait);
+    if (obstacles.length === 0) return undefined;
+    return obstacles.map(({ message, remedy }) => `${message}; ${remedy}`).join("; ");
   }
 
   #remember(id: string, name: ReaderName): void {
@@ -140,11 +153,6 @@ function transportOf(name: ReaderName, { client, options }: VsphereConnection): 
   if (name !== "vddk") return client.http.origin.protocol === "https:" ? "HTTPS" : "HTTP";
   const transports = transportsOf(options.vddk ?? {});
   return transports.includes(":") ? `the first of the transports ${transports} that works` : `transport ${transports}`;
-}
-
-/** Whether a reader gives an encrypted disk's bytes as the guest sees them. */
-export function decrypts(name: ReaderName): boolean {
-  return name === "vddk";
 }
 
 /** A port that is closed stays closed, however often it is tried. */

@@ -50,6 +50,42 @@ export function transportsOf(options: VddkOptions): string {
   return options.transports ?? "nbdssl";
 }
 
+const filters: readonly string[] = ["--filter=multi-conn", "--filter=blocksize"];
+
+function optional(name: string, value: string | undefined): string[] {
+  return value === undefined ? [] : [`${name}=${value}`];
+}
+
+/** The port of hosts that VMware's library reads from, unless `nfchostport` says another (nbdkit-vddk-plugin(1)). */
+const defaultNfcPort = 902;
+
+/** The port of hosts that a reader of these options connects to; undefined where its transports go past the network. */
+export function nfcPortOf(options: VddkOptions): number | undefined {
+  const networked = transportsOf(options)
+    .split(":")
+    .every((transport) => transport === "nbd" || transport === "nbdssl");
+  if (!networked) return undefined;
+  const said = options.arguments?.findLast((each) => each.startsWith("nfchostport="))?.slice("nfchostport=".length);
+  return said === undefined ? defaultNfcPort : Number(said);
+}
+
+/** The command line that loads what {@link nbdkitCommand} loads, tells of it and ends: no disk, no server, no password. */
+export function nbdkitProbeCommand(options: VddkOptions): string[] {
+  return [
+    options.nbdkit ?? "nbdkit",
+    "--dump-plugin",
+    ...filters,
+    ...(options.plugin ?? ["vddk"]),
+    ...optional("libdir", options.libdir),
+    ...optional("config", options.config),
+    `transports=${transportsOf(options)}`,
+    ...optional("compression", options.compression),
+    ...(options.arguments ?? []),
+    "multi-conn-mode=disable",
+    `maxdata=${options.readSize ?? readBytesThroughVcenter}`,
+  ];
+}
+
 /**
  * The command line of nbdkit with its vddk plugin (nbdkit-vddk-plugin(1)): read-only, one disk, one connection, since several
  * make VMware's library several times slower. Reads are cut by a filter, so that none is larger than the server bears.
@@ -57,8 +93,6 @@ export function transportsOf(options: VddkOptions): string {
  */
 export function nbdkitCommand(options: VddkOptions, disk: NbdkitDisk, place: NbdkitPlace): string[] {
   const { length, requests } = readShape(options, disk.throughVcenter);
-  const optional = (name: string, value: string | undefined): string[] =>
-    value === undefined ? [] : [`${name}=${value}`];
   return [
     options.nbdkit ?? "nbdkit",
     "--exit-with-parent",
@@ -67,8 +101,7 @@ export function nbdkitCommand(options: VddkOptions, disk: NbdkitDisk, place: Nbd
     `--unix=${place.socket}`,
     `--pidfile=${place.pidFile}`,
     `--threads=${requests}`,
-    "--filter=multi-conn",
-    "--filter=blocksize",
+    ...filters,
     ...(options.plugin ?? ["vddk"]),
     ...optional("libdir", options.libdir),
     ...optional("config", options.config),

@@ -17,8 +17,13 @@ const meanings: readonly Meaning[] = [
     pattern: /cannot open plugin '?[^'\n]*vddk/i,
     code: "UNSUPPORTED",
     remedy:
-      "nbdkit is here without its vddk plugin: install nbdkit-plugin-vddk (Ubuntu 25.04 or newer) or nbdkit-vddk-plugin " +
+      "nbdkit is here without its vddk plugin: install nbdkit-plugin-vddk (Debian 13, Ubuntu 25.04 or newer) or nbdkit-vddk-plugin " +
       "(Fedora, RHEL), or name another by vddk.plugin",
+  },
+  {
+    pattern: /realpath: [^\n]*No such file or directory/i,
+    code: "UNSUPPORTED",
+    remedy: "a folder or file of the options is not there: see vddk.libdir and vddk.config",
   },
   {
     pattern: /required VDDK symbol|VDDK version must be/i,
@@ -125,6 +130,20 @@ export function vddkFailure(
         "the hosts' version, or at most two above."
       : "Start nbdkit by hand with -v to see more.";
   return vsphereError("UNAVAILABLE", `${what} by nbdkit: ${told}. ${gap}`, { operation, cause });
+}
+
+/** What nbdkit said before anything was served, and what to do about it. */
+export function nbdkitObstacle(failure: { output: string; message: string; missing: boolean }): {
+  message: string;
+  remedy: string;
+} {
+  if (failure.missing) return { message: "there is no nbdkit here", remedy: "install it, or name it by vddk.nbdkit" };
+  const said = lastLines(failure.output);
+  const known = meanings.find(({ pattern }) => pattern.test(said));
+  return {
+    message: said === "" ? failure.message : said,
+    remedy: known?.remedy ?? "start nbdkit by hand with --dump-plugin and -v to see more",
+  };
 }
 
 /** The errors at the end of what nbdkit printed. */

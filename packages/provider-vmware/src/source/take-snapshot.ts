@@ -70,7 +70,11 @@ export async function worthOf(
 export async function takeSnapshot(
   connection: VsphereConnection,
   machine: SnapshotMachine,
-  request: SnapshotMark & { consistency: Consistency | undefined } & Wait,
+  request: SnapshotMark & {
+    consistency: Consistency | undefined;
+    /** Refuses before anything is changed what could not be read afterwards. */
+    demand: (wait: Wait) => Promise<void>;
+  } & Wait,
 ): Promise<TakenSnapshot> {
   const { key, job, signal } = request;
   const wait = { signal, about: machine.name };
@@ -79,6 +83,7 @@ export async function takeSnapshot(
     return { node: found[0], consistency: await worthOf(connection, machine, found[0], wait) };
   }
   await demandPrivileges(connection.client, machine, [], wait);
+  await request.demand(wait);
   if (connection.options.snapshots?.sweep !== false && job !== undefined) await sweep(connection, machine, job, wait);
   await mergeLeftOvers(connection, machine, wait);
   const guest = await readGuest(connection, machine, wait);

@@ -10,11 +10,14 @@ import type {
   Snapshot,
   SnapshotRequest,
   SourceConnector,
+  SourceLoad,
   Wait,
 } from "@diskferry/core/provider";
 import { vsphereError } from "../errors.ts";
+import { demandReaders } from "../readers/reader-fitness.ts";
 import { DiskReaders } from "../readers/disk-readers.ts";
 import { VsphereTracker } from "../tracker/vsphere-tracker.ts";
+import { readMachineLoad } from "../inventory/host-load.ts";
 import { machineId } from "../inventory/read-machine.ts";
 import type { MoRef } from "../vim/moref.ts";
 import { listObjects } from "../vim/property-collector.ts";
@@ -59,11 +62,17 @@ export class VsphereSource implements SourceConnector {
     this.#readers = new DiskReaders(parts.connection);
   }
 
+  async load(machine: Machine, wait: Wait = {}): Promise<SourceLoad | undefined> {
+    wait.signal?.throwIfAborted();
+    return readMachineLoad(this.#connection.client, this.#refOf(machine), { ...wait, about: machine.name });
+  }
+
   async snapshot(machine: Machine, request: SnapshotRequest): Promise<Snapshot> {
     const { key, job, consistency, signal } = request;
     const chosen = chosenDisks(machine, request.disks);
     const about = { ref: this.#refOf(machine), name: machine.name };
-    const taken = await takeSnapshot(this.#connection, about, { key, job, consistency, signal });
+    const demand = (wait: Wait): Promise<void> => demandReaders(this.#connection, { ...machine, disks: chosen }, wait);
+    const taken = await takeSnapshot(this.#connection, about, { key, job, consistency, demand, signal });
     return this.#snapshotOf(machine, about, taken, { key, disks: chosen }, { signal });
   }
 

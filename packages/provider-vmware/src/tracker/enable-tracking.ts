@@ -1,8 +1,10 @@
-import type { Machine, TrackerStatus, Wait } from "@diskferry/core/provider";
+import type { Machine, PowerState, TrackerStatus, Wait } from "@diskferry/core/provider";
 import { vsphereError } from "../errors.ts";
+import { shownName } from "../inventory/entity-names.ts";
 import type { MoRef } from "../vim/moref.ts";
 import { powerStateOf } from "../vim/power-calls.ts";
 import { readObject } from "../vim/property-collector.ts";
+import { demandReaders } from "../readers/reader-fitness.ts";
 import { demandPrivileges } from "../preflight/privileges.ts";
 import { removeOfKey, takePlainSnapshot } from "../source/take-snapshot.ts";
 import { snapshotTree } from "../vim/snapshot-calls.ts";
@@ -24,7 +26,8 @@ interface Standing {
   /** The disks that may be copied. */
   readonly disks: readonly VirtualDisk[];
   readonly snapshots: number;
-  readonly running: boolean;
+  readonly name: string;
+  readonly power: PowerState | undefined;
 }
 
 /**
@@ -32,7 +35,7 @@ interface Standing {
  * once (Virtual Disk Development Kit, "Enabling Changed Block Tracking"). Where it cannot be turned on the run goes on without,
  * and a notice says why.
  *
- * @throws ProviderError DENIED where the account may not
+ * @throws ProviderError DENIED where the account may not; UNSUPPORTED where no disk could be read afterwards. Nothing is changed then
  */
 export async function enableTracking(
   connection: VsphereConnection,
@@ -51,6 +54,7 @@ export async function enableTracking(
   }
   const about = { ...wait, about: name };
   await demandPrivileges(connection.client, { ref: tracked.ref, name }, [trackingPrivilege], wait);
+  await demandReaders(connection, tracked.machine, wait);
   const bySlot = new Map<string, boolean>();
   for (const disk of off) {
     const slot = slotOf(disk);
@@ -131,6 +135,7 @@ export async function mendTracking(
     connection.notice(`${name}: change tracking is broken; remove its ${snapshots} snapshots, then it is begun anew`);
     return false;
   }
+  await demandReaders(connection, tracked.machine, wait);
   connection.notice(
     `${name}: change tracking was found broken and is begun anew; the next copy compares its disks whole`,
   );
@@ -138,7 +143,10 @@ export async function mendTracking(
   return true;
 }
 
-/** Tells how tracking stands for one disk. */
+/**
+ * Tells all there is to know of one disk's tracking in one answer: whether the machine supports it, whether it runs, the disk's
+ * newest change id, and the machine's name and power state now.
+ */
 export async function describeTracking(
   connection: VsphereConnection,
   tracked: TrackedMachine,
@@ -146,27 +154,35 @@ export async function describeTracking(
   wait: Wait = {},
 ): Promise<TrackerStatus> {
   const standing = await standingOf(connection, tracked, wait);
+  const { state, name, power } = standing;
   const found = standing.disks.find(({ key }) => String(key) === disk);
-  const { state } = standing;
-  if (found === undefined) {
-    const known = tracked.machine.disks.find(({ key }) => key === disk);
-    return {
-      supported: false,
-      enabled: false,
-      detail: known?.ineligible ?? `there is no disk ${disk} that may be copied`,
-    };
-  }
-  if (!state.supported) {
-    return { supported: false, enabled: false, detail: "needs virtual hardware version 7 or newer" };
-  }
-  const changeId = found.backing.changeId;
-  if (changeId !== undefined) return { supported: true, enabled: true, detail: `at ${changeId}` };
-  const slot = slotOf(found);
-  const flag = slot === undefined ? undefined : state.bySlot.get(slot);
-  if (!state.enabled) return { supported: true, enabled: false, detail: "changeTrackingEnabled is not set" };
-  if (flag === false) return { supported: true, enabled: false, detail: `${slot}.ctkEnabled is FALSE` };
-  const why = standing.snapshots > 0 ? `the machine has ${standing.snapshots} snapshots` : "it waits for a stun";
-  return { supported: true, enabled: false, detail: `turned on, not begun: ${why}` };
+  const changeId = found?.backing.changeId;
+  const enabled = changeId !== undefined;
+  const known = tracked.machine.disks.find(({ key }) => key === disk);
+  const supported = found !== undefined && state.supported;
+  const detail =
+    found === undefined
+      ? (known?.ineligible ?? `there is no disk ${disk} that may be copied`)
+      : enabled
+        ? `at ${changeId}`
+        : whyOff(standing, found);
+  return {
+    supported,
+    enabled: supported && enabled,
+    detail,
+    machine: name,
+    ...(power === undefined ? {} : { power }),
+    ...(changeId === undefined ? {} : { changeId }),
+  };
+}
+
+/** Why tracking of a disk does not run. */
+function whyOff({ state, snapshots }: Standing, disk: VirtualDisk): string {
+  if (!state.supported) return "needs virtual hardware version 7 or newer";
+  if (!state.enabled) return "changeTrackingEnabled is not set";
+  const slot = slotOf(disk);
+  if (slot !== undefined && state.bySlot.get(slot) === false) return `${slot}.ctkEnabled is FALSE`;
+  return `turned on, not begun: ${snapshots > 0 ? `the machine has ${snapshots} snapshots` : "it waits for a stun"}`;
 }
 
 function runs({ backing }: VirtualDisk): boolean {
@@ -177,7 +193,7 @@ function obstacleTo({ options }: VsphereConnection, standing: Standing): string 
   const { enable = true, enableOnRunning = true } = options.tracking ?? {};
   if (!standing.state.supported) return "the machine's hardware version is older than 7; upgrade it";
   if (!enable) return "tracking.enable is false";
-  if (standing.running && !enableOnRunning) return "the machine runs and tracking.enableOnRunning is false";
+  if (standing.power === "on" && !enableOnRunning) return "the machine runs and tracking.enableOnRunning is false";
   // Deltas that exist when tracking begins are not in its map (KB 320557).
   if (standing.snapshots > 0) return `the machine has ${standing.snapshots} snapshots; remove them`;
   return undefined;
@@ -190,14 +206,15 @@ async function standingOf(
 ): Promise<Standing> {
   const about = { ...wait, about: machine.name };
   const state = await readTrackingState(client, ref, about);
-  const paths = ["config.hardware.device", "snapshot", "runtime.powerState"];
+  const paths = ["config.hardware.device", "snapshot", "runtime.powerState", "name"];
   const properties = await readObject(client, ref, paths, about);
   const eligible = new Set(machine.disks.filter(({ ineligible }) => ineligible === undefined).map(({ key }) => key));
   return {
     state,
     disks: readDisks(properties.get("config.hardware.device")).filter(({ key }) => eligible.has(String(key))),
     snapshots: snapshotTree(properties.get("snapshot")).length,
-    running: powerStateOf(properties.string("runtime.powerState")) === "on",
+    name: shownName(properties.string("name") ?? machine.name),
+    power: powerStateOf(properties.string("runtime.powerState")),
   };
 }
 

@@ -50,7 +50,14 @@ export class VsphereTracker implements ChangeTracker {
     if (await mendTracking(this.#connection, tracked, wait)) this.#broken.delete(tracked.ref.value);
   }
 
+  /** @throws ProviderError UNSUPPORTED where the options forbid it, or the machine cannot track changes */
   async reset(machine: Machine, wait: Wait = {}): Promise<void> {
+    wait.signal?.throwIfAborted();
+    if (this.#connection.options.tracking?.reset === false) {
+      throw vsphereError("UNSUPPORTED", `tracking of ${machine.name} is not begun anew: tracking.reset is false`, {
+        operation: "reset tracking",
+      });
+    }
     await resetTracking(this.#connection, { ref: this.#refOf(machine), machine }, wait);
   }
 

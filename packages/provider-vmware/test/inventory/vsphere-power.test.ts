@@ -1,7 +1,7 @@
 import { startVcenterSimulator } from "@diskferry/simulators";
 import { describe, expect, test, vi } from "vitest";
 import { referenceOf, VsphereInventory } from "../../src/inventory/vsphere-inventory.ts";
-import { readHostLoad } from "../../src/inventory/host-load.ts";
+import { readHostLoad, readMachineLoad } from "../../src/inventory/host-load.ts";
 import { vspherePower } from "../../src/inventory/vsphere-power.ts";
 import { moRef } from "../../src/vim/moref.ts";
 import { connectVsphere } from "../../src/vsphere-connection.ts";
@@ -82,12 +82,17 @@ describe("power", () => {
   });
 });
 
-test("a host's counters tell its CPU and memory in percent", async () => {
-  await using simulator = await startVcenterSimulator({ tls: false });
+test("a host's counters tell its CPU and memory in percent, also of the host that a machine runs on", async () => {
+  await using simulator = await startVcenterSimulator({ tls: false, machines: [{ name: "web", disks: [] }] });
   const { url, userName: username, password } = simulator;
   for (const protocol of ["soap", "vi-json"] as const) {
     await using connection = await connectVsphere({ url, username, password, protocol });
     const load = await readHostLoad(connection.client, moRef("HostSystem", "host-9"));
     expect(load).toEqual({ cpuPercent: 7.5, memoryPercent: 25 });
+    const machine = moRef("VirtualMachine", simulator.machine("web").id);
+    for (let times = 0; times < 3; times++) {
+      const told = await readMachineLoad(connection.client, machine);
+      expect(told).toEqual({ host: "esx1.example.org", cpuPercent: 7.5, memoryPercent: 25 });
+    }
   }
 });

@@ -13,10 +13,14 @@ import { privileges } from "../../src/preflight/privileges.ts";
 import { releaseFindings, trackingBugFindings } from "../../src/preflight/releases.ts";
 import { libraryFindings } from "../../src/preflight/vddk-library.ts";
 import { vspherePreflight } from "../../src/preflight/vsphere-preflight.ts";
+import { probeNbdkit, type ProbeNbdkit } from "../../src/readers/nbdkit-probe.ts";
 import { connectVsphere } from "../../src/vsphere-connection.ts";
 
 const mib = 1 << 20;
 const open: Reach = () => Promise.resolve(undefined);
+/** An nbdkit with its plugin, which tells nothing of the library's version. */
+const installed: ProbeNbdkit = () =>
+  Promise.resolve({ name: "vddk", library: "loaded", libraryFile: undefined, defaultLibdir: undefined });
 const machines = [{ name: "web", disks: [{ size: mib }, { size: mib }], tracking: true }];
 const simulators: VcenterSimulator[] = [];
 
@@ -36,6 +40,7 @@ async function look(
   more: {
     options?: Partial<VsphereOptions>;
     reach?: Reach;
+    probe?: ProbeNbdkit;
     before?: (simulator: VcenterSimulator) => void;
     chosen?: readonly string[];
   } = {},
@@ -53,7 +58,15 @@ async function look(
     const none = { value: 0, kind: "bound" } as const;
     return { disk: disk.key, size: disk.size, mode: "incremental", read: none, write: none };
   });
-  const found = await vspherePreflight(connection, machine, { disks }, { reach: more.reach ?? open });
+  const found = await vspherePreflight(
+    connection,
+    machine,
+    { disks },
+    {
+      reach: more.reach ?? open,
+      probe: more.probe ?? installed,
+    },
+  );
   for (const [method, count] of simulator.calls) {
     const changes = /_Task$|^Mark|^Export|^Shutdown/.test(method) && count !== (before.get(method) ?? 0);
     expect(changes, `${method} was called by a look that changes nothing`).toBe(false);
@@ -101,7 +114,7 @@ describe("a look before a run", () => {
     simulators.push(simulator);
     const { url, userName: username, password } = simulator;
     await using connection = await connectVsphere({ url, username, password, vddk: {} });
-    const well = await vspherePreflight(connection, undefined, { disks: [] }, { reach: open });
+    const well = await vspherePreflight(connection, undefined, { disks: [] }, { reach: open, probe: installed });
     expect(well.findings.map(({ severity }) => severity)).toEqual(["info", "info"]);
     expect(well.privileges?.missing).toEqual([]);
     const asked: string[] = [];
@@ -109,7 +122,7 @@ describe("a look before a run", () => {
       asked.push(`${host}:${port}`);
       return Promise.resolve(host === "esx2.example.org" && port === 902 ? "ETIMEDOUT" : undefined);
     };
-    const closed = await vspherePreflight(connection, undefined, { disks: [] }, { reach });
+    const closed = await vspherePreflight(connection, undefined, { disks: [] }, { reach, probe: installed });
     expect(asked.filter((each) => each.endsWith(":902"))).toEqual(
       ["esx1", "esx2", "esx21", "esx22"].map((name) => `${name}.example.org:902`),
     );
@@ -215,25 +228,41 @@ describe("releases", () => {
     ["8.0.3", "6.7.0", "info"],
     ["9.0.0", "7.0.3", "info"],
     ["9.0.0", "6.7.0", "warning"],
+    ["8.0.3", "6.5.0", "warning"],
     ["7.0.3", "8.0.3", "warning"],
+    ["6.7.3", "8.0.3", "warning"],
     ["5.0.0", "8.0.3", "warning"],
   ])("VDDK %s with vSphere %s is %s", (library, server, severity) => {
     expect(libraryFindings(library, server)).toMatchObject([{ severity }]);
   });
 
-  test("a VDDK that is not where it should be lets disks fall back; one that is there is told", async () => {
+  test.each<[string, string, NonNullable<VcenterSimulatorOptions["version"]>, RegExp, RegExp]>([
+    ["8.0.10", "8.0.9", "8.0.3", /info: VDDK 8\.0\.10: it fits/, /is read by vddk, else nfc, else folder/],
+    ["7.0.3", "6.7.0", "8.0.3", /warning: VDDK 7\.0\.3: it is older than vSphere 8\.0\.3/, /is read by vddk, else nfc/],
+    ["6.7.3", "6.5.0", "8.0.3", /VDDK 6\.7\.3 is too old for vSphere 8\.0\.3: .*up to 7\.0/, /is read by nfc, else/],
+    ["9.0.0", "8.0.0", "6.7", /VDDK 9\.0\.0 is too new for vSphere 6\.7\.0: .*from 7\.0 on/, /is read by nfc, else/],
+  ])("a VDDK %s (beside %s) with vSphere %s is told as it is", async (version, other, server, told, read) => {
     const folder = await mkdtemp(join(tmpdir(), "diskferry-vddk-"));
     try {
-      const without = await look({}, { options: { vddk: { libdir: folder } } });
-      expect(text(without)).toMatch(/reader vddk: there is no lib64\/libvixDiskLib\.so.*fall back to the reader nfc/);
       await mkdir(join(folder, "lib64"));
-      await writeFile(join(folder, "lib64", "libvixDiskLib.so.7.0.3"), "");
-      const seen = await look({}, { options: { vddk: { libdir: folder } } });
-      expect(text(seen)).toMatch(/warning: VDDK 7\.0\.3: it is older than vSphere 8\.0\.3/);
-      expect(text(seen)).toMatch(/disk 2000 .*: it is read by vddk, else nfc, else folder/);
+      for (const each of [version, other]) await writeFile(join(folder, "lib64", `libvixDiskLib.so.${each}`), "");
+      const seen = await look({ version: server }, { options: { vddk: { libdir: folder } } });
+      expect(text(seen)).toMatch(told);
+      expect(text(seen)).toMatch(read);
     } finally {
       await rm(folder, { recursive: true });
     }
+  });
+
+  test("a VDDK that is not where it should be, and an nbdkit that is not there, let disks fall back", async () => {
+    const none: ProbeNbdkit = () =>
+      Promise.resolve({ name: "vddk", library: "missing", libraryFile: undefined, defaultLibdir: undefined });
+    const without = await look({}, { options: { vddk: { libdir: "/opt/vddk" } }, probe: none });
+    expect(text(without)).toMatch(
+      /reader vddk: there is no VMware library .*in \/opt\/vddk; disks fall back to the reader nfc -> unpack VMware's VDDK/,
+    );
+    const missing = await look({}, { options: { vddk: { nbdkit: "/nonexistent/nbdkit" } }, probe: probeNbdkit });
+    expect(text(missing)).toMatch(/warning: \/nonexistent\/nbdkit: reader vddk: there is no nbdkit here/);
   });
 });
 

@@ -263,6 +263,42 @@ describe("tracking is turned on", () => {
     expect(world.simulator.calls.get("CreateSnapshot_Task")).toBeUndefined();
   });
 
+  test("is told in one answer: supported, enabled, the newest change id, the machine's name and its power state", async () => {
+    const { source, world } = await start({
+      disks: [{ size }, { size: mebi, tracked: false }, { size: mebi, mode: "independent_persistent" }],
+    });
+    const machine = await source.machine("web");
+    const status = (disk: string) => source.tracker!.status!(machine, disk);
+    const changeId = expect.stringMatching(/^([0-9a-f]{2}[ -]){15}[0-9a-f]{2}\/\d+$/) as string;
+    expect(await status("2000")).toEqual({
+      supported: true,
+      enabled: true,
+      detail: expect.stringMatching(/^at /) as string,
+      machine: "web",
+      power: "on",
+      changeId,
+    });
+    world.simulator.machine("web").shutDown();
+    expect(await status("2000")).toMatchObject({ enabled: true, power: "off", changeId });
+    const off = await status("2001");
+    expect(off).toMatchObject({ supported: true, enabled: false, machine: "web", power: "off" });
+    expect(off.changeId).toBeUndefined();
+    expect(await status("2002")).toMatchObject({
+      supported: false,
+      enabled: false,
+      machine: "web",
+      detail: expect.stringMatching(/independent/) as string,
+    });
+  });
+
+  test("is not begun anew where the options forbid it", async () => {
+    const { world } = await start();
+    const source = await world.source({ tracking: { reset: false } });
+    const machine = await source.machine("web");
+    await expect(source.tracker!.reset!(machine)).rejects.toMatchObject({ code: "UNSUPPORTED" });
+    expect(world.simulator.calls.get("ReconfigVM_Task")).toBeUndefined();
+  });
+
   test("also for a single disk that the machine's flag left out", async () => {
     const { source, world } = await start({ disks: [{ size }, { size: mebi, tracked: false }] });
     const machine = await source.machine("web");
