@@ -1,4 +1,4 @@
-import { BlockReader, BlockWriter, ChangeTracker, ChangesOptions, Checkpoint, Consistency, Cost, CreateRequest, DigestAlgorithm, Disk, DiskSnapshot, Extent, Figure, Finding, Geometry, Json, JsonObject, Lane, LaneWriter, LaunchDisk, LaunchRequest, LaunchedMachine, Machine, MachineSpec, NetworkCard, OpenRequest, OwnedResource, PlannedDisk, PowerState, Preflight, PreflightRequest, ProviderContext, ProviderDefinition, ProviderError, ProviderErrorCode, ProviderErrorOptions, ReadOptions, ReaderLaneModule, Snapshot, SnapshotRequest, SourceConnector, TargetPreflightRequest, TargetProvider, Tile, TileKind, TrackerStatus, Volume, Wait, WriteOptions, WriterLane, WriterLaneModule, WrittenExtent, defineProvider, isAbort, isProviderError } from "./provider.js";
+import { BlockReader, BlockWriter, ChangeTracker, ChangesOptions, Checkpoint, Consistency, Cost, CreateRequest, DigestAlgorithm, Disk, DiskSnapshot, Extent, Figure, Finding, Geometry, Json, JsonObject, Lane, LaneWriter, LaunchDisk, LaunchRequest, LaunchedMachine, Machine, MachineSpec, NetworkCard, OpenRequest, OwnedResource, PlannedDisk, PowerState, Preflight, PreflightRequest, ProviderContext, ProviderDefinition, ProviderError, ProviderErrorCode, ProviderErrorOptions, ReadOptions, ReaderLaneModule, Snapshot, SnapshotRequest, SourceConnector, SourceLoad, TargetPreflightRequest, TargetProvider, Tile, TileKind, TrackerStatus, Volume, Wait, WriteOptions, WriterLane, WriterLaneModule, WrittenExtent, defineProvider, isAbort, isProviderError } from "./provider.js";
 /** One call that reached the memory place. */
 interface MemoryCall {
   side: "source" | "target";
@@ -389,6 +389,8 @@ interface ProgressReport extends Omit<DiskProgress, "disk"> {
   machine?: string | undefined;
   disks: DiskProgress[];
   elapsedMs: number;
+  /** How busy the source's host was when it was last asked; absent: it does not tell. */
+  load?: SourceLoad | undefined;
   /** True once, in the last report. */
   final: boolean;
 }
@@ -418,6 +420,8 @@ interface RunMetrics {
     ratio: number;
   };
 }
+/** The algorithm new manifests use: BLAKE3 where its native module loads, else SHA-256. */
+declare function preferredAlgorithm(): DigestAlgorithm;
 /** What is asked of a source or target. */
 type CallMethod = "open" | "snapshot" | "changes" | "checkpoint" | "read" | "digests" | "create" | "write" | "zero" | "flush" | "commit" | "abandon" | "release" | "remove";
 /**
@@ -590,6 +594,12 @@ interface JobOptions {
   onTrackingLost?: TrackingLostPolicy;
   /** Default `written`. */
   verify?: VerifyMode;
+  /**
+   * So many leaves of each disk that its tracker called unchanged are read and compared with the last record's digests in every
+   * incremental run. One that has changed takes the tracker's word away: `onTrackingLost` applies to the whole disk, this run
+   * leaves no checkpoint for it, and tracking is begun anew before the next. Default 0: none.
+   */
+  canary?: number;
   /** Default BLAKE3 where its native module loads, else SHA-256. `none` keeps no manifest: no rescan, audit or proof. */
   digest?: DigestAlgorithm | "none";
   /** Bytes of a leaf for a new replica; a power of two from 64 KiB to 1 MiB. Default: by the disk's size. */
@@ -618,6 +628,11 @@ interface JobOptions {
     bytes?: number;
     ms?: number;
   };
+  /**
+   * Milliseconds between two questions to the source how busy the machine's host is, where it can tell: in progress reports, in
+   * the run's report and on the channel `diskferry:load-report`. Default 30 000; 0 asks nothing.
+   */
+  loadIntervalMs?: number;
   /** An Ed25519 private key, PKCS #8 in PEM, that signs receipts. Absent: receipts carry no signature. */
   receiptKey?: string;
   /** For people: lines about what was slow, lost or decided. */
@@ -632,8 +647,21 @@ interface Fallback {
   to: string;
   reason: string;
 }
-/** The algorithm new manifests use: BLAKE3 where its native module loads, else SHA-256. */
-declare function preferredAlgorithm(): DigestAlgorithm;
+/** What a look at leaves that a tracker called unchanged found, within a run. Plain JSON. */
+interface CanaryReport {
+  /** Leaves that the tracker called unchanged and this run left alone. */
+  unchanged: number;
+  /** How many of them were read from the run's own snapshot and compared with the last record's digests. */
+  sampled: number;
+  /** The same seed chooses the same leaves. */
+  seed: string;
+  /** How many had changed all the same: the tracker missed writes. */
+  missed: number;
+  /** Where, as far as the first thousand go. */
+  missedAt: Extent[];
+  /** With a probability of 0.99 less than this share of the unchanged leaves has changed; absent when a miss was found. */
+  bound?: number;
+}
 interface CutoverState {
   id: string;
   step: "begun" | "stopped" | "replicated" | "launched" | "finalized" | "reverting" | "reverted";
@@ -669,6 +697,24 @@ interface DiskReport {
   digest: DigestAlgorithm | "none";
   /** Whether the next run can be incremental. */
   checkpoint: boolean;
+  /** What was found of the tracker's word, where the job asks for that and it was taken. */
+  canary?: CanaryReport;
+}
+/** One counter over a run, in percent. Plain JSON. */
+interface LoadCounter {
+  /** When the run began. */
+  first: number;
+  mean: number;
+  most: number;
+}
+/** How busy a source's host was while a run copied from it. Plain JSON. */
+interface LoadSummary {
+  /** How often it was asked. */
+  samples: number;
+  /** The host of the last sample. */
+  host: string;
+  cpuPercent?: LoadCounter;
+  memoryPercent?: LoadCounter;
 }
 interface RunOptions extends Wait {
   /** Aborting this stops at the next durable point; the same job goes on from there later. */
@@ -693,6 +739,8 @@ interface RunReport {
   startedAt: string;
   endedAt: string;
   metrics?: RunMetrics;
+  /** How busy the source's host was meanwhile; absent: it does not tell. */
+  load?: LoadSummary;
   receipts: Receipt[];
 }
 /**
@@ -1418,6 +1466,8 @@ interface ChannelMessages {
     phase: "paused" | "waiting";
     open: boolean;
   };
+  /** How busy the source's host is while a run copies from it. */
+  "diskferry:load-report": RunScope & SourceLoad;
   "diskferry:progress-report": ProgressReport;
 }
 /** One attempt of a call. */
@@ -1448,4 +1498,4 @@ interface TraceMessages {
 }
 /** Listens to a channel; the result ends it. */
 declare function listen<Name extends keyof ChannelMessages>(name: Name, listener: (message: ChannelMessages[Name]) => void): () => void;
-export { type AttemptPolicy, type AuditOptions, type AuditReport, BackupWindow, BlockReader, BlockStream, type BlockStreamOptions, type BlockWriter, type Call, type CallMethod, type ChangeTracker, type ChangesOptions, type ChannelMessages, type Checkpoint, type CleanupOptions, type CleanupReport, type ConfigProblem, type Consistency, type Cost, CrashOptions, type CreateRequest, type CutoverOptions, type CutoverReport, type CutoverState, DigestAlgorithm, type DirectoryStateOptions, type DiscoveredProvider, type Disk, type DiskAudit, type DiskPlan, type DiskProgress, type DiskReport, type DiskSnapshot, type DiskUri, type DiskVerification, Extent, type Fallback, type FaultRule, type Figure, type Finding, type Gate, Geometry, type Job, type JobOptions, type JobStatus, Json, JsonObject, type KnownProvider, Lane, LaneWriter, type LaunchDisk, type LaunchOptions, type LaunchRequest, type LaunchedMachine, type Layer, type Lease, Limits, type LoadOptions, type Machine, type MachineSpec, type MemoryCall, MemoryConfig, type MemoryHook, type MemoryMachine, MemoryPlace, MemoryPlaceOptions, type MemoryReaderOptions, type MemorySourceOptions, MemoryStateStore, type MemoryTargetOptions, type MemoryTrackerOptions, type MemoryTraffic, type MemoryWriterOptions, Metrics, type MetricsSnapshot, type NetworkCard, type OpenRequest, type OwnedResource, type Plan, type PlannedDisk, type PowerState, type Preflight, type PreflightRequest, type ProgressReport, ProviderContext, ProviderDefinition, ProviderError, ProviderErrorCode, ProviderErrorOptions, ReadOptions, ReaderLaneModule, type Receipt, type ReceiptFacts, type ReceiptVerdict, Registry, type ResolvedUri, type RunMode, type RunOptions, type RunReport, type RunTicket, type SliceOptions, type SliceReport, type Snapshot, type SnapshotRequest, type SourceConnector, type StateRecord, type StateStore, type StreamBlock, type TargetPreflightRequest, type TargetProvider, Tile, TileKind, type TraceMessages, type TrackerStatus, type TrackingFault, TrackingFaultScope, type TrackingLostPolicy, type TransferOptions, type VerificationReport, type VerifyMode, type VerifyOptions, type VerifyReceiptOptions, type Volume, type Wait, WindowGate, type WriteOptions, WriterLane, WriterLaneModule, type WrittenExtent, audit, beginRun, blockStream, cleanup, compose, configProblems, cutover, defineProvider, discoverProviders, expandEnvironment, faults, finalizeCutover, formatPath, isAbort, isProviderError, isSecretName, issueReceipt, keyParts, knownProviders, launch, listen, loadProvider, memoryPlace, openDirectoryState, openSource, openTarget, parseUri, plan, preferredAlgorithm, redactUri, replicate, revertCutover, stateKey, status, supportedSpecs, terminate, transfer, transferSlice, validateConfig, verify, verifyReceipt, verifyWrites };
+export { type AttemptPolicy, type AuditOptions, type AuditReport, BackupWindow, BlockReader, BlockStream, type BlockStreamOptions, type BlockWriter, type Call, type CallMethod, type CanaryReport, type ChangeTracker, type ChangesOptions, type ChannelMessages, type Checkpoint, type CleanupOptions, type CleanupReport, type ConfigProblem, type Consistency, type Cost, CrashOptions, type CreateRequest, type CutoverOptions, type CutoverReport, type CutoverState, DigestAlgorithm, type DirectoryStateOptions, type DiscoveredProvider, type Disk, type DiskAudit, type DiskPlan, type DiskProgress, type DiskReport, type DiskSnapshot, type DiskUri, type DiskVerification, Extent, type Fallback, type FaultRule, type Figure, type Finding, type Gate, Geometry, type Job, type JobOptions, type JobStatus, Json, JsonObject, type KnownProvider, Lane, LaneWriter, type LaunchDisk, type LaunchOptions, type LaunchRequest, type LaunchedMachine, type Layer, type Lease, Limits, type LoadCounter, type LoadOptions, type LoadSummary, type Machine, type MachineSpec, type MemoryCall, MemoryConfig, type MemoryHook, type MemoryMachine, MemoryPlace, MemoryPlaceOptions, type MemoryReaderOptions, type MemorySourceOptions, MemoryStateStore, type MemoryTargetOptions, type MemoryTrackerOptions, type MemoryTraffic, type MemoryWriterOptions, Metrics, type MetricsSnapshot, type NetworkCard, type OpenRequest, type OwnedResource, type Plan, type PlannedDisk, type PowerState, type Preflight, type PreflightRequest, type ProgressReport, ProviderContext, ProviderDefinition, ProviderError, ProviderErrorCode, ProviderErrorOptions, ReadOptions, ReaderLaneModule, type Receipt, type ReceiptFacts, type ReceiptVerdict, Registry, type ResolvedUri, type RunMode, type RunOptions, type RunReport, type RunTicket, type SliceOptions, type SliceReport, type Snapshot, type SnapshotRequest, type SourceConnector, type SourceLoad, type StateRecord, type StateStore, type StreamBlock, type TargetPreflightRequest, type TargetProvider, Tile, TileKind, type TraceMessages, type TrackerStatus, type TrackingFault, TrackingFaultScope, type TrackingLostPolicy, type TransferOptions, type VerificationReport, type VerifyMode, type VerifyOptions, type VerifyReceiptOptions, type Volume, type Wait, WindowGate, type WriteOptions, WriterLane, WriterLaneModule, type WrittenExtent, audit, beginRun, blockStream, cleanup, compose, configProblems, cutover, defineProvider, discoverProviders, expandEnvironment, faults, finalizeCutover, formatPath, isAbort, isProviderError, isSecretName, issueReceipt, keyParts, knownProviders, launch, listen, loadProvider, memoryPlace, openDirectoryState, openSource, openTarget, parseUri, plan, preferredAlgorithm, redactUri, replicate, revertCutover, stateKey, status, supportedSpecs, terminate, transfer, transferSlice, validateConfig, verify, verifyReceipt, verifyWrites };

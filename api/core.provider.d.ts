@@ -50,6 +50,11 @@ interface TrackerStatus {
   enabled: boolean;
   /** For people: why it is off, what would turn it on, known bugs of this version. */
   detail?: string;
+  /** The machine's name, as the platform has it now. */
+  machine?: string;
+  power?: PowerState;
+  /** The newest point that the tracker knows of this disk, as the platform writes it; absent: none is known. */
+  changeId?: string;
 }
 interface ChangesOptions extends Wait {
   /** Absent: tiles tell what may be non-zero. */
@@ -454,6 +459,13 @@ interface OwnedResource {
   /** Pass it to `release` (source) or `remove` (target). */
   snapshot?: Snapshot;
 }
+/** How busy the host of a machine is, in percent; absent members: not told. Plain JSON. */
+interface SourceLoad {
+  /** The host's name, for people. */
+  host: string;
+  cpuPercent?: number;
+  memoryPercent?: number;
+}
 /** The place disks are copied from. */
 interface SourceConnector {
   /** Every machine of the place, streamed. */
@@ -480,6 +492,11 @@ interface SourceConnector {
    * `machine` absent: about the place alone. Changes nothing. Absent: nothing is known beforehand.
    */
   preflight?(machine: Machine | undefined, request: PreflightRequest): Promise<Preflight>;
+  /**
+   * How busy the host of a machine is now. Core asks now and then while a run copies, so that the run's effect can be seen; no
+   * answer and no error of it stops a run. Undefined, or absent: not known.
+   */
+  load?(machine: Machine, wait?: Wait): Promise<SourceLoad | undefined>;
   /** Absent: a cutover needs `quiesce`, or an operator who stops the machine. */
   readonly power?: {
     state(machine: Machine, wait?: Wait): Promise<PowerState>;
@@ -548,4 +565,4 @@ declare class ProviderError extends Error {
 declare function isProviderError(error: unknown): error is ProviderError;
 /** Whether `error` is the rejection of an aborted signal, which is no failure of the disk. */
 declare function isAbort(error: unknown, signal?: AbortSignal): boolean;
-export { BlockReader, type BlockWriter, type ChangeTracker, type ChangesOptions, type Checkpoint, type Consistency, type Cost, type CreateRequest, DigestAlgorithm, type Disk, type DiskSnapshot, Extent, type Figure, type Finding, Geometry, Json, JsonObject, Lane, LaneWriter, type LaunchDisk, type LaunchRequest, type LaunchedMachine, type Machine, type MachineSpec, type NetworkCard, type OpenRequest, type OwnedResource, type PlannedDisk, type PowerState, type Preflight, type PreflightRequest, ProviderContext, ProviderDefinition, ProviderError, ProviderErrorCode, ProviderErrorOptions, ReadOptions, ReaderLaneModule, type Snapshot, type SnapshotRequest, type SourceConnector, type TargetPreflightRequest, type TargetProvider, Tile, TileKind, type TrackerStatus, type Volume, type Wait, type WriteOptions, WriterLane, WriterLaneModule, type WrittenExtent, defineProvider, isAbort, isProviderError };
+export { BlockReader, type BlockWriter, type ChangeTracker, type ChangesOptions, type Checkpoint, type Consistency, type Cost, type CreateRequest, DigestAlgorithm, type Disk, type DiskSnapshot, Extent, type Figure, type Finding, Geometry, Json, JsonObject, Lane, LaneWriter, type LaunchDisk, type LaunchRequest, type LaunchedMachine, type Machine, type MachineSpec, type NetworkCard, type OpenRequest, type OwnedResource, type PlannedDisk, type PowerState, type Preflight, type PreflightRequest, ProviderContext, ProviderDefinition, ProviderError, ProviderErrorCode, ProviderErrorOptions, ReadOptions, ReaderLaneModule, type Snapshot, type SnapshotRequest, type SourceConnector, type SourceLoad, type TargetPreflightRequest, type TargetProvider, Tile, TileKind, type TrackerStatus, type Volume, type Wait, type WriteOptions, WriterLane, WriterLaneModule, type WrittenExtent, defineProvider, isAbort, isProviderError };

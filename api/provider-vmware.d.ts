@@ -1,5 +1,7 @@
-import { ProviderDefinition } from "@diskferry/core/provider";
+import { PowerState, ProviderContext, ProviderDefinition, Wait } from "@diskferry/core/provider";
 import { z } from "zod";
+import "node:crypto";
+import "node:stream";
 /** The options of the provider `vsphere`; every name unknown to it is refused. */
 declare const optionsSchema: z.ZodType<VsphereOptions, VsphereOptions>;
 /** How change tracking is used. */
@@ -53,6 +55,49 @@ interface VsphereOptions {
   readersPerHost?: number | undefined;
   onPowerChange?: "continue" | "pause" | "fail" | undefined;
 }
+/** A machine as the Automation API lists it; templates are not listed. */
+interface ListedMachine {
+  /** The same as the moref of vim25. */
+  readonly moref: string;
+  readonly name: string;
+  readonly power: PowerState | undefined;
+  readonly cpus: number | undefined;
+  readonly memoryBytes: number | undefined;
+}
+/** A machine as the Automation API details it. */
+interface DetailedMachine {
+  readonly name: string;
+  readonly instanceUuid: string | undefined;
+  readonly power: PowerState | undefined;
+  readonly cpus: number | undefined;
+  readonly memoryBytes: number | undefined;
+  readonly firmware: "bios" | "uefi" | undefined;
+  /** By device key. */
+  readonly disks: readonly {
+    key: string;
+    size: number;
+    label: string | undefined;
+  }[];
+  readonly macs: readonly string[];
+}
+/** The machines of a place without their disks, for lists of thousands; one machine's details and power state by its moref. */
+interface QuickInventory extends AsyncDisposable {
+  /** Every machine, or those of exactly these names; templates are left out. */
+  list(filter?: {
+    readonly names?: readonly string[];
+  }, wait?: Wait): AsyncIterable<ListedMachine>;
+  /** One machine with its disks. @throws ProviderError NOT_FOUND */
+  detail(moref: string, wait?: Wait): Promise<DetailedMachine>;
+  /** One machine's power state. @throws ProviderError NOT_FOUND */
+  power(moref: string, wait?: Wait): Promise<PowerState>;
+}
+/**
+ * Connects to a place for its quick inventory: by the vSphere Automation API, which answers with up to 4,000 machines at once, and by
+ * vim25 where that is not there, does not answer or holds more; a notice says so each time.
+ *
+ * @throws ProviderError as the provider's source does when it connects
+ */
+declare function openQuickInventory(options: VsphereOptions, context?: ProviderContext): Promise<QuickInventory>;
 /** The provider of VMware vSphere: vCenter and ESXi hosts as source. */
 declare const provider: ProviderDefinition<VsphereOptions, VsphereOptions>;
-export { type ReaderName, type SnapshotOptions, type TrackingOptions, type VddkOptions, type VsphereOptions, optionsSchema, provider };
+export { type DetailedMachine, type ListedMachine, type QuickInventory, type ReaderName, type SnapshotOptions, type TrackingOptions, type VddkOptions, type VsphereOptions, openQuickInventory, optionsSchema, provider };

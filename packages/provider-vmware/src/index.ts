@@ -1,5 +1,6 @@
 export { openQuickInventory, type QuickInventory } from "./inventory/quick-inventory.ts";
 export type { DetailedMachine, ListedMachine } from "./rest/automation-client.ts";
+export { openTicketSession, type TicketSession } from "./ticket-session.ts";
 export { provider } from "./provider.ts";
 export {
   type ReaderName,
