@@ -98,6 +98,18 @@ interface QuickInventory extends AsyncDisposable {
  * @throws ProviderError as the provider's source does when it connects
  */
 declare function openQuickInventory(options: VsphereOptions, context?: ProviderContext): Promise<QuickInventory>;
+/** A session that draws tickets for workers. It has to stay open until they have joined. */
+interface TicketSession extends AsyncDisposable {
+  /** A secret for the option `cloneTicket` of one worker: it joins as the same user without the password, once and soon. */
+  ticket(wait?: Wait): Promise<string>;
+}
+/**
+ * Logs in to draw tickets (SessionManager, AcquireCloneTicket), so that processes elsewhere work without being given the password.
+ * VMware's library takes none: such workers read by `nfc` or `folder`.
+ *
+ * @throws ProviderError as the provider's source does when it connects
+ */
+declare function openTicketSession(options: VsphereOptions, context?: ProviderContext): Promise<TicketSession>;
 /** The provider of VMware vSphere: vCenter and ESXi hosts as source. */
 declare const provider: ProviderDefinition<VsphereOptions, VsphereOptions>;
-export { type DetailedMachine, type ListedMachine, type QuickInventory, type ReaderName, type SnapshotOptions, type TrackingOptions, type VddkOptions, type VsphereOptions, openQuickInventory, optionsSchema, provider };
+export { type DetailedMachine, type ListedMachine, type QuickInventory, type ReaderName, type SnapshotOptions, type TicketSession, type TrackingOptions, type VddkOptions, type VsphereOptions, openQuickInventory, openTicketSession, optionsSchema, provider };
