@@ -96,9 +96,13 @@ async function emptied(
   isReplica: (volume: CloudVolume) => boolean,
   wait: Wait,
 ): Promise<void> {
-  // The root of a template that was never swapped out is the machine's own; whatever bears one of our names is not.
-  const isOwnRoot = (volume: CloudVolume): boolean =>
-    volume.type === "ROOT" && !isReplica(volume) && readOwnName(volume.name) === undefined;
+  // The root of a template that was never swapped out is the machine's own, and may be called after it; whatever bears another
+  // of our names is not.
+  const isOwnRoot = (volume: CloudVolume): boolean => {
+    const own = readOwnName(volume.name);
+    const isItsOwn = own === undefined || (own.key === scope.key && own.note === undefined);
+    return volume.type === "ROOT" && isItsOwn && !isReplica(volume);
+  };
   for (const volume of await volumesIn(cloud, machine, wait)) {
     if (isOwnRoot(volume)) continue;
     try {
