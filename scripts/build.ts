@@ -73,6 +73,12 @@ async function bundle({ path, manifest }: WorkspacePackage, entry: Record<string
     external: outside.map((name) => new RegExp(`^${name.replaceAll(".", "\\.")}($|/)`)),
   });
   await rm(folder, { recursive: true, force: true });
+  // Who ships somebody's work ships the licence it came under.
+  for (const name of inside)
+    await copyFile(
+      join(root, "node_modules", name, "LICENSE"),
+      join(path, "dist", `LICENSE.${name.replace("/", ".")}`),
+    );
 }
 
 /** Rolls the declarations of each door up into one file, without a type checker: the sources declare every export. */

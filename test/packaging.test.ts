@@ -81,6 +81,11 @@ test("every file that a built module names beside itself is shipped", async () =
   }
 });
 
+test("a package that ships a part of a dependency ships its licence", () => {
+  const files = packed.get("@diskferry/provider-aws")?.files ?? [];
+  expect(files).toContain("dist/LICENSE.@aws-sdk.client-ec2");
+});
+
 test("every command starts and tells its usage", async () => {
   for (const { manifest } of packages) {
     for (const command of Object.keys(manifest.bin ?? {})) {
