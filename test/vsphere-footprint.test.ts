@@ -20,6 +20,9 @@ const size = 2 * gibi + 512;
 const places = Array.from({ length: 48 }, (_, index) => index * 37 * mebi);
 const provider = fileURLToPath(new URL("../packages/provider-vmware", import.meta.url));
 
+/** Where nbdkit's plugin for scripts has them keep what they were told, whatever TMPDIR says: the stand-in's own. */
+const scriptFolder = /^\/tmp\/nbdkit\w{6}\//;
+
 /** What a process and those that it started took at most. */
 interface Footprint {
   /** Resident bytes of the command itself, threads included. */
@@ -46,7 +49,9 @@ async function watch(pid: number, place: Workplace, ended: Promise<unknown>): Pr
     );
     seen.stored = Math.max(seen.stored, storedIn(place.folder, ["replica"]));
     for (const each of [pid, ...children]) {
-      for (const file of writtenBy(each)) if (!file.startsWith(`${place.folder}/`)) seen.elsewhere.add(file);
+      for (const file of writtenBy(each)) {
+        if (!file.startsWith(`${place.folder}/`) && !scriptFolder.test(file)) seen.elsewhere.add(file);
+      }
     }
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
@@ -139,7 +144,7 @@ async function takes(reader: "nfc" | "vddk"): Promise<void> {
   await place.write("jobs.yaml", JSON.stringify({ jobs: { web: { source, machine: "web", target } } }));
   const args = ["sync", "--config", "jobs.yaml", "--provider", provider, "--json"];
   for (const mode of ["full", "incremental"]) {
-    if (mode === "incremental") for (const at of places) if (at % 4 === 0) fill(at + mebi);
+    if (mode === "incremental") for (const at of places.filter((_, index) => index % 4 === 0)) fill(at + mebi);
     const syncing = place.spawn(args);
     const [found, said] = await Promise.all([watch(syncing.child.pid!, place, syncing.ended), syncing.ended]);
     expect(said.code, said.err + said.out).toBe(0);
