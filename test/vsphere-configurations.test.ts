@@ -202,7 +202,7 @@ const configurations: readonly Configuration[] = [
         { name: "vsanDatastore", type: "vsan" },
       ],
     },
-    readers: { nfc: "copies", vddk: "copies", folder: /lies on vSAN/ },
+    readers: { nfc: "copies", vddk: "copies", folder: /can be read by none of the readers, so nothing was changed/ },
   },
   ...(["6.5", "6.7", "7.0", "8.0", "8.0.1", "8.0.2", "8.0.3", "9.0"] as const).map((version): Configuration => ({
     what: `vCenter ${version}`,
