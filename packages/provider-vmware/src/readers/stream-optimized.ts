@@ -1,13 +1,7 @@
-import { promisify } from "node:util";
-import { inflate as inflateWithCallback } from "node:zlib";
+import { inflateSync } from "node:zlib";
 import type { ProviderError } from "@diskferry/core/provider";
 import { vsphereError } from "../errors.ts";
 import { ByteStream } from "./byte-stream.ts";
-
-const inflate = promisify(inflateWithCallback) as (
-  data: Uint8Array,
-  options: { maxOutputLength: number },
-) => Promise<Buffer>;
 
 const sector = 512;
 /** Types of metadata markers (Virtual Disk Format 5.0, "Stream-Optimized Compressed Sparse Extents"). */
@@ -62,7 +56,7 @@ export async function* readGrains(
           throw corrupt(expected, `a grain at byte ${offset} does not follow the one that ends at ${after}`);
         }
         const compressed = await compressedGrain(stream, head, length, grainBytes, expected);
-        const data = await inflated(compressed, Math.min(grainBytes, expected.size - offset), grainBytes, expected);
+        const data = inflated(compressed, Math.min(grainBytes, expected.size - offset), grainBytes, expected);
         after = offset + grainBytes;
         inTable++;
         yield { offset, data };
@@ -135,16 +129,15 @@ async function compressedGrain(
   return Buffer.concat([first, more.subarray(0, length - first.byteLength)]);
 }
 
-/** A grain's bytes, cut where the disk ends. */
-async function inflated(
-  compressed: Uint8Array,
-  wanted: number,
-  grainBytes: number,
-  expected: StreamExpectation,
-): Promise<Uint8Array> {
+/**
+ * A grain's bytes, cut where the disk ends. Decompressed at once and in one piece, which takes 0.1 ms: by Node's thread pool
+ * it is four to nine times as much processor time, most of it garbage.
+ */
+function inflated(compressed: Uint8Array, wanted: number, grainBytes: number, expected: StreamExpectation): Uint8Array {
   let data: Buffer;
   try {
-    data = await inflate(compressed, { maxOutputLength: grainBytes });
+    // With room for a little more zlib sees its end without a second piece.
+    data = inflateSync(compressed, { maxOutputLength: grainBytes, chunkSize: grainBytes + 64 });
   } catch (error) {
     throw corrupt(expected, "a grain does not decompress", error);
   }
