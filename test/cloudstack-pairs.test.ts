@@ -173,6 +173,16 @@ test("AWS → CloudStack: in full, then what changed and was freed, the guest wr
     await demandEqual(next);
     expect(writes).toBeGreaterThan(before);
   }
+
+  // The day AWS is gone: what was replicated last runs here.
+  const { simulator } = cloud;
+  const recovered = await launch(job);
+  expect(simulator.machineState(recovered.id)).toBe("Running");
+  for (const [index, volume] of simulator.volumesOf(recovered.id).entries())
+    for (const [block, bytes] of held.get([root, data][index]!)!)
+      expect(Buffer.compare(await simulator.volumeBytes(volume, block * bytes.length, bytes.length), bytes)).toBe(0);
+  await terminate(job, recovered.id);
+  demandClean(cloud);
 }, 600_000);
 
 test.each(["appliance", "download"] as const)(
