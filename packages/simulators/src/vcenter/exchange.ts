@@ -77,7 +77,8 @@ export class Exchange {
   }
 
   /**
-   * Streams with back-pressure, at most `bytesPerSecond`; a `truncate` ends it early.
+   * Streams with back-pressure, at most `bytesPerSecond`; a `truncate` ends it early, and the connection with it, as a
+   * server does that finds its own answer too short.
    */
   async stream(
     parts: AsyncIterable<Buffer> | Iterable<Buffer>,
@@ -105,6 +106,8 @@ export class Exchange {
         await sleep((bytes.length / options.bytesPerSecond) * 1000, undefined, { signal: this.signal });
       }
     }
-    response.end();
+    response.end(() => {
+      if (cut !== undefined) this.request.socket.end();
+    });
   }
 }
