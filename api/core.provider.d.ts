@@ -1,4 +1,9 @@
 import { StandardSchemaV1 } from "@standard-schema/spec";
+/**
+ * Copies `bytes` into `into` from byte `at` on, where they fit. Blocks lie in shared memory, and there V8's
+ * `TypedArray.prototype.set` copies byte by byte unless both sides lie alike: 7 instead of 0.4 µs for 16 KiB.
+ */
+declare function copyInto(into: Uint8Array, bytes: Uint8Array, at?: number): void;
 /** What a reader or writer says of the disk behind it. */
 interface Geometry {
   /** Bytes; a multiple of 512. */
@@ -565,4 +570,4 @@ declare class ProviderError extends Error {
 declare function isProviderError(error: unknown): error is ProviderError;
 /** Whether `error` is the rejection of an aborted signal, which is no failure of the disk. */
 declare function isAbort(error: unknown, signal?: AbortSignal): boolean;
-export { BlockReader, type BlockWriter, type ChangeTracker, type ChangesOptions, type Checkpoint, type Consistency, type Cost, type CreateRequest, DigestAlgorithm, type Disk, type DiskSnapshot, Extent, type Figure, type Finding, Geometry, Json, JsonObject, Lane, LaneWriter, type LaunchDisk, type LaunchRequest, type LaunchedMachine, type Machine, type MachineSpec, type NetworkCard, type OpenRequest, type OwnedResource, type PlannedDisk, type PowerState, type Preflight, type PreflightRequest, ProviderContext, ProviderDefinition, ProviderError, ProviderErrorCode, ProviderErrorOptions, ReadOptions, ReaderLaneModule, type Snapshot, type SnapshotRequest, type SourceConnector, type SourceLoad, type TargetPreflightRequest, type TargetProvider, Tile, TileKind, type TrackerStatus, type Volume, type Wait, type WriteOptions, WriterLane, WriterLaneModule, type WrittenExtent, defineProvider, isAbort, isProviderError };
+export { BlockReader, type BlockWriter, type ChangeTracker, type ChangesOptions, type Checkpoint, type Consistency, type Cost, type CreateRequest, DigestAlgorithm, type Disk, type DiskSnapshot, Extent, type Figure, type Finding, Geometry, Json, JsonObject, Lane, LaneWriter, type LaunchDisk, type LaunchRequest, type LaunchedMachine, type Machine, type MachineSpec, type NetworkCard, type OpenRequest, type OwnedResource, type PlannedDisk, type PowerState, type Preflight, type PreflightRequest, ProviderContext, ProviderDefinition, ProviderError, ProviderErrorCode, ProviderErrorOptions, ReadOptions, ReaderLaneModule, type Snapshot, type SnapshotRequest, type SourceConnector, type SourceLoad, type TargetPreflightRequest, type TargetProvider, Tile, TileKind, type TrackerStatus, type Volume, type Wait, type WriteOptions, WriterLane, WriterLaneModule, type WrittenExtent, copyInto, defineProvider, isAbort, isProviderError };

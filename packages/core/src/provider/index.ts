@@ -1,3 +1,4 @@
+export * from "./copy-into.ts";
 export * from "./definition.ts";
 export * from "./error.ts";
 export * from "./extents.ts";

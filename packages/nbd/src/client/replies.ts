@@ -1,3 +1,4 @@
+import { copyInto } from "@diskferry/core/provider";
 import {
   command,
   commandFlag,
@@ -110,7 +111,7 @@ export class Replies implements Intake {
       default: {
         // Content that came along in scratch behind its header.
         const taken = Math.min(count, this.#left);
-        if (this.#target !== discarded) this.#target.set(scratch.subarray(start, start + taken), this.#filled);
+        if (this.#target !== discarded) copyInto(this.#target, scratch.subarray(start, start + taken), this.#filled);
         this.#advance(taken);
         return taken;
       }

@@ -2,7 +2,7 @@ import { connect as connectPlain } from "node:net";
 import type { Socket } from "node:net";
 import { connect as connectTls } from "node:tls";
 import type { ConnectionOptions, TLSSocket } from "node:tls";
-import { ProviderError } from "@diskferry/core/provider";
+import { copyInto, ProviderError } from "@diskferry/core/provider";
 import { clientTlsOptions, matchesPin } from "../tls.ts";
 import type { NbdTlsOptions } from "../tls.ts";
 import { defaultNbdPort } from "../uri.ts";
@@ -272,7 +272,7 @@ export class Wire {
     for (let at = 0; at < bytes.byteLength && this.#failure === undefined;) {
       const place = this.#offer();
       const count = Math.min(place.byteLength, bytes.byteLength - at);
-      place.set(bytes.subarray(at, at + count));
+      copyInto(place, bytes.subarray(at, at + count));
       at += count;
       this.#arrived(count);
     }

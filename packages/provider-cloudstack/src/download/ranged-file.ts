@@ -1,5 +1,5 @@
 import { type Dispatcher, request } from "undici";
-import { type Wait, isProviderError } from "@diskferry/core/provider";
+import { type Wait, copyInto, isProviderError } from "@diskferry/core/provider";
 import { transportFailure } from "../client/transport.ts";
 import { cloudstackError, isLostAnswer } from "../errors.ts";
 
@@ -122,7 +122,7 @@ async function fill(body: AsyncIterable<Buffer>, into: Uint8Array, object: strin
         operation: "download",
       });
     }
-    into.set(part, filled);
+    copyInto(into, part, filled);
     filled += part.byteLength;
   }
   if (filled < into.byteLength) {

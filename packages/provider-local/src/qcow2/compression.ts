@@ -1,5 +1,6 @@
 import { promisify } from "node:util";
 import * as zlib from "node:zlib";
+import { copyInto } from "@diskferry/core/provider";
 import { localError } from "../errors.ts";
 
 /** How the compressed clusters of an image are compressed; one for the whole image. */
@@ -53,7 +54,7 @@ export function clusterCodec(
 function copyAll(from: Uint8Array, into: Uint8Array, at: number): number {
   if (from.byteLength > into.byteLength - at)
     throw new RangeError("more than one cluster came out of a compressed cluster");
-  into.set(from, at);
+  copyInto(into, from, at);
   return at + from.byteLength;
 }
 

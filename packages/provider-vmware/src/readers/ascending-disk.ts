@@ -1,3 +1,4 @@
+import { copyInto } from "@diskferry/core/provider";
 import { vsphereError } from "../errors.ts";
 import type { Grain } from "./stream-optimized.ts";
 
@@ -51,7 +52,7 @@ export class AscendingDisk {
       if (grain === undefined || grain.offset >= end) break;
       const from = Math.max(offset, grain.offset);
       const to = Math.min(end, grain.offset + grain.data.byteLength);
-      into.set(grain.data.subarray(from - grain.offset, to - grain.offset), from - offset);
+      copyInto(into, grain.data.subarray(from - grain.offset, to - grain.offset), from - offset);
       if (grain.offset + grain.data.byteLength >= end && end < this.#size) break;
       this.#grain = undefined;
     }

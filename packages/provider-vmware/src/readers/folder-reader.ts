@@ -1,4 +1,4 @@
-import { type BlockReader, isProviderError, type ReadOptions, type Wait } from "@diskferry/core/provider";
+import { type BlockReader, copyInto, isProviderError, type ReadOptions, type Wait } from "@diskferry/core/provider";
 import { translateTransport, vsphereError } from "../errors.ts";
 import { describeDisk, type DiskPoint } from "../source/disk-point.ts";
 import { moRef, type MoRef } from "../vim/moref.ts";
@@ -96,7 +96,7 @@ class FolderReader implements BlockReader {
         if (filled + chunk.byteLength > into.byteLength) {
           throw vsphereError("UNAVAILABLE", `the datastore sent more of ${what} than asked for`, { operation });
         }
-        into.set(chunk, filled);
+        copyInto(into, chunk, filled);
         filled += chunk.byteLength;
       }
       if (filled < into.byteLength) {
