@@ -24,10 +24,11 @@ beforeEach(() => {
 
 afterEach(async () => {
   for (const each of open.splice(0).reverse()) await each[Symbol.asyncDispose]();
-  // Neither a process nor a file of it may be left.
-  expect([nbdkits(), readdirSync(folder)]).toEqual([[], []]);
+  const left = [nbdkits(), readdirSync(folder)];
   vi.unstubAllEnvs();
   rmSync(folder, { recursive: true });
+  // Neither a process nor a file of it may be left.
+  expect(left).toEqual([[], []]);
 });
 
 interface Opened {
@@ -65,7 +66,7 @@ async function failureOf(work: Promise<unknown>): Promise<{ code: string; retrya
   return { code: error.code, retryable: error.retryable, message: error.message };
 }
 
-/** The nbdkits that this process started and that live, by their command lines. */
+/** The nbdkits that this process started and that serve, by their command lines; not those that are asked what they are. */
 function nbdkits(): { pid: number; argv: string[]; environment: string }[] {
   const found = [];
   for (const name of readdirSync("/proc")) {
@@ -73,7 +74,7 @@ function nbdkits(): { pid: number; argv: string[]; environment: string }[] {
     try {
       const argv = readFileSync(`/proc/${name}/cmdline`, "utf8").split("\0");
       const parent = /^PPid:\t(\d+)$/m.exec(readFileSync(`/proc/${name}/status`, "utf8"))?.[1];
-      if (!argv[0]?.endsWith("nbdkit") || parent !== String(process.pid)) continue;
+      if (!argv[0]?.endsWith("nbdkit") || argv.includes("--dump-plugin") || parent !== String(process.pid)) continue;
       found.push({ pid: Number(name), argv, environment: readFileSync(`/proc/${name}/environ`, "utf8") });
     } catch {
       // It ended while it was looked at.
@@ -195,13 +196,16 @@ describeWithPeers(standInPeers, `the vddk reader against ${standInKind}`, () => 
 
   test("no more disks of a host are read at once than it bears", async () => {
     const { source, disks } = await start({}, { readersPerHost: 1 });
-    const first = await source.open(disks[0]!);
     let opened = false;
-    const second = source.open(disks[1]!).then((reader) => ((opened = true), reader));
-    await first.read(0, new Uint8Array(512));
-    expect([opened, nbdkits().length]).toEqual([false, 1]);
-    await first[Symbol.asyncDispose]();
-    await (await second)[Symbol.asyncDispose]();
+    let second: Promise<AsyncDisposable>;
+    {
+      await using first = await source.open(disks[0]!);
+      second = source.open(disks[1]!).then((reader) => ((opened = true), reader));
+      open.push({ [Symbol.asyncDispose]: async () => await (await second)[Symbol.asyncDispose]() });
+      await first.read(0, new Uint8Array(512));
+      expect([opened, nbdkits().length]).toEqual([false, 1]);
+    }
+    await second;
   });
 
   describe("what the library refuses teaches what to do", () => {
