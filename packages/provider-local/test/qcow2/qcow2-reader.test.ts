@@ -248,7 +248,7 @@ describeWithPeers(["qemu-img", "qemu-io"], "the qcow2 reader, against images by 
       message: expect.stringMatching(/external data file.*qemu-nbd/),
     });
     const luks = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10";
-    const encrypt = (): void =>
+    const encrypt = (): string =>
       qemuImg("create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=abc", "-o", luks, at("luks.qcow2"), "1M");
     // qemu times itself to choose its iterations, and gives up where the clock does not move meanwhile.
     for (let attempt = 1; ; attempt++) {
