@@ -65,7 +65,10 @@ export class LoadWatch implements AsyncDisposable {
     for (let failures = 0; failures < MOST_FAILURES && !signal.aborted;) {
       try {
         const bounded = AbortSignal.any([signal, AbortSignal.timeout(LONGEST_QUESTION)]);
-        const load = await source.load?.(machine, { signal: bounded });
+        // A provider that does not heed its signal must not hold up the end of a run.
+        const late = Promise.withResolvers<never>();
+        bounded.addEventListener("abort", () => late.reject(bounded.reason as Error), { once: true });
+        const load = await Promise.race([source.load?.(machine, { signal: bounded }), late.promise]);
         if (load !== undefined && !signal.aborted) {
           this.#count(load);
           onLoad(load);

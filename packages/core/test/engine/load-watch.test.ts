@@ -69,6 +69,14 @@ it("fails no run: errors are told, and after three in a row nobody asks any more
   expect(world.notices.at(-1)).toMatch(/nobody asks any more/);
 });
 
+it("does not hold a run up whose source neither answers nor heeds its signal", async () => {
+  const { it: world, job } = told(
+    () => new Promise(() => {}),
+    () => true,
+  );
+  world.expectEqual(await replicate(job));
+});
+
 it("does not hold a run up whose source does not answer", async () => {
   let given = false;
   const load: Load = (_, wait) =>
