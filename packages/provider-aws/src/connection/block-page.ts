@@ -28,9 +28,12 @@ interface ListPlace {
   cuts: number[];
 }
 
-/** Reads a page of ListSnapshotBlocks (`Blocks`) or ListChangedBlocks (`ChangedBlocks`). @throws AwsFailure for what is no JSON object */
-export function readPage(text: Buffer): BlockPage {
-  const place = placeOfList(text);
+/**
+ * Reads a page of ListSnapshotBlocks (`Blocks`) or ListChangedBlocks (`ChangedBlocks`).
+ * @throws AwsFailure for what is no JSON object, and for the other call's list: its blocks would count as freed, or be missed
+ */
+export function readPage(text: Buffer, list: "Blocks" | "ChangedBlocks"): BlockPage {
+  const place = placeOfList(text, new RegExp(`"${list}"\\s*:\\s*$`));
   // The page without its entries is small.
   const rest =
     place === undefined
@@ -38,6 +41,8 @@ export function readPage(text: Buffer): BlockPage {
       : text.toString("utf8", 0, place.start) + text.toString("utf8", place.end, text.byteLength);
   const page = parse(rest, text.byteLength);
   if (typeof page !== "object" || page === null) throw new AwsFailure("InvalidResponse", "The page is no JSON object");
+  const other = list === "Blocks" ? "ChangedBlocks" : "Blocks";
+  if (other in page) throw new AwsFailure("InvalidResponse", `The page lists ${other} instead of ${list}`);
   const { BlockSize, NextToken } = page as Record<string, unknown>;
   return { BlockSize, NextToken, entries: { [Symbol.iterator]: () => entriesOf(text, place) } };
 }
@@ -63,7 +68,7 @@ function parse(text: string, bytes: number): unknown {
 }
 
 /** Finds the list by quotes and brackets alone; what stands between them is JSON.parse's to judge. */
-function placeOfList(text: Buffer): ListPlace | undefined {
+function placeOfList(text: Buffer, name: RegExp): ListPlace | undefined {
   let place: ListPlace | undefined;
   let depth = 0;
   let entries = 0;
@@ -73,7 +78,12 @@ function placeOfList(text: Buffer): ListPlace | undefined {
     if (byte === quote) {
       for (at++; at < text.byteLength && text[at] !== quote; at++) if (text[at] === backslash) at++;
     } else if (byte === open || byte === openList) {
-      if (byte === openList && depth === 1 && place === undefined && isListOfBlocks(text, at)) {
+      if (
+        byte === openList &&
+        depth === 1 &&
+        place === undefined &&
+        name.test(text.toString("latin1", Math.max(0, at - 64), at))
+      ) {
         place = { start: at + 1, end: at + 1, cuts: [] };
         inList = true;
       }
@@ -89,8 +99,4 @@ function placeOfList(text: Buffer): ListPlace | undefined {
   }
   if (inList) throw new AwsFailure("InvalidResponse", `The page of ${text.byteLength} bytes is cut off`);
   return place;
-}
-
-function isListOfBlocks(text: Buffer, at: number): boolean {
-  return /"(?:Changed)?Blocks"\s*:\s*$/.test(text.toString("latin1", Math.max(0, at - 64), at));
 }

@@ -57,7 +57,7 @@ export function listSnapshotBlocks(snapshotId: string, page: PageRequest): Direc
     path: `/snapshots/${encode(snapshotId)}/blocks`,
     query: pageQuery(page),
     headers: {},
-    receive: (headers) => receivePage(headers, page.memory),
+    receive: (headers) => receivePage(headers, "Blocks", page.memory),
   };
 }
 
@@ -73,7 +73,7 @@ export function listChangedBlocks(
     path: `/snapshots/${encode(snapshotId)}/changedblocks`,
     query: { firstSnapshotId, ...pageQuery(page) },
     headers: {},
-    receive: (headers) => receivePage(headers, page.memory),
+    receive: (headers) => receivePage(headers, "ChangedBlocks", page.memory),
   };
 }
 
@@ -91,6 +91,7 @@ const longestPage = 16 * 2 ** 20;
 /** Collects a page's text in one piece of memory. */
 function receivePage(
   { "content-length": told }: AnswerHeaders,
+  list: "Blocks" | "ChangedBlocks",
   memory: PageMemory = { text: Buffer.alloc(0) },
 ): Receiver<BlockPage> {
   const demand = (bytes: number): void => {
@@ -110,6 +111,6 @@ function receivePage(
       length = end;
       return true;
     },
-    end: () => readPage(memory.text.subarray(0, length)),
+    end: () => readPage(memory.text.subarray(0, length), list),
   };
 }
