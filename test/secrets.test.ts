@@ -32,7 +32,7 @@ test.for([
   ["//host/:_auth" + "Token=abc", "an auth line of npm"],
   ["https://registry" + ".npmjs.org/zod", "a registry host"],
   ["see /home" + "/dk3/disk.raw", "a path of one machine"],
-  ["see /work" + "/main", "a path of one machine"],
+  ["see /root" + "/disk.raw", "a path of one machine"],
 ] as const)("%s is found", ([text, name]) => {
   expect(findings(text)).toEqual([name]);
 });
