@@ -98,14 +98,14 @@ export class Copier {
 
   constructor(options: CopierOptions, signal?: AbortSignal) {
     this.#options = options;
+    // Stops with `signal` too, and costs each call less than a signal composed of both.
     const stop = this.#stop.signal;
-    const all = signal === undefined ? stop : AbortSignal.any([signal, stop]);
     const stream = new BlockStream<Queued>(options.reader, this.#items(), {
       pool: new BlockPool(options.depth, options.itemLength),
       layer: options.layer,
-      signal: all,
+      signal: stop,
     });
-    for (let worker = 0; worker < options.depth; worker++) this.#workers.push(this.#work(stream, all));
+    for (let worker = 0; worker < options.depth; worker++) this.#workers.push(this.#work(stream, stop));
     signal?.addEventListener("abort", () => this.#fail(signal.reason), { signal: stop, once: true });
     if (signal?.aborted === true) this.#fail(signal.reason);
   }
