@@ -40,8 +40,8 @@ const laneModule = new URL(
   import.meta.url,
 ).href;
 
-/** More than two writes at once into one file halve the speed of ext4 (measured), see docs/performance.md. */
-const writesAtOnce = 2;
+/** A file system lets one write at a time into a file; others spin for their turn, see docs/performance.md. Devices do not. */
+const writesAtOnce = { file: 1, device: 2 };
 const preferredLength = 1024 * 1024;
 
 /** Writes in place into a raw file or block device that exists already and has its full size. */
@@ -82,7 +82,7 @@ export async function openRawWriter(path: string, options: RawWriterOptions): Pr
   return {
     size,
     blockSize,
-    concurrency: writesAtOnce,
+    concurrency: writesAtOnce[file.kind],
     preferredLength,
     generation: options.generation,
     ...(options.blank === true ? { blank: true } : {}),

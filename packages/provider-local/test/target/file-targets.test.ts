@@ -317,6 +317,12 @@ describe("bad targets", () => {
     });
   }
 
+  test("a file is written by one write at a time", async () => {
+    await using target = await targetOf({ path: join(freshFolder(), "disk.raw") });
+    await using writer = await target.open(await target.create({ key: "disk", size }), { run: "run-1", epoch: 1 });
+    expect(writer.concurrency).toBe(1);
+  });
+
   test("a state file that is not ours is reported, not guessed at", async () => {
     const folder = freshFolder();
     const path = join(folder, "disk.raw");
