@@ -1,3 +1,4 @@
+import type { Arena } from "./arena.ts";
 import type { Command, Measured } from "./measure.ts";
 import { measure } from "./measure.ts";
 
@@ -55,6 +56,9 @@ export interface RowResult {
   contestants: { name: string; runs: Measured[] }[];
 }
 
+/** More than a run touches before memory is taken away again. */
+const MOST_WARMED = 2 * 2 ** 30;
+
 /**
  * Runs a row in alternating rounds, each beginning with another contestant, after one round that is not counted and
  * in which every contestant proves its result.
@@ -62,7 +66,7 @@ export interface RowResult {
 export async function contest(
   row: Row,
   rounds: number,
-  folder: string,
+  arena: Arena,
   tell: (line: string) => void,
 ): Promise<RowResult> {
   await using opened = await row.open();
@@ -72,7 +76,8 @@ export async function contest(
       const index = (turn + round) % results.length;
       const contestant = opened.contestants[index]!;
       await using prepared = await contestant.prepare();
-      const run = await measure(prepared.command, folder);
+      await arena.warm(Math.min(row.bytes, MOST_WARMED));
+      const run = await measure(prepared.command, arena.folder("memory"));
       const measured = { ...run, told: { ...run.told, ...(await prepared.told?.(run.work.seconds)) } };
       if (round === 0) await prepared.check?.();
       else results[index]!.runs.push(measured);

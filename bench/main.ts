@@ -44,7 +44,7 @@ for (const row of rows) {
   const load = loadavg()[0]!.toFixed(1);
   try {
     const rounds = Math.min(options.rounds, row.mostRounds ?? options.rounds);
-    const result = await contest(row, rounds, arena.folder("memory"), (line) => console.error(line));
+    const result = await contest(row, rounds, arena, (line) => console.error(line));
     judged.push({ row, result });
     console.log(`${rowReport(row, result)}\n\n(${rounds} rounds; load before the row ${load})\n`);
   } catch (error) {
