@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import { CreateTagsCommand } from "@aws-sdk/client-ec2";
 import {
   type Consistency,
@@ -66,7 +67,7 @@ async function frozenSet(
 ): Promise<SnapshotSet> {
   const document = "AWS-RunShellScript";
   const { product } = connection.settings;
-  const freeze = Math.min(longestFreezeSeconds, base.timeoutSeconds);
+  const guard = { id: randomUUID(), seconds: Math.min(longestFreezeSeconds, base.timeoutSeconds) };
   const run = (commands: string[], comment: string, wait: Wait) =>
     runInGuest(connection, {
       ...base,
@@ -75,11 +76,12 @@ async function frozenSet(
       parameters: { commands, executionTimeout: [String(base.timeoutSeconds)] },
       ...wait,
     });
-  const thaw = () => run(releaseCommands(linux.post), `${product}: after the snapshot`, { signal: undefined });
+  const thaw = () =>
+    run(releaseCommands(linux.post, guard.id), `${product}: after the snapshot`, { signal: undefined });
   let set: SnapshotSet | undefined;
   let why: string | undefined;
   try {
-    const before = await run(guardedCommands(linux.pre, linux.post, freeze), `${product}: before the snapshot`, base);
+    const before = await run(guardedCommands(linux.pre, linux.post, guard), `${product}: before the snapshot`, base);
     if (before.status === "Success") set = await create();
     else why = `the commands before the snapshot ended as ${before.status}: ${before.output}`;
   } catch (error) {

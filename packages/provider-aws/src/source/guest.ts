@@ -66,24 +66,36 @@ export async function runInGuest(
   }
 }
 
+/** What stands in the guest while a freeze is guarded: whoever takes it away thaws, and nobody else. */
+const guardOf = (id: string): string => `/run/diskferry-guard.${id}`;
+
 /**
  * Shell lines that run `pre`, and see to it that `post` is run in the guest after `seconds` by itself: whoever asked may be
- * killed in between, and a guest must not stay frozen.
+ * killed in between, and a guest must not stay frozen. A freeze that somebody else left is ended first: its guard would strike
+ * in the midst of this one.
  */
-export function guardedCommands(pre: readonly string[], post: readonly string[], seconds: number): string[] {
-  const thaw = Buffer.from(post.join("\n")).toString("base64");
+export function guardedCommands(
+  pre: readonly string[],
+  post: readonly string[],
+  { id, seconds }: { id: string; seconds: number },
+): string[] {
+  const thaw = `echo ${Buffer.from(post.join("\n")).toString("base64")} | base64 -d | sh`;
+  const guard = guardOf(id);
   return [
-    `nohup sh -c 'sleep ${seconds}; echo ${thaw} | base64 -d | sh' >/dev/null 2>&1 & echo $! >/run/diskferry-guard`,
+    `for left in ${guardOf("*")}; do if [ -e "$left" ] && rm "$left" 2>/dev/null; then ${thaw}; fi; done`,
     "set -e",
+    // Nothing is frozen where the guard could not know whether it is wanted.
+    `: >${guard}`,
+    // In a session of its own: the agent kills the whole group of a command that takes too long or is cancelled.
+    `$(command -v setsid || true) nohup sh -c 'sleep ${seconds}; rm ${guard} && ${thaw}' >/dev/null 2>&1 </dev/null &`,
     ...pre,
   ];
 }
 
 /** Shell lines that run `post` and call off what `guardedCommands` left behind; failing where that had already struck. */
-export function releaseCommands(post: readonly string[]): string[] {
+export function releaseCommands(post: readonly string[], id: string): string[] {
   return [
-    "guard=$(cat /run/diskferry-guard 2>/dev/null); rm -f /run/diskferry-guard",
-    'held=1; if [ -n "$guard" ] && kill "$guard" 2>/dev/null; then held=0; fi',
+    `held=1; if rm ${guardOf(id)} 2>/dev/null; then held=0; fi`,
     "(",
     "set -e",
     ...post,

@@ -1,0 +1,81 @@
+import { setTimeout as pause } from "node:timers/promises";
+import { expect, test, vi } from "vitest";
+import { provider } from "../../src/index.ts";
+import { guardedCommands, releaseCommands } from "../../src/source/guest.ts";
+import { awsWorld, gather } from "../aws-world.ts";
+import { killedAtEveryCall } from "../killed-at-every-call.ts";
+import { playedGuest } from "./played-guest.ts";
+
+// Between the commands before a snapshot and those after it a guest is frozen. Whatever becomes of the process that asked, it
+// must not stay so, and what is told of a point in time must be true of it.
+
+const delays = { startVisibleMs: 0, completeMs: 0, listableMs: 0, changeMs: 0 };
+/** What the longest freeze, a minute, is to the guest. */
+const minuteMs = 1000;
+const soon = { timeout: 20_000 };
+
+test("a point in time of a Linux guest killed after any call: thawed, one whole set, and frozen where it says so", async () => {
+  await using world = await awsWorld({ delays });
+  const { simulator } = world;
+  const guest = playedGuest(minuteMs);
+  simulator.playGuest(guest.play);
+  const { application } = guest;
+  const volumes = simulator.volumesOf(simulator.instances.linux);
+  const calls = await killedAtEveryCall(
+    world,
+    async (options, round, attempt) => {
+      await using source = await provider.source!(options({ source: { application } }));
+      const machine = await source.machine(simulator.instances.linux);
+      const point = await source.snapshot(machine, { key: `point ${round}`, consistency: "filesystem", job: "out" });
+      if (attempt === 1) return;
+      expect(point.disks.map(({ disk }) => disk).toSorted()).toEqual(volumes.toSorted());
+      const at = Date.parse(point.takenAt);
+      const wasFrozen = guest.freezes().some(({ from, to }) => from <= at && at <= to);
+      if (point.consistency !== "crash") expect(wasFrozen).toBe(true);
+      const owned = await gather(source.owned("out"));
+      expect(owned.map(({ id }) => id)).toEqual([point.id]);
+      await source.release(point);
+      expect(await gather(source.owned("out"))).toEqual([]);
+    },
+    async () => {
+      await vi.waitFor(() => expect(guest.isFrozen()).toBe(false), soon);
+      expect(guest.notes()).toEqual([]);
+    },
+  );
+  expect(calls).toBeGreaterThan(12);
+}, 300_000);
+
+test("a freeze that nobody ended does not end the next one before its time", async () => {
+  const guest = playedGuest(minuteMs);
+  const { pre, post } = guest.application.linux;
+  expect(await guest.run(guardedCommands(pre, post, { id: "killed", seconds: 60 }))).toMatchObject({
+    status: "Success",
+  });
+  expect(await guest.run(guardedCommands(pre, post, { id: "next", seconds: 600 }))).toMatchObject({
+    status: "Success",
+  });
+  await pause(1.5 * minuteMs);
+  expect(guest.isFrozen()).toBe(true);
+  expect(await guest.run(releaseCommands(post, "next"))).toMatchObject({ status: "Success" });
+  expect(guest.isFrozen()).toBe(false);
+  // Whoever froze first is told that it did not hold.
+  expect(await guest.run(releaseCommands(post, "killed"))).toMatchObject({ status: "Failed" });
+  expect(guest.notes()).toEqual([]);
+});
+
+test("a guest whose commands are cut off with all that they began is thawed all the same", async () => {
+  const guest = playedGuest(minuteMs);
+  const { pre, post } = guest.application.linux;
+  const lines = guardedCommands([...pre, "tail -f /dev/null"], post, { id: "cut", seconds: 120 });
+  expect(await guest.run(lines, { cutOffWhenFrozen: true })).toMatchObject({ status: "Failed" });
+  expect(guest.isFrozen()).toBe(true);
+  await vi.waitFor(() => expect(guest.isFrozen()).toBe(false), soon);
+});
+
+test("a guest that cannot be guarded is not frozen", async () => {
+  const guest = playedGuest(minuteMs);
+  const { pre, post } = guest.application.linux;
+  const lines = guardedCommands(pre, post, { id: "no/folder", seconds: 60 });
+  expect(await guest.run(lines)).toMatchObject({ status: "Failed" });
+  expect(guest.isFrozen()).toBe(false);
+});
