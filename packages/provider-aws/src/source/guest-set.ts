@@ -9,7 +9,7 @@ import {
   isProviderError,
 } from "@diskferry/core/provider";
 import type { AwsConnection } from "../connection/connection.ts";
-import { tagNames, toTags } from "../connection/tags.ts";
+import { tagNames } from "../connection/tags.ts";
 import { createSet, descriptionOf, setTags } from "./create-set.ts";
 import { guardedCommands, releaseCommands, runInGuest } from "./guest.ts";
 import { type SnapshotSet, deleteSnapshots, findSets, idsOf } from "./snapshot-set.ts";
@@ -117,9 +117,8 @@ async function vssSet(
   const { application } = connection.options.source ?? {};
   const all = machine.disks;
   const tags = setTags(connection, machine, request, all.length);
-  // The document takes tags as one text; what would be read as two of them is added by a call of its own.
+  // The document takes tags as one text; what would be read as two of them is added once the snapshots are there.
   const inText = Object.entries(tags).filter((tag) => !/[,;=]/.test(tag.join("")));
-  const apart = Object.entries(tags).filter((tag) => !inText.includes(tag));
   const outcome = await runInGuest(connection, {
     ...base,
     document: "AWSEC2-CreateVssSnapshot",
@@ -139,13 +138,6 @@ async function vssSet(
     connection.notice(`AWSEC2-CreateVssSnapshot on ${machine.id} ended as ${outcome.status}: ${outcome.output}`);
     if (made !== undefined) await deleteSnapshots(connection, idsOf(made), base);
     return undefined;
-  }
-  if (made !== undefined && apart.length > 0) {
-    const Tags = toTags(Object.fromEntries(apart));
-    await connection.ec2(new CreateTagsCommand({ Resources: idsOf(made), Tags }), {
-      object: made.id,
-      signal: base.signal,
-    });
   }
   return made;
 }

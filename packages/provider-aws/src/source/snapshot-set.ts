@@ -24,7 +24,10 @@ export async function findSets(
   for await (const facts of findSnapshots(connection, filters, wait)) {
     const id = facts.tags[names.set];
     if (id === undefined) continue;
-    const set = sets.get(id) ?? { id, count: Number(facts.tags[names.count] ?? 0), members: [] };
+    const count = Number(facts.tags[names.count] ?? 0);
+    const set = sets.get(id) ?? { id, count, members: [] };
+    // Those that stay are told of their new number before the spare ones go, which may then be gone in part.
+    set.count = Math.min(set.count, count);
     set.members.push(facts);
     sets.set(id, set);
   }

@@ -1,9 +1,10 @@
 import { CreateTagsCommand } from "@aws-sdk/client-ec2";
 import type { Disk, Machine, Snapshot, SnapshotRequest, Wait } from "@diskferry/core/provider";
 import type { AwsConnection } from "../connection/connection.ts";
-import { tagNames, tagValue } from "../connection/tags.ts";
+import { tagNames, tagValue, toTags } from "../connection/tags.ts";
 import { awsError } from "../errors.ts";
 import { sleep } from "../limits/clock.ts";
+import { setTags } from "./create-set.ts";
 import { makeSet } from "./guest-set.ts";
 import { awaitCompleted, awaitListable } from "./snapshot-facts.ts";
 import { type SnapshotSet, deleteSnapshots, findSets, handleOf, idsOf } from "./snapshot-set.ts";
@@ -41,6 +42,7 @@ export async function takeSnapshot(
     await deleteSnapshots(connection, idsOf(ours), { signal });
     ours = first;
   }
+  await completeTags(connection, ours, setTags(connection, machine, request, ours.count), { signal });
   const wanted = new Set(disks.map((disk) => disk.key));
   const excluded = new Set(machine.disks.filter(({ ineligible }) => ineligible !== undefined).map((disk) => disk.key));
   // A volume that was taken away since is in the snapshot all the same: only what was never wanted is spare.
@@ -100,6 +102,20 @@ async function completed(connection: AwsConnection, set: SnapshotSet, wait: Wait
       `with it are removed. Run again.`,
     { operation: "CreateSnapshots" },
   );
+}
+
+/** VSS does not take every tag in its text, and who would have added the others may have been killed. */
+async function completeTags(
+  connection: AwsConnection,
+  { id, members }: SnapshotSet,
+  wanted: Readonly<Record<string, string>>,
+  wait: Wait,
+): Promise<void> {
+  const missing = Object.entries(wanted).filter(([name]) => members.some(({ tags }) => !Object.hasOwn(tags, name)));
+  if (missing.length === 0) return;
+  const Resources = members.map((each) => each.id);
+  const command = new CreateTagsCommand({ Resources, Tags: toTags(Object.fromEntries(missing)) });
+  await connection.ec2(command, { object: id, ...wait });
 }
 
 function isFailed({ members }: SnapshotSet): boolean {

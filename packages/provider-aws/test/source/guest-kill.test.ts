@@ -1,7 +1,10 @@
 import { setTimeout as pause } from "node:timers/promises";
+import { AttachVolumeCommand, CreateVolumeCommand } from "@aws-sdk/client-ec2";
 import { expect, test, vi } from "vitest";
+import { AwsConnection } from "../../src/connection/connection.ts";
 import { provider } from "../../src/index.ts";
 import { guardedCommands, releaseCommands } from "../../src/source/guest.ts";
+import { findSnapshots } from "../../src/source/snapshot-facts.ts";
 import { awsWorld, gather } from "../aws-world.ts";
 import { killedAtEveryCall } from "../killed-at-every-call.ts";
 import { playedGuest } from "./played-guest.ts";
@@ -41,6 +44,42 @@ test("a point in time of a Linux guest killed after any call: thawed, one whole 
       await vi.waitFor(() => expect(guest.isFrozen()).toBe(false), soon);
       expect(guest.notes()).toEqual([]);
     },
+  );
+  expect(calls).toBeGreaterThan(12);
+}, 300_000);
+
+test("a point in time by VSS killed after any call: what was asked for, whole, with its tags, and nothing else", async () => {
+  await using world = await awsWorld({ delays });
+  const { simulator } = world;
+  const { windows } = simulator.instances;
+  await using connection = await AwsConnection.open(world.options());
+  const spare = simulator.volumesOf(windows);
+  const wanted: string[] = [];
+  for (const Device of ["xvdg", "xvdh"]) {
+    const shape = { AvailabilityZone: "us-east-1a", Size: 1 };
+    const { VolumeId = "" } = await connection.ec2(new CreateVolumeCommand(shape), { object: Device });
+    const attach = new AttachVolumeCommand({ VolumeId, InstanceId: windows, Device });
+    await connection.ec2(attach, { object: VolumeId });
+    wanted.push(VolumeId);
+  }
+  // What would be read as several tags in VSS's text comes by a call of its own.
+  const tags = { Owner: "a;Key=CreatedBy,Value=mallory" };
+  const calls = await killedAtEveryCall(
+    world,
+    async (options, round, attempt) => {
+      const source = { exclude: spare, application: { windows: {} } };
+      await using place = await provider.source!(options({ tags, source, timeouts: { visibleMs: 2000 } }));
+      const machine = await place.machine(windows);
+      const point = await place.snapshot(machine, { key: `vss ${round}`, consistency: "application", job: "out" });
+      if (attempt === 1) return;
+      expect(point.consistency).toBe("application");
+      expect(point.disks.map(({ disk }) => disk).toSorted()).toEqual(wanted.toSorted());
+      const all = await gather(findSnapshots(connection, {}));
+      expect(all.map(({ id }) => id).toSorted()).toEqual(point.disks.map(({ id }) => id).toSorted());
+      for (const each of all) expect(each.tags).toMatchObject({ ...tags, CreatedBy: "diskferry" });
+      await place.release(point);
+    },
+    async () => expect(await gather(findSnapshots(connection, {}))).toEqual([]),
   );
   expect(calls).toBeGreaterThan(12);
 }, 300_000);
