@@ -161,31 +161,44 @@ export async function attachVolume(
   { instanceId, device, signal }: Wait & { instanceId: string; device: string },
 ): Promise<void> {
   const { powerMs } = connection.settings.timeouts;
-  const before = (await findVolume(connection, id, { signal }))?.Attachments?.[0];
-  if (before === undefined) {
-    const command = new AttachVolumeCommand({ VolumeId: id, InstanceId: instanceId, Device: device });
-    await connection.ec2(command, { object: id, signal });
-  } else if (before.InstanceId !== instanceId || before.Device !== device)
-    throw awsError(
-      "IN_USE",
-      `Volume ${id} is attached to ${before.InstanceId} as ${before.Device}, where ${instanceId} needs it as ${device}: detach it.`,
-      { operation: "AttachVolume" },
-    );
   const about = { what: `Volume ${id} at ${instanceId}`, ms: powerMs, operation: "AttachVolume", signal };
   await awaitState(connection, about, async () => {
-    const found = await findVolume(connection, id, { signal });
-    return found?.Attachments?.[0]?.State === "attached" ? found : undefined;
+    const at = (await findVolume(connection, id, { signal }))?.Attachments?.[0];
+    if (at === undefined) {
+      const command = new AttachVolumeCommand({ VolumeId: id, InstanceId: instanceId, Device: device });
+      try {
+        await connection.ec2(command, { object: id, signal });
+      } catch (error) {
+        // By an earlier try, whose answer was lost, or by somebody else: the next look tells.
+        if (failureOf(error)?.awsCode !== "VolumeInUse") throw error;
+      }
+      return undefined;
+    }
+    if (at.InstanceId !== instanceId || at.Device !== device)
+      throw awsError(
+        "IN_USE",
+        `Volume ${id} is attached to ${at.InstanceId} as ${at.Device}, where ${instanceId} needs it as ${device}: detach it.`,
+        { operation: "AttachVolume" },
+      );
+    return at.State === "attached" ? at : undefined;
   });
 }
 
 /** Detaches a volume, where it is attached, and deletes it; one that is gone is deleted. */
 export async function removeVolume(connection: AwsConnection, id: string, { signal }: Wait): Promise<void> {
-  const found = await findVolume(connection, id, { signal });
+  // Looked at before every try: AWS refuses to detach what an earlier one, whose answer was lost, has detached.
+  const found = await connection.patiently(
+    async () => {
+      const now = await findVolume(connection, id, { signal });
+      const state = now?.Attachments?.[0]?.State;
+      if (state !== undefined && state !== "detaching" && state !== "detached")
+        await connection.ec2(new DetachVolumeCommand({ VolumeId: id }), { object: id, once: true, signal });
+      return now;
+    },
+    { signal },
+  );
   if (found === undefined) return;
-  const state = found.Attachments?.[0]?.State;
-  if (state !== undefined && state !== "detaching" && state !== "detached")
-    await connection.ec2(new DetachVolumeCommand({ VolumeId: id }), { object: id, signal });
-  await volumeIn(connection, id, ["available"], { signal });
+  await volumeIn(connection, id, ["available", "error"], { signal });
   await deleteVolume(connection, id, { signal });
 }
 

@@ -1,54 +1,18 @@
-import { closeSync, mkdirSync, mkdtempSync, openSync, readSync, rmSync, truncateSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
 import type { Volume } from "@diskferry/core/provider";
 import { randomBytes, seedOf } from "../../../../test/seed.ts";
 import { AwsConnection } from "../../src/connection/connection.ts";
-import type { DeviceRoots } from "../../src/device/attached-device.ts";
 import { AttachedTarget } from "../../src/device/attached-target.ts";
 import { provider } from "../../src/index.ts";
 import { type Place, startPlace } from "../target/target-place.ts";
+import { type DeviceMachine, deviceMachine } from "./device-machine.ts";
 
-// The block devices are regular files behind a made-up /sys: the machine of the test is not the simulator's instance. What is
-// written to them is put into the simulator's volume before its snapshot is taken, as the disk itself would do.
+// What is written to a device is put into the simulator's volume before its snapshot is taken, as the disk itself would do.
 
 const mebi = 1024 * 1024;
 const seed = seedOf(57);
 
-interface Machine {
-  roots: DeviceRoots;
-  /** Shows a volume as a disk, as the kernel does some time after it was attached. */
-  plug(volume: Volume): void;
-  fileOf(volume: Volume): string;
-}
-
-function machine(): Machine {
-  const root = mkdtempSync(join(tmpdir(), "diskferry-attached-"));
-  onTestFinished(() => rmSync(root, { recursive: true, force: true }));
-  const [sys, dev] = [join(root, "sys"), join(root, "dev")];
-  mkdirSync(join(sys, "block"), { recursive: true });
-  mkdirSync(dev);
-  const names = new Map<string, string>();
-  return {
-    roots: { sys, dev, identify: () => Promise.resolve({ isBlockDevice: true, number: "259:9" }) },
-    fileOf: ({ id }) => join(dev, names.get(id)!),
-    plug({ id, size }) {
-      const name = `nvme${names.size + 1}n1`;
-      names.set(id, name);
-      const about = join(sys, "block", name);
-      mkdirSync(join(about, "device"), { recursive: true });
-      writeFileSync(join(about, "size"), String(size / 512));
-      writeFileSync(join(about, "dev"), "259:9");
-      writeFileSync(join(about, "device", "serial"), id.replace("-", ""));
-      writeFileSync(join(about, "device", "model"), "Amazon Elastic Block Store");
-      closeSync(openSync(join(dev, name), "w"));
-      truncateSync(join(dev, name), size);
-    },
-  };
-}
-
-async function open(place: Place, own: Machine): Promise<AttachedTarget> {
+async function open(place: Place, own: DeviceMachine): Promise<AttachedTarget> {
   const connection = await AwsConnection.open(place.options);
   const target = new AttachedTarget(connection, place.simulator.instances.linux, own.roots);
   onTestFinished(() => target[Symbol.asyncDispose]());
@@ -57,7 +21,7 @@ async function open(place: Place, own: Machine): Promise<AttachedTarget> {
 
 test("blocks are written in place through the device, and each commit is a snapshot of it that launches", async () => {
   const place = await startPlace();
-  const own = machine();
+  const own = deviceMachine();
   const target = await open(place, own);
   const volume = await target.create({ key: "k", size: 6 * mebi, job: "job" });
   own.plug(volume);
@@ -69,10 +33,7 @@ test("blocks are written in place through the device, and each commit is a snaps
     content.set(bytes, offset);
     await writer.write(offset, bytes);
     await writer.flush();
-    const device = new Uint8Array(content.length);
-    const fd = openSync(own.fileOf(volume), "r");
-    readSync(fd, device);
-    closeSync(fd);
+    const device = own.bytesOf(volume, content.length);
     expect(Buffer.compare(device, content), `seed ${seed}`).toBe(0);
     await place.simulator.writeVolume(volume.id, 0, device);
     const written = async function* (): AsyncGenerator<{ offset: number; length: number }> {
@@ -102,7 +63,7 @@ test("blocks are written in place through the device, and each commit is a snaps
 
 test("a volume is made once, attached under a free name, found by the job, and removed whole", async () => {
   const place = await startPlace();
-  const own = machine();
+  const own = deviceMachine();
   const target = await open(place, own);
   const before = place.simulator.volumesOf(place.simulator.instances.linux);
   const volume = await target.create({ key: "k", size: 5 * mebi, job: "job" });
@@ -123,7 +84,7 @@ test("a volume is made once, attached under a free name, found by the job, and r
 
 test("a run does not start from a commit of another volume", async () => {
   const place = await startPlace();
-  const own = machine();
+  const own = deviceMachine();
   const target = await open(place, own);
   const volume = await target.create({ key: "k", size: 5 * mebi });
   own.plug(volume);
@@ -136,7 +97,7 @@ test("a run does not start from a commit of another volume", async () => {
 
 test("a volume that the kernel never shows is an error after its time, and nothing is written", async () => {
   const place = await startPlace({}, { timeouts: { pollMs: 5, visibleMs: 50 } });
-  const target = await open(place, machine());
+  const target = await open(place, deviceMachine());
   const volume = await target.create({ key: "k", size: 5 * mebi });
   await expect(target.open(volume, { run: "r", epoch: 1 })).rejects.toMatchObject({
     code: "UNAVAILABLE",
