@@ -116,8 +116,8 @@ export class AttachedTarget implements TargetProvider {
   async open(volume: Volume, { run, base, job, signal }: OpenRequest): Promise<BlockWriter> {
     signal?.throwIfAborted();
     const connection = this.#connection;
-    const [key, device] = [volume.data?.["key"], volume.data?.["device"]];
-    if (volume.data?.["kind"] !== ROLE || typeof key !== "string" || typeof device !== "string")
+    const [key, asked] = [volume.data?.["key"], volume.data?.["device"]];
+    if (volume.data?.["kind"] !== ROLE || typeof key !== "string" || typeof asked !== "string")
       throw awsError("UNSUPPORTED", `${volume.id} is no attached volume: open what create gave.`, {
         operation: "open",
       });
@@ -125,6 +125,10 @@ export class AttachedTarget implements TargetProvider {
     if (found === undefined)
       throw awsError("NOT_FOUND", `Volume ${volume.id} is gone: create it anew.`, { operation: "open" });
     if (base !== undefined) await this.#checkBase(base, volume, signal);
+    // Another volume may have come into its place since; on Xen nothing but the name tells them apart.
+    const [at] = found.Attachments ?? [];
+    const device = (at?.InstanceId === this.#instance ? at.Device : undefined) ?? asked;
+    await attachVolume(connection, volume.id, { instanceId: this.#instance, device, signal });
     const about = { volumeId: volume.id, device, size: volume.size };
     const { visibleMs } = connection.settings.timeouts;
     // The kernel shows a volume a moment after EC2 calls it attached.
@@ -224,6 +228,11 @@ export class AttachedTarget implements TargetProvider {
     if (found === undefined) return;
     if (!isOurs(product, found.Tags) || tagsOf(found.Tags)[this.#names.role] !== ROLE)
       throw awsError("DENIED", `Volume ${volume.id} was not made by ${product}: remove it by hand.`, {
+        operation: "remove",
+      });
+    const [at] = found.Attachments ?? [];
+    if (at !== undefined && at.State !== "detached" && at.InstanceId !== this.#instance)
+      throw awsError("IN_USE", `Volume ${volume.id} is attached to ${at.InstanceId} by now: detach it first.`, {
         operation: "remove",
       });
     await removeVolume(this.#connection, volume.id, wait);

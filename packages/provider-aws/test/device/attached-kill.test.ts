@@ -1,4 +1,9 @@
-import { DescribeVolumesCommand } from "@aws-sdk/client-ec2";
+import {
+  AttachVolumeCommand,
+  CreateVolumeCommand,
+  DescribeVolumesCommand,
+  DetachVolumeCommand,
+} from "@aws-sdk/client-ec2";
 import { expect, test } from "vitest";
 import type { Volume } from "@diskferry/core/provider";
 import { randomBytes, seedOf } from "../../../../test/seed.ts";
@@ -114,3 +119,27 @@ for (const operation of ["CreateVolume", "AttachVolume", "DetachVolume", "Delete
     expect(volumesOf(instances.linux)).toEqual(before);
     expect(await gather(target.owned("job"))).toEqual([]);
   });
+
+test("a volume that is not where it was is not written, nor another in its place", async () => {
+  await using world = await awsWorld({ delays });
+  const { linux, windows } = world.simulator.instances;
+  const own = deviceMachine();
+  await using target = await opened(world, world.options(), own);
+  const volume = await target.create({ key: "k", size: 2 ** 30, job: "job" });
+  await using connection = await AwsConnection.open(world.options());
+  await connection.ec2(new DetachVolumeCommand({ VolumeId: volume.id }), { object: volume.id });
+  const shape = { AvailabilityZone: "us-east-1a", Size: 1 };
+  const { VolumeId = "" } = await connection.ec2(new CreateVolumeCommand(shape), { object: "another" });
+  const Device = volume.data!["device"] as string;
+  await connection.ec2(new AttachVolumeCommand({ VolumeId, InstanceId: linux, Device }), { object: VolumeId });
+  // As on Xen, where a disk has no serial number: only its name tells which it is.
+  own.plug({ id: VolumeId, size: 2 ** 30 }, { name: Device.replace("/dev/sd", "xvd") });
+  await expect(target.open(volume, { run: "r", epoch: 1 })).rejects.toMatchObject({ code: "CONFIG_INVALID" });
+
+  await connection.ec2(new AttachVolumeCommand({ VolumeId: volume.id, InstanceId: windows, Device: "xvdp" }), {
+    object: volume.id,
+  });
+  await expect(target.open(volume, { run: "r", epoch: 1 })).rejects.toMatchObject({ code: "IN_USE" });
+  await expect(target.remove(volume)).rejects.toMatchObject({ code: "IN_USE" });
+  expect(world.simulator.volumesOf(windows)).toContain(volume.id);
+});
