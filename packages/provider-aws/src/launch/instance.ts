@@ -5,12 +5,15 @@ import { toTags } from "../connection/tags.ts";
 import { awsError, failureOf } from "../errors.ts";
 import { sleep } from "../limits/clock.ts";
 import { clientToken } from "../target/client-token.ts";
+import { targetTagNames } from "../target/target-tags.ts";
 import { awaitState } from "./await-state.ts";
 import type { LaunchPlan } from "./launch-plan.ts";
 import { findInstance, instancesOf } from "./launched-resources.ts";
 import { checkRequest } from "./request-check.ts";
 import type { Placement } from "./test-network.ts";
 
+/** The role of the volumes that an instance has before it gets its disks. */
+export const PLACEHOLDER = "placeholder";
 /** So often may a launch's instance have been terminated before another key is asked for. */
 const MOST_GENERATIONS = 20;
 
@@ -33,7 +36,8 @@ export async function runInstance(
 ): Promise<string> {
   const { settings } = connection;
   const { options, tags, machine, name } = plan;
-  const own = toTags({ ...tags, Name: (machine.name ?? name).slice(0, 255) });
+  const own = { ...tags, Name: (machine.name ?? name).slice(0, 255) };
+  const ofVolumes = options.road === "swap" ? { ...own, [targetTagNames(settings.product).role]: PLACEHOLDER } : own;
   const shape: RunInstancesCommandInput = {
     ImageId: image,
     InstanceType: plan.instanceType as NonNullable<RunInstancesCommandInput["InstanceType"]>,
@@ -44,8 +48,8 @@ export async function runInstance(
     ...(options.keyName === undefined ? {} : { KeyName: options.keyName }),
     ...(options.instanceProfile === undefined ? {} : { IamInstanceProfile: profileOf(options.instanceProfile) }),
     TagSpecifications: [
-      { ResourceType: "instance", Tags: own },
-      { ResourceType: "volume", Tags: own },
+      { ResourceType: "instance", Tags: toTags(own) },
+      { ResourceType: "volume", Tags: toTags(ofVolumes) },
     ],
   };
   for (let generation = 0; generation < MOST_GENERATIONS; generation++) {
@@ -63,7 +67,7 @@ export async function runInstance(
         // An earlier call with this key asked with other options. Its instance, if it lives, is the key's machine.
         const live = await comesToLight(connection, plan, { signal });
         if (live !== undefined) return live;
-      } else if (code !== "IdempotentInstanceTermination") throw error;
+      } else if (code !== "IdempotentInstanceTerminated") throw error;
     }
   }
   throw awsError(

@@ -13,7 +13,7 @@ import { tagsOf, tagValue } from "../connection/tags.ts";
 import { targetTagNames } from "../target/target-tags.ts";
 import { ensureConversion } from "./convert.ts";
 import { ensureImage } from "./image.ts";
-import { instanceIn, launchedInstance, runInstance } from "./instance.ts";
+import { instanceIn, launchedInstance, PLACEHOLDER, runInstance } from "./instance.ts";
 import { type LaunchCommit, type LaunchPlan, planLaunch } from "./launch-plan.ts";
 import { groupsOf, imagesOf, instancesOf, volumesOf } from "./launched-resources.ts";
 import { isPlaceholder, swapVolumes } from "./swap.ts";
@@ -34,14 +34,31 @@ export async function launchMachine(
 ): Promise<LaunchedMachine> {
   const { signal } = request;
   const plan = await planLaunch(connection, machine, commits, request);
+  const earlier = await volumesOfEnded(connection, plan, { signal });
   try {
     const instance = await converge(connection, plan, { signal });
     return describe(connection, plan, instance);
   } catch (error) {
     const isFinal = isProviderError(error) && !error.retryable && error.code !== "EXISTS" && !isAbort(error, signal);
-    if (isFinal) await takeBack(connection, plan, { signal });
+    if (isFinal) await takeBack(connection, plan, earlier, { signal });
     throw error;
   }
+}
+
+/**
+ * Volumes of a machine of this launch that was ended by somebody else: they may hold what was written since, and nobody has
+ * told to remove them.
+ */
+async function volumesOfEnded(connection: AwsConnection, plan: LaunchPlan, wait: Wait): Promise<Set<string>> {
+  const { instance, role } = targetTagNames(connection.settings.product);
+  const live = new Set((await instancesOf(connection, plan, wait)).map(({ InstanceId }) => InstanceId));
+  const ended = (await volumesOf(connection, plan, wait)).filter(
+    ({ Attachments = [], Tags }) =>
+      tagsOf(Tags)[role] !== PLACEHOLDER &&
+      !live.has(tagsOf(Tags)[instance]) &&
+      !Attachments.some(({ InstanceId }) => live.has(InstanceId)),
+  );
+  return new Set(ended.map(({ VolumeId = "" }) => VolumeId));
 }
 
 async function converge(connection: AwsConnection, plan: LaunchPlan, wait: Wait): Promise<Instance> {
@@ -67,13 +84,23 @@ async function converge(connection: AwsConnection, plan: LaunchPlan, wait: Wait)
  * After a failure that will not pass, nothing is left behind; unless there is an instance, which may be somebody's by now. One
  * that still waits for its disks is not, and costs money.
  */
-async function takeBack(connection: AwsConnection, plan: LaunchPlan, { signal }: Wait): Promise<void> {
+async function takeBack(
+  connection: AwsConnection,
+  plan: LaunchPlan,
+  earlier: ReadonlySet<string>,
+  { signal }: Wait,
+): Promise<void> {
   try {
     const live = await instancesOf(connection, plan, { signal });
     const isNobodys = async ({ InstanceId = "" }: Instance): Promise<boolean> =>
       plan.options.road === "swap" && (await isPlaceholder(connection, plan, InstanceId, { signal }));
     const nobodys = await Promise.all(live.map(isNobodys));
-    if (nobodys.every(Boolean)) await endLaunch(connection, plan, { signal });
+    if (!nobodys.every(Boolean)) return;
+    await endLaunch(connection, plan, { signal }, earlier);
+    if (earlier.size > 0)
+      connection.notice(
+        `${[...earlier].join(", ")} of an earlier machine of the launch ${plan.launch} stay: terminate removes them, with what was written to them.`,
+      );
   } catch (error) {
     if (!isProviderError(error)) throw error;
     connection.notice(

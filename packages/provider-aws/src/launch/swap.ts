@@ -5,7 +5,7 @@ import { tagsOf, tagValue } from "../connection/tags.ts";
 import { awsError } from "../errors.ts";
 import { targetTagNames } from "../target/target-tags.ts";
 import { awaitState } from "./await-state.ts";
-import { instanceIn } from "./instance.ts";
+import { instanceIn, PLACEHOLDER } from "./instance.ts";
 import type { LaunchPlan, PlannedVolume } from "./launch-plan.ts";
 import { findInstance, volumesOf } from "./launched-resources.ts";
 import { attachVolume, findVolume, makeVolume, removeVolume, takenUp, usable } from "./volumes.ts";
@@ -33,12 +33,7 @@ export async function swapVolumes(
   const isInPlace = await attachedAsWanted(connection, instanceId, made, wait);
   if (!isInPlace) {
     await stop(connection, instanceId, wait);
-    await removePlaceholders(
-      connection,
-      plan,
-      made.map(({ id }) => id),
-      wait,
-    );
+    await removePlaceholders(connection, plan, wait);
     for (const { id, planned } of made)
       await attachVolume(connection, id, { instanceId, device: planned.device, ...wait });
   }
@@ -67,8 +62,11 @@ async function ensureVolume(
   { instanceId, zone, signal }: Wait & { instanceId: string; zone: string },
 ): Promise<string> {
   const names = targetTagNames(connection.settings.product);
-  const own = tagValue(planned.disk);
-  const found = (await volumesOf(connection, plan, { signal })).filter(({ Tags }) => tagsOf(Tags)[names.disk] === own);
+  // Another instance gets volumes of its own: what was written to those of an earlier one is not the commit.
+  const own = { [names.disk]: tagValue(planned.disk), [names.instance]: instanceId };
+  const found = (await volumesOf(connection, plan, { signal })).filter(({ Tags }) =>
+    Object.entries(own).every(([name, value]) => tagsOf(Tags)[name] === value),
+  );
   const mine = await takenUp(connection, found, { signal });
   if (mine?.VolumeId !== undefined) {
     await usable(connection, mine.VolumeId, { signal });
@@ -79,9 +77,8 @@ async function ensureVolume(
     {
       zone,
       snapshotId: planned.snapshotId,
-      // Another instance gets volumes of its own.
       about: [plan.launch, planned.disk, instanceId],
-      tags: { ...plan.tags, [names.disk]: own },
+      tags: { ...plan.tags, ...own },
       ...planned.volume,
     },
     { signal },
@@ -123,15 +120,9 @@ async function stop(connection: AwsConnection, instanceId: string, { signal }: W
   await instanceIn(connection, instanceId, "stopped", { signal });
 }
 
-/** Detaches and deletes the launch's volumes that are none of its disks: the placeholder's own. */
-async function removePlaceholders(
-  connection: AwsConnection,
-  plan: LaunchPlan,
-  disks: readonly string[],
-  { signal }: Wait,
-): Promise<void> {
-  for (const volume of await volumesOf(connection, plan, { signal })) {
-    const id = volume.VolumeId ?? "";
-    if (!disks.includes(id)) await removeVolume(connection, id, { signal });
-  }
+/** Detaches and deletes the placeholder's own volumes. */
+async function removePlaceholders(connection: AwsConnection, plan: LaunchPlan, { signal }: Wait): Promise<void> {
+  const { role } = targetTagNames(connection.settings.product);
+  for (const { VolumeId = "", Tags } of await volumesOf(connection, plan, { signal }))
+    if (tagsOf(Tags)[role] === PLACEHOLDER) await removeVolume(connection, VolumeId, { signal });
 }

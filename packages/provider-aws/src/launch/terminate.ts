@@ -34,15 +34,20 @@ export async function terminateMachine(connection: AwsConnection, machine: Launc
   await endLaunch(connection, { launch }, wait);
 }
 
-/** Removes everything that carries the launch's key, in the order that AWS allows. */
-export async function endLaunch(connection: AwsConnection, by: { launch: string }, wait: Wait): Promise<void> {
+/** Removes everything that carries the launch's key, but for the volumes of `keep`, in the order that AWS allows. */
+export async function endLaunch(
+  connection: AwsConnection,
+  by: { launch: string },
+  wait: Wait,
+  keep: ReadonlySet<string> = new Set(),
+): Promise<void> {
   const { signal } = wait;
   const only = { launch: by.launch };
   const instances = (await instancesOf(connection, only, wait)).map(({ InstanceId = "" }) => InstanceId);
   for (const id of instances)
     await connection.ec2(new TerminateInstancesCommand({ InstanceIds: [id] }), { object: id, signal });
   for (const id of instances) await instanceIn(connection, id, "terminated", wait);
-  await deleteVolumes(connection, only, wait);
+  await deleteVolumes(connection, only, keep, wait);
   await endImports(connection, only, wait);
   for (const { ImageId } of await imagesOf(connection, only, wait)) await deregister(connection, ImageId ?? "", wait);
   const names = targetTagNames(connection.settings.product);
@@ -53,11 +58,16 @@ export async function endLaunch(connection: AwsConnection, by: { launch: string 
 }
 
 /** Deletes the launch's volumes once they are let go; some go with their instance. */
-async function deleteVolumes(connection: AwsConnection, by: { launch: string }, { signal }: Wait): Promise<void> {
+async function deleteVolumes(
+  connection: AwsConnection,
+  by: { launch: string },
+  keep: ReadonlySet<string>,
+  { signal }: Wait,
+): Promise<void> {
   const { powerMs } = connection.settings.timeouts;
   const about = { what: `Deleting the volumes of ${by.launch}`, ms: powerMs, operation: "DeleteVolume", signal };
   await awaitState(connection, about, async () => {
-    const left = await volumesOf(connection, by, { signal });
+    const left = (await volumesOf(connection, by, { signal })).filter(({ VolumeId = "" }) => !keep.has(VolumeId));
     for (const { VolumeId = "", State } of left)
       if (State === "available" || State === "error") await deleteVolume(connection, VolumeId, { signal });
     return left.length === 0 ? true : undefined;

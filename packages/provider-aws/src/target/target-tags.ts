@@ -9,7 +9,8 @@ export interface TargetTagNames {
   /**
    * What it is at the target: `volume` for an empty snapshot that stands for a volume, `upload` for one that a run writes or
    * wrote (a commit once it is completed), `attached` for a volume that runs write through its block device, `created` for a
-   * volume that was made of a commit for somebody to attach.
+   * volume that was made of a commit for somebody to attach, `placeholder` for one that came with an instance which waits for
+   * its disks.
    */
   role: string;
   /** Of an upload: the id of the snapshot that stands for its volume. */
@@ -21,6 +22,8 @@ export interface TargetTagNames {
   launch: string;
   /** Of an instance: what it was launched from, so that another request with the same key is noticed. */
   request: string;
+  /** Of a volume of a launch: the instance whose disk it is to be. */
+  instance: string;
   /** Of a volume made for somebody to attach: that it was given to whoever asked. */
   handed: string;
 }
@@ -38,6 +41,7 @@ export function targetTagNames(product: string): TargetTagNames {
     base: of("base"),
     launch: of("launch"),
     request: of("request"),
+    instance: of("instance"),
     handed: of("handed-over"),
   };
 }

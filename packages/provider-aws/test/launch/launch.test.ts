@@ -1,6 +1,6 @@
 import { DescribeInstancesCommand, EC2Client } from "@aws-sdk/client-ec2";
 import * as ec2 from "@aws-sdk/client-ec2";
-import { describe, expect, onTestFinished, test } from "vitest";
+import { describe, expect, onTestFinished, test, vi } from "vitest";
 import type { LaunchDisk, MachineSpec, TargetProvider } from "@diskferry/core/provider";
 import type { AwsSimulator } from "@diskferry/simulators";
 import { randomBytes, seedOf } from "../../../../test/seed.ts";
@@ -207,6 +207,35 @@ describe("the road over an image", () => {
     await holdsContent(world, second.id);
   });
 
+  test("a machine that was ended without us leaves its key to another one, and its disks to their owner", async () => {
+    const world = await ready();
+    const request = { key: "k", purpose: "cutover", job: "job" } as const;
+    const end = async (id: string): Promise<void> => {
+      await world.ec2.send(new ec2.TerminateInstancesCommand({ InstanceIds: [id] }));
+      await vi.waitFor(async () => expect((await instanceOf(world, id)).State?.Name).toBe("terminated"));
+    };
+    const first = await world.target.launch!(machine, world.disks, request);
+    const disks = world.place.simulator.volumesOf(first.id);
+    const written = randomBytes(block, seed + 9);
+    await world.place.simulator.writeVolume(disks[0]!, 0, written);
+    await end(first.id);
+    const second = await world.target.launch!(machine, world.disks, request);
+    expect(second.id).not.toBe(first.id);
+    await holdsContent(world, second.id);
+
+    await end(second.id);
+    const { faults } = world.place.simulator;
+    faults.add({ fault: "no-capacity", operation: "RunInstances", times: 1 });
+    await expect(world.target.launch!(machine, world.disks, request)).rejects.toMatchObject({ retryable: false });
+    // Nobody told us to remove what was written since the cutover.
+    expect((await inventory(world))["volumes"]).toEqual(expect.arrayContaining(disks));
+    expect(Buffer.compare(await world.place.simulator.volumeBytes(disks[0]!, 0, block), written)).toBe(0);
+    const third = await world.target.launch!(machine, world.disks, request);
+    await holdsContent(world, third.id);
+    await world.target.terminate!(third);
+    expect(await inventory(world)).toMatchObject(nothing);
+  });
+
   test("a machine that was stopped since is the key's machine, and stays stopped", async () => {
     const world = await ready();
     const launched = await world.target.launch!(machine, world.disks, { key: "k", purpose: "cutover" });
@@ -299,6 +328,32 @@ describe("the road over a placeholder", () => {
     const again = await target.launch!(machine, world.disks, { key: "k", purpose: "cutover", job: "job" });
     expect(again.id).toBe(launched.id);
     await target.terminate!(launched);
+    expect(await inventory(world)).toEqual(before);
+  });
+
+  test("another instance of a key gets disks of its own, and those of the one before are left", async () => {
+    const world = await ready();
+    const launch = { road: "swap", placeholder: await placeholder(world) } as const;
+    const before = await inventory(world);
+    const target = await world.place.open({ target: { launch } });
+    const request = { key: "k", purpose: "cutover", job: "job" } as const;
+    const first = await target.launch!(machine, world.disks, request);
+    const disks = world.place.simulator.volumesOf(first.id);
+    for (const disk of disks) await world.place.simulator.writeVolume(disk, 0, randomBytes(block, seed + 9));
+    await world.ec2.send(new ec2.TerminateInstancesCommand({ InstanceIds: [first.id] }));
+    await vi.waitFor(async () => expect((await instanceOf(world, first.id)).State?.Name).toBe("terminated"));
+
+    const { faults } = world.place.simulator;
+    faults.add({ fault: "no-capacity", operation: "CreateVolume", times: 1 });
+    await expect(target.launch!(machine, world.disks, request)).rejects.toMatchObject({ retryable: false });
+    const second = await target.launch!(machine, world.disks, request);
+    expect(second.id).not.toBe(first.id);
+    await holdsContent(world, second.id);
+    for (const disk of disks)
+      expect(
+        Buffer.compare(await world.place.simulator.volumeBytes(disk, 0, block), randomBytes(block, seed + 9)),
+      ).toBe(0);
+    await target.terminate!(second);
     expect(await inventory(world)).toEqual(before);
   });
 

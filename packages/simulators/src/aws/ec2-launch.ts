@@ -39,6 +39,12 @@ export function launchActions(scope: Ec2Scope): Ec2Actions {
       return Array.from({ length: count }, () => launch(form, caller, plan));
     });
     const instances = ids.flatMap((id) => world.instances.get(id) ?? []);
+    // EC2 API, error codes. The first request with a token makes instances that live.
+    if (instances.some(({ state }) => state === "terminated"))
+      throw wrong(
+        "IdempotentInstanceTerminated",
+        "The request to launch an instance uses the same client token as a previous request for which the instance has been terminated.",
+      );
     return {
       reservationId: ids[0]?.replace("i-", "r-"),
       ownerId: caller.accountId,
