@@ -1,4 +1,4 @@
-import type { Instance } from "@aws-sdk/client-ec2";
+import { CreateTagsCommand, type Instance } from "@aws-sdk/client-ec2";
 import {
   isAbort,
   isProviderError,
@@ -65,7 +65,9 @@ async function converge(connection: AwsConnection, plan: LaunchPlan, wait: Wait)
   const { road = "image", placeholder } = plan.options;
   const known = await launchedInstance(connection, plan, wait);
   // One that was launched and stopped since is the machine of this key all the same; nobody asked to start it.
-  if (known !== undefined && road !== "swap" && known.State?.Name !== "pending") return known;
+  const { handed } = targetTagNames(connection.settings.product);
+  const isWhole = road !== "swap" || tagsOf(known?.Tags)[handed] !== undefined;
+  if (known !== undefined && isWhole && known.State?.Name !== "pending") return known;
   let id = known?.InstanceId;
   if (id === undefined) {
     const image =
@@ -77,6 +79,11 @@ async function converge(connection: AwsConnection, plan: LaunchPlan, wait: Wait)
   }
   if (road === "swap") await swapVolumes(connection, plan, id, wait);
   const running = await instanceIn(connection, id, "running", wait);
+  if (road === "swap") {
+    // From now on its disks are its owner's, who may put others in their place, and stop it.
+    const Tags = [{ Key: handed, Value: "its disks are in place" }];
+    await connection.ec2(new CreateTagsCommand({ Resources: [id], Tags }), { object: id, ...wait });
+  }
   return running!;
 }
 

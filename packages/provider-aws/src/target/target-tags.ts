@@ -24,7 +24,7 @@ export interface TargetTagNames {
   request: string;
   /** Of a volume of a launch: the instance whose disk it is to be. */
   instance: string;
-  /** Of a volume made for somebody to attach: that it was given to whoever asked. */
+  /** Of a volume made for somebody to attach, and of an instance that got its disks: that it was given to whoever asked. */
   handed: string;
 }
 

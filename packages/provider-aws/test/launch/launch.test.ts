@@ -331,6 +331,23 @@ describe("the road over a placeholder", () => {
     expect(await inventory(world)).toEqual(before);
   });
 
+  test("a machine that was given to its owner is neither started nor stopped for its disks, whatever became of them", async () => {
+    const world = await ready();
+    const launch = { road: "swap", placeholder: await placeholder(world) } as const;
+    const target = await world.place.open({ target: { launch } });
+    const request = { key: "k", purpose: "cutover", job: "job" } as const;
+    const launched = await target.launch!(machine, world.disks, request);
+    const data = world.place.simulator.volumesOf(launched.id)[1]!;
+    await world.ec2.send(new ec2.DetachVolumeCommand({ VolumeId: data }));
+    await vi.waitFor(() => expect(world.place.simulator.volumesOf(launched.id)).not.toContain(data));
+    expect((await target.launch!(machine, world.disks, request)).id).toBe(launched.id);
+    expect((await instanceOf(world, launched.id)).State?.Name).toBe("running");
+    expect(world.place.simulator.volumesOf(launched.id)).not.toContain(data);
+    await world.ec2.send(new ec2.StopInstancesCommand({ InstanceIds: [launched.id] }));
+    expect((await target.launch!(machine, world.disks, request)).id).toBe(launched.id);
+    expect((await instanceOf(world, launched.id)).State?.Name).toMatch(/^stopp/);
+  });
+
   test("another instance of a key gets disks of its own, and those of the one before are left", async () => {
     const world = await ready();
     const launch = { road: "swap", placeholder: await placeholder(world) } as const;
