@@ -190,7 +190,7 @@ test("RunInstances makes volumes with the image's bytes, in the subnet, with add
   );
 });
 
-test("RunInstances: one client token launches once, and DryRun launches nothing", async () => {
+test("RunInstances: one client token launches once, also when that one has ended, and DryRun launches nothing", async () => {
   const { ebs, ec2, simulator } = await setup();
   const ImageId = await register(ec2, await upload(ebs, { 0: block(1) }));
   await expect(run(ec2, ImageId, { DryRun: true })).rejects.toMatchObject({
@@ -204,6 +204,9 @@ test("RunInstances: one client token launches once, and DryRun launches nothing"
   );
   const running = new DescribeInstancesCommand({ Filters: [{ Name: "image-id", Values: [ImageId] }] });
   expect((await ec2.send(running)).Reservations).toHaveLength(1);
+  await ec2.send(new TerminateInstancesCommand({ InstanceIds: [one.InstanceId!] }));
+  simulator.advance(1000);
+  await expect(run(ec2, ImageId, { ClientToken: "launch-1" })).rejects.toEqual(named("IdempotentInstanceTerminated"));
   simulator.deny("111111111111", "ec2:RunInstances");
   await expect(run(ec2, ImageId, { DryRun: true })).rejects.toMatchObject({
     name: "UnauthorizedOperation",
