@@ -3,8 +3,9 @@ import { Worker } from "node:worker_threads";
 import { ProviderError } from "../provider/error.ts";
 import type { DigestAlgorithm } from "../provider/reader.ts";
 import type { Wait } from "../provider/wait.ts";
-import { digester } from "./digest.ts";
+import { type Digester, digester } from "./digest.ts";
 import type { HashAnswer, HashRequest } from "./hash-worker.ts";
+import { leafDigests } from "./leaf-digests.ts";
 
 /** Blocks per message at most: when several wait, one message saves the cost of the others. */
 const blocksPerMessage = 8;
@@ -16,7 +17,10 @@ export interface HashPoolOptions {
   threads?: number | undefined;
 }
 
-/** Hashes blocks on worker threads, which are started when first needed and keep no idle process alive. */
+/**
+ * Hashes blocks on worker threads, which are started when first needed and keep no idle process alive. Until the first of
+ * them runs, which takes a tenth of a second, the calling thread hashes, one block in a turn of its event loop.
+ */
 export interface HashPool {
   readonly algorithm: DigestAlgorithm;
   /**
@@ -31,10 +35,10 @@ export interface HashPool {
 
 /** Opens a pool. @throws ProviderError UNSUPPORTED when this machine cannot compute the algorithm. */
 export function hashPool(algorithm: DigestAlgorithm, options: HashPoolOptions = {}): HashPool {
-  digester(algorithm);
+  const digest = digester(algorithm);
   const threads = options.threads ?? Math.min(2, availableParallelism());
   if (!Number.isSafeInteger(threads) || threads < 1) throw new RangeError(`no number of threads: ${threads}`);
-  return new ThreadedHashPool(algorithm, threads);
+  return new ThreadedHashPool(algorithm, digest, threads);
 }
 
 interface Task {
@@ -47,19 +51,27 @@ interface Task {
 
 interface Thread {
   worker: Worker;
+  /** Whether it runs by now; it is given nothing before. */
+  isUp: boolean;
   /** Messages it has not answered yet, oldest first. */
   messages: Task[][];
 }
 
 class ThreadedHashPool implements HashPool {
   readonly algorithm: DigestAlgorithm;
+  readonly #digest: Digester;
   readonly #limit: number;
   readonly #threads = new Set<Thread>();
   #waiting: Task[] = [];
+  /** Whether the calling thread hashes a block in its next turn. */
+  #isHashing = false;
+  /** Why a thread could not be started; the next call rejects with it. */
+  #failure: ProviderError | undefined;
   #closed = false;
 
-  constructor(algorithm: DigestAlgorithm, limit: number) {
+  constructor(algorithm: DigestAlgorithm, digest: Digester, limit: number) {
     this.algorithm = algorithm;
+    this.#digest = digest;
     this.#limit = limit;
   }
 
@@ -67,6 +79,9 @@ class ThreadedHashPool implements HashPool {
     wait?.signal?.throwIfAborted();
     if (!Number.isSafeInteger(leaf) || leaf < 1) throw new RangeError(`no size of a leaf: ${leaf}`);
     if (this.#closed) throw closed();
+    const failure = this.#failure;
+    this.#failure = undefined;
+    if (failure !== undefined) throw failure;
     return await new Promise<Uint8Array>((resolve, reject) => {
       this.#waiting.push({ block, leaf, signal: wait?.signal, resolve, reject });
       this.#send();
@@ -89,13 +104,35 @@ class ThreadedHashPool implements HashPool {
       const moved = blocks.flatMap(({ block }) => (block.buffer instanceof ArrayBuffer ? [block.buffer] : []));
       thread.worker.postMessage(blocks satisfies HashRequest, moved);
     }
+    if (this.#waiting.length > 0 && this.#starting === this.#threads.size) this.#hashHere();
+  }
+
+  get #starting(): number {
+    return this.#threads.values().reduce((count, { isUp }) => (isUp ? count : count + 1), 0);
+  }
+
+  #hashHere(): void {
+    if (this.#isHashing) return;
+    this.#isHashing = true;
+    setImmediate(() => {
+      this.#isHashing = false;
+      for (const { block, leaf, resolve, reject } of this.#take(1)) {
+        try {
+          resolve(leafDigests(this.#digest, block, leaf));
+        } catch (error) {
+          reject(error);
+        }
+      }
+      this.#send();
+    });
   }
 
   /** Threads that can take a message, the least busy first; new ones while there may be more. */
   *#freeThreads(): Generator<Thread, void, undefined> {
     for (let busy = 0; busy < messagesPerThread; busy++) {
-      for (const thread of this.#threads) if (thread.messages.length === busy) yield thread;
-      while (busy === 0 && this.#threads.size < this.#limit && this.#waiting.length > 0) yield this.#start();
+      for (const thread of this.#threads) if (thread.isUp && thread.messages.length === busy) yield thread;
+      if (busy > 0) continue;
+      while (this.#threads.size < this.#limit && this.#waiting.length > this.#starting) this.#start();
     }
   }
 
@@ -110,7 +147,7 @@ class ThreadedHashPool implements HashPool {
     return tasks;
   }
 
-  #start(): Thread {
+  #start(): void {
     // Bundled, this module and the thread's lie side by side; from source, type stripping wants the real name.
     const name = import.meta.url.endsWith(".ts") ? "./hash-worker.ts" : "./hash-worker.js";
     const worker = new Worker(new URL(name, import.meta.url), {
@@ -120,13 +157,17 @@ class ThreadedHashPool implements HashPool {
       // Blocks and digests lie outside of its heap: garbage need not grow to V8's 48 MiB before it is collected.
       resourceLimits: { maxYoungGenerationSizeMb: 4 },
     });
-    const thread: Thread = { worker, messages: [] };
+    const thread: Thread = { worker, isUp: false, messages: [] };
     this.#threads.add(thread);
-    worker.unref();
+    worker.once("online", () => {
+      thread.isUp = true;
+      this.#send();
+    });
     worker.on("message", (answer: HashAnswer) => this.#answered(thread, answer));
     worker.on("error", (error) => this.#ended(thread, error));
     worker.on("exit", () => this.#ended(thread, undefined));
-    return thread;
+    // Last, since whoever listens for messages makes the process wait for them.
+    worker.unref();
   }
 
   #answered(thread: Thread, answer: HashAnswer): void {
@@ -140,11 +181,16 @@ class ThreadedHashPool implements HashPool {
   }
 
   #ended(thread: Thread, cause: unknown): void {
-    this.#threads.delete(thread);
+    // It tells an error and then its exit.
+    if (!this.#threads.delete(thread)) return;
     const error = this.#closed
       ? closed()
       : new ProviderError("UNEXPECTED", "a hashing thread ended; run again", { operation: "digest", cause });
     for (const task of thread.messages.splice(0).flat()) task.reject(error);
+    if (!this.#closed && !thread.isUp) {
+      if (this.#waiting.length === 0) this.#failure = error as ProviderError;
+      for (const task of this.#waiting.splice(0)) task.reject(error);
+    }
     if (!this.#closed) this.#send();
   }
 }

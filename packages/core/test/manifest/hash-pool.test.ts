@@ -1,5 +1,7 @@
 import { spawnSync } from "node:child_process";
-import { describe, expect, it } from "vitest";
+import { once } from "node:events";
+import type { Worker } from "node:worker_threads";
+import { describe, expect, it, onTestFinished } from "vitest";
 import { randomBytes, randomFrom, seedOf } from "../../../../test/seed.ts";
 import { digester } from "../../src/manifest/digest.ts";
 import { hashPool } from "../../src/manifest/hash-pool.ts";
@@ -50,6 +52,39 @@ describe("a pool of hashing threads", () => {
     await pool[Symbol.asyncDispose]();
     expect((await settled).filter(({ status }) => status === "rejected").length).toBeGreaterThan(0);
     await expect(pool.hash(block, 512)).rejects.toThrow("closed");
+  });
+
+  it("hashes on the calling thread until a thread of its own runs, and then leaves that to it", async () => {
+    const block = new Uint8Array(new SharedArrayBuffer(1 << 20));
+    const running: Promise<unknown>[] = [];
+    let up = 0;
+    let answers = 0;
+    const seen = (worker: Worker): void => {
+      running.push(once(worker, "online").then(() => up++));
+      worker.on("message", () => answers++);
+    };
+    process.on("worker", seen);
+    onTestFinished(() => void process.off("worker", seen));
+    await using pool = hashPool("sha256", { threads: 2 });
+    const expected = leafDigests(digester("sha256"), block, 1 << 16);
+    expect(Buffer.compare(await pool.hash(block, 1 << 16), expected)).toBe(0);
+    expect({ threads: running.length, up, answers }).toEqual({ threads: 1, up: 0, answers: 0 });
+    await Promise.all(running);
+    expect(Buffer.compare(await pool.hash(block, 1 << 16), expected)).toBe(0);
+    expect({ threads: running.length, up, answers }).toEqual({ threads: 1, up: 1, answers: 1 });
+  });
+
+  it("says once where a thread ended before it ran, and tries again", async () => {
+    const ended: Promise<unknown>[] = [];
+    const end = (worker: Worker): void => void ended.push(once(worker, "exit"), worker.terminate());
+    process.on("worker", end);
+    onTestFinished(() => void process.off("worker", end));
+    await using pool = hashPool("sha256", { threads: 1 });
+    await pool.hash(new Uint8Array(1), 1);
+    await Promise.all(ended);
+    process.off("worker", end);
+    await expect(pool.hash(new Uint8Array(1), 1)).rejects.toMatchObject({ code: "UNEXPECTED" });
+    expect(await pool.hash(new Uint8Array(1), 1)).toHaveLength(32);
   });
 
   it("lets an idle process end, and keeps a busy one until the answer", () => {
