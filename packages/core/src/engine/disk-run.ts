@@ -35,6 +35,8 @@ export interface DiskRunOptions {
   run: string;
   snapshot: DiskSnapshot;
   record: DiskRecord | undefined;
+  /** The writer of this run, where it is open already; the runner closes it. */
+  opened?: BlockWriter | undefined;
   meter: DiskMeter;
   pause: AbortSignal | undefined;
   signal: AbortSignal;
@@ -73,12 +75,15 @@ export class DiskRunner {
   readonly #options: DiskRunOptions;
   readonly #report: DiskReport;
   #writer: BlockWriter | undefined;
+  /** The writer that the run was begun with, until it is first needed. */
+  #opened: BlockWriter | undefined;
   #began = false;
   #knowledge: Knowledge | undefined;
   #manifest: Manifest | undefined;
 
   constructor(options: DiskRunOptions) {
     this.#options = options;
+    this.#opened = options.opened;
     const { size, mode, leaf, digest, fallbacks, verified, verifiedBytes } = this.#state;
     this.#report = {
       disk: options.snapshot.disk,
@@ -121,11 +126,15 @@ export class DiskRunner {
 
   #openWriter = async (wait: Wait, job = this.#options.job): Promise<BlockWriter> => {
     const { run, record, lease } = this.#options;
-    const { volume, size, mode } = this.#state;
+    const { volume, mode } = this.#state;
     // A full copy starts from nothing that is known, so it does not need the last record's volume to exist either.
     const base = record === undefined || mode === "full" ? {} : { base: record.volume };
     const request = { run, epoch: lease.epoch, job: job.id, ...base, signal: wait.signal };
-    const writer = await job.target.open(volume, request);
+    return this.#largeEnough(await job.target.open(volume, request));
+  };
+
+  async #largeEnough(writer: BlockWriter): Promise<BlockWriter> {
+    const { volume, size } = this.#state;
     if (writer.size >= size) return writer;
     await writer[Symbol.asyncDispose]();
     throw new ProviderError(
@@ -134,12 +143,21 @@ export class DiskRunner {
         `large as the disk. The target was not touched.`,
       { operation: "open" },
     );
-  };
+  }
+
+  /** The writer that the run was begun with, the first time; then one that is opened. */
+  #firstWriter(): Promise<BlockWriter> {
+    const opened = this.#opened;
+    this.#opened = undefined;
+    if (opened !== undefined) return this.#largeEnough(opened);
+    const { job, settings, signal } = this.#options;
+    return this.#openWriter({ signal }, patient(job, settings.attempts));
+  }
 
   /** The writer of this run, opened when first needed, with the knowledge of what it holds. */
   async #live(): Promise<{ writer: BlockWriter; knowledge: Knowledge }> {
     const { job, document, run, record, signal } = this.#options;
-    this.#writer ??= await this.#openWriter({ signal }, patient(this.#options.job, this.#options.settings.attempts));
+    this.#writer ??= await this.#firstWriter();
     const writer = this.#writer;
     const state = this.#state;
     if (writer.blockSize > state.leaf) {
@@ -560,9 +578,9 @@ export class DiskRunner {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    const writer = this.#writer;
-    this.#writer = undefined;
-    await writer?.[Symbol.asyncDispose]();
+    const writers = [this.#writer, this.#opened];
+    this.#writer = this.#opened = undefined;
+    for (const writer of writers) await writer?.[Symbol.asyncDispose]();
   }
 }
 

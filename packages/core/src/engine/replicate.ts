@@ -71,6 +71,8 @@ export class Replication implements AsyncDisposable {
   readonly #stop = new AbortController();
   readonly #watch: LeaseWatch;
   readonly #runners: DiskRunner[] = [];
+  /** Writers of the disks that are copied first, opened to look at them and not yet given to their runners. */
+  readonly #opened = new Map<string, BlockWriter>();
   readonly #startedAt = new Date().toISOString();
   #document!: JobDocument;
   #meter!: ProgressMeter;
@@ -184,11 +186,16 @@ export class Replication implements AsyncDisposable {
     for (const snapshot of this.#run.snapshot!.disks) {
       if (this.#run.disks[snapshot.disk] === undefined) continue;
       const record = this.#recordOf(snapshot.disk);
-      this.#runners.push(this.#runner(snapshot, record));
+      this.#runners.push(this.#runner(snapshot, record, this.#opened.get(snapshot.disk)));
+      this.#opened.delete(snapshot.disk);
     }
   }
 
-  #runner(snapshot: DiskRecord["snapshot"], record: DiskRecord | undefined): DiskRunner {
+  #runner(
+    snapshot: DiskRecord["snapshot"],
+    record: DiskRecord | undefined,
+    opened: BlockWriter | undefined,
+  ): DiskRunner {
     const { size } = this.#run.disks[snapshot.disk]!;
     const meter = {
       setPhase: (phase: Parameters<ReturnType<ProgressMeter["disk"]>["setPhase"]>[0]) =>
@@ -205,6 +212,7 @@ export class Replication implements AsyncDisposable {
       run: this.#run.id,
       snapshot,
       record,
+      opened,
       meter,
       pause: this.#options.pause,
       signal: this.#signal,
@@ -255,8 +263,7 @@ export class Replication implements AsyncDisposable {
         const record = this.#recordOf(disk);
         const base = record === undefined || mode === "full" ? {} : { base: record.volume };
         const request = { run: run.id, epoch: this.#lease.epoch, job: id, ...base, signal: this.#signal };
-        const writer = await target.open(volume, request);
-        await writer[Symbol.asyncDispose]();
+        await this.#keep(disk, await target.open(volume, request));
       }
       return true;
     } catch (error) {
@@ -265,8 +272,24 @@ export class Replication implements AsyncDisposable {
     }
   }
 
+  /**
+   * Keeps a writer that was opened to look at it until its disk is copied: opening asks a platform for much, and says the same
+   * again. Those of disks that wait for others to be copied are closed, as they would idle for hours.
+   */
+  async #keep(disk: string, writer: BlockWriter): Promise<void> {
+    if (this.#opened.size < this.#settings.parallelDisks) this.#opened.set(disk, writer);
+    else await writer[Symbol.asyncDispose]();
+  }
+
+  async #closeOpened(): Promise<void> {
+    const writers = [...this.#opened.values()];
+    this.#opened.clear();
+    for (const writer of writers) await writer[Symbol.asyncDispose]();
+  }
+
   /** Ends a run that cannot go on: its journals tell the next one which places of the target to distrust. */
   async #giveUp(run: RunState, why: string): Promise<void> {
+    await this.#closeOpened();
     this.#settings.notice(
       `The interrupted run ${run.id} ${why}; a new run begins. What it may have written is copied again.`,
     );
@@ -461,7 +484,7 @@ export class Replication implements AsyncDisposable {
       await reader[Symbol.asyncDispose]();
     }
     const { blockSize, digest: demanded, generation } = writer;
-    await writer[Symbol.asyncDispose]();
+    await this.#keep(snapshot.disk, writer);
     if (record !== undefined && mode !== "full") {
       return { leaf: record.leaf, digest: record.manifest?.algorithm ?? "none", generation };
     }
@@ -664,6 +687,7 @@ export class Replication implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#watch[Symbol.dispose]();
     this.#stop.abort(new DOMException("the run has ended", "AbortError"));
+    await this.#closeOpened();
     for (const runner of this.#runners) await runner[Symbol.asyncDispose]();
   }
 }
