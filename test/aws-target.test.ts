@@ -95,6 +95,38 @@ async function holds(simulator: AwsSimulator, instance: string, raws: readonly s
 
 const puts = (simulator: AwsSimulator): number => simulator.faults.counters()["PutSnapshotBlock"] ?? 0;
 
+test("what a disk's first run and an increment ask of the control plane, and no call more", async () => {
+  const delays = { completeMs: 0, listableMs: 0 };
+  const { simulator, target } = await simulate({ delays });
+  const path = rawFile("counted.raw", 40, [0, 1, 17], 4);
+  const asked = async (): Promise<Record<string, number>> => {
+    const before = simulator.faults.counters();
+    const job = await jobOf("counted", { machine: "counted", disks: [{ key: "root", path, frozen: true }] }, target);
+    await replicate({ ...job, options: { verify: "none" } });
+    const { PutSnapshotBlock: _, ...after } = simulator.faults.counters();
+    const calls = Object.entries(after).map(([name, count]) => [name, count - (before[name] ?? 0)] as const);
+    return Object.fromEntries(calls.filter(([, count]) => count > 0));
+  };
+  expect(await asked()).toEqual({
+    GetCallerIdentity: 1,
+    // What there is of the key, and of the run; what was begun; whether it is completed; what is no longer needed.
+    DescribeSnapshots: 5,
+    // Of the volume, and of the run.
+    StartSnapshot: 2,
+    CompleteSnapshot: 2,
+    ListSnapshotBlocks: 1,
+  });
+  overwrite(path, 17, 5);
+  expect(await asked()).toEqual({
+    GetCallerIdentity: 1,
+    // The volume and the last commit besides.
+    DescribeSnapshots: 7,
+    StartSnapshot: 1,
+    CompleteSnapshot: 1,
+    ListSnapshotBlocks: 1,
+  });
+});
+
 describeWithPeers(["qemu-img"], "files to AWS", () => {
   test("raw and qcow2 disks become snapshots, an image and an instance with equal bytes; an increment moves what changed", async () => {
     const { simulator, target } = await simulate();

@@ -25,7 +25,7 @@ import { findInstance } from "../launch/launched-resources.ts";
 import { attachVolume, findVolume, makeVolume, removeVolume, takenUp, volumesWith } from "../launch/volumes.ts";
 import { EbsTarget } from "../target/ebs-target.ts";
 import { deleteSnapshot, findSnapshot, type OwnSnapshot, snapshotsWith, wholeGib } from "../target/own-snapshots.ts";
-import { tidyUp } from "../target/retention.ts";
+import { removeUnneeded, unneededAfter } from "../target/retention.ts";
 import { isOurs, tagsOfNew, type TargetTagNames, targetTagNames } from "../target/target-tags.ts";
 import { actionsOf } from "../plan/policy.ts";
 import { type DeviceRoots, findAttachedDevice } from "./attached-device.ts";
@@ -190,7 +190,8 @@ export class AttachedTarget implements TargetProvider {
     const id =
       known[0]?.id ?? (await connection.ec2(command, { object: volume.id, once: true, signal })).SnapshotId ?? "";
     const done = await this.#completed(id, signal);
-    await tidyUp(connection, { key, own: id, base, startedAt: done.startedAt }, { signal });
+    const commit = { key, own: id, base, startedAt: done.startedAt };
+    await removeUnneeded(connection, await unneededAfter(connection, commit, { signal }), { signal });
     return { id, size: done.size, data: { kind: "commit", key, region: connection.region } };
   }
 

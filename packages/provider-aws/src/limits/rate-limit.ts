@@ -3,6 +3,8 @@ import { type Clock, systemClock } from "./clock.ts";
 export interface RateLimitOptions {
   /** Calls per second to begin with; found too low, the rate grows at once. */
   start: number;
+  /** Calls that may be made at once before any. Absent: 1. */
+  saved?: number | undefined;
   /** The rate never falls below this, lest waiters wait longer than their timeouts. */
   floor: number;
   /** The rate never rises above this. Absent: as far as the quota turns out to be. */
@@ -58,7 +60,7 @@ export class RateLimit {
   #guess = 0;
   /** When the bucket was last known to be empty, and how many calls were served until then. */
   #empty: { served: number; at: number } | undefined;
-  #tokens = 1;
+  #tokens: number;
   #at: number;
   #served = 0;
   /** When the search began, and how many calls were served until then. */
@@ -79,6 +81,7 @@ export class RateLimit {
     this.#ceiling = options.ceiling ?? Number.POSITIVE_INFINITY;
     this.#floor = Math.min(options.floor, this.#ceiling);
     this.#rate = Math.min(options.start, this.#ceiling);
+    this.#tokens = options.saved ?? 1;
     this.#clock = options.clock ?? systemClock;
     this.#at = this.#clock.now();
     this.#windowAt = this.#at;

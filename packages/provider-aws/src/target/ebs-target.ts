@@ -27,7 +27,7 @@ import { preflightTarget } from "../plan/target-preflight.ts";
 import { openSnapshotReader } from "../source/snapshot-reader.ts";
 import { clientToken } from "./client-token.ts";
 import { deleteSnapshot, findSnapshot, type OwnSnapshot, snapshotsWith, wholeGib } from "./own-snapshots.ts";
-import { tidyUp } from "./retention.ts";
+import { unneededAfter } from "./retention.ts";
 import { snapshotWriter } from "./snapshot-writer.ts";
 import { isOurs, tagsOfNew, type TargetTagNames, targetTagNames } from "./target-tags.ts";
 import { openUpload } from "./uploads.ts";
@@ -156,8 +156,8 @@ export class EbsTarget implements TargetProvider {
       connection,
       upload,
       commitOf: (id) => this.#commitOf(id, upload.snapshot.size, key),
-      afterCommit: (wait) =>
-        tidyUp(
+      removable: (wait) =>
+        unneededAfter(
           connection,
           { key, own: upload.snapshot.id, base: upload.base, startedAt: upload.snapshot.startedAt },
           wait,

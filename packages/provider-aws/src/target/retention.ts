@@ -32,14 +32,14 @@ export function expired(
 }
 
 /**
- * After a run's commit: removes what earlier runs of the volume left half-written, and commits that retention lets go. The run's
- * own commit and its base stay. What cannot be removed is said and left: the commit is good without it.
+ * What a run's commit leaves to remove: what earlier runs of the volume left half-written, and commits that retention lets go.
+ * The run's own commit and its base stay.
  */
-export async function tidyUp(
+export async function unneededAfter(
   connection: AwsConnection,
   { key, own, base, startedAt }: { key: string; own: string; base: string | undefined; startedAt: number },
   { signal }: Wait,
-): Promise<void> {
+): Promise<OwnSnapshot[]> {
   const names = targetTagNames(connection.settings.product);
   const uploads = await snapshotsWith(connection, { [names.key]: key, [names.role]: "upload" }, { signal });
   const isLeftOver = ({ id, state, startedAt: at }: OwnSnapshot): boolean =>
@@ -51,8 +51,16 @@ export async function tidyUp(
     .map(({ tags }) => tags[names.base]);
   const held = new Set([own, base, ...needed].filter((id) => id !== undefined));
   const { keep } = connection.options.target ?? {};
-  const removable = [...uploads.filter(isLeftOver), ...expired(commits, keep, held, Date.now())];
-  for (const { id } of removable) {
+  return [...uploads.filter(isLeftOver), ...expired(commits, keep, held, Date.now())];
+}
+
+/** Removes what is no longer needed. What cannot be removed is said and left: the commit is good without it. */
+export async function removeUnneeded(
+  connection: AwsConnection,
+  unneeded: readonly OwnSnapshot[],
+  { signal }: Wait,
+): Promise<void> {
+  for (const { id } of unneeded) {
     try {
       await deleteSnapshot(connection, id, { signal });
     } catch (error) {

@@ -13,11 +13,14 @@ import { awsError, failureOf } from "../errors.ts";
 import { sleep } from "../limits/clock.ts";
 import { BLOCK_BYTES } from "../plan/request-counts.ts";
 import { LinearChecksum } from "./linear-checksum.ts";
-import { deleteSnapshot, findSnapshot } from "./own-snapshots.ts";
+import { deleteSnapshot, findSnapshot, type OwnSnapshot } from "./own-snapshots.ts";
+import { removeUnneeded } from "./retention.ts";
 import type { Upload } from "./uploads.ts";
 import { readsAsZeroes } from "./zero-policy.ts";
 
 const DIGEST_BYTES = 32;
+/** Before the second look at a snapshot that is being completed, at most; each later wait is twice as long. */
+const FIRST_LOOK_MS = 250;
 /** Between two tries of a first block whose snapshot AWS does not know yet, at most. */
 const FIRST_BLOCK_WAIT_MS = 250;
 
@@ -34,15 +37,15 @@ export interface SnapshotWriterRequest {
   upload: Upload;
   /** Makes the commit's handle. */
   commitOf: (snapshotId: string) => Volume;
-  /** Called once after the commit: retention and what older runs left. */
-  afterCommit: (wait: Wait) => Promise<void>;
+  /** What retention and older runs leave to remove after the commit. */
+  removable: (wait: Wait) => Promise<OwnSnapshot[]>;
 }
 
 /**
  * Writes one run into one half-written snapshot, block by block; each is durable when its call is answered. `generation` is
  * the snapshot's id.
  */
-export function snapshotWriter({ connection, upload, commitOf, afterCommit }: SnapshotWriterRequest): BlockWriter {
+export function snapshotWriter({ connection, upload, commitOf, removable }: SnapshotWriterRequest): BlockWriter {
   const { snapshot } = upload;
   const { id, size } = snapshot;
   const { visibleMs, pollMs, snapshotMs } = connection.settings.timeouts;
@@ -222,12 +225,12 @@ export function snapshotWriter({ connection, upload, commitOf, afterCommit }: Sn
     );
   }
 
-  /** Waits until the snapshot is completed and can be listed, which comes later. */
+  /** Waits until the snapshot is completed. A small one is so within seconds, a large one after minutes. */
   async function becomeCompleted({ signal }: Wait): Promise<void> {
     const end = performance.now() + snapshotMs;
-    for (;;) {
+    for (let waitMs = Math.min(FIRST_LOOK_MS, pollMs); ; waitMs = Math.min(waitMs * 2, pollMs)) {
       const now = await findSnapshot(connection, id, { settling: true, signal });
-      if (now?.state === "completed") break;
+      if (now?.state === "completed") return;
       if (now === undefined || now.state === "error")
         throw awsError(
           "UNAVAILABLE",
@@ -245,8 +248,12 @@ export function snapshotWriter({ connection, upload, commitOf, afterCommit }: Sn
             operation: "CompleteSnapshot",
           },
         );
-      await sleep(pollMs, signal);
+      await sleep(waitMs, signal);
     }
+  }
+
+  /** Waits until a completed snapshot can be listed, which comes later. */
+  async function becomeListable({ signal }: Wait): Promise<void> {
     const probe = listSnapshotBlocks(id, { pageSize: 100 });
     const listable = performance.now() + visibleMs;
     for (;;) {
@@ -303,8 +310,11 @@ export function snapshotWriter({ connection, upload, commitOf, afterCommit }: Sn
       const now = completeAsked ? await findSnapshot(connection, id, { settling: !isKnown, signal }) : undefined;
       if (now?.state !== "completed") await complete(written, { signal });
       await becomeCompleted({ signal });
+      const [listable, unneeded] = await Promise.allSettled([becomeListable({ signal }), removable({ signal })]);
+      if (listable.status === "rejected") throw listable.reason;
       isCommitted = true;
-      await afterCommit({ signal });
+      if (unneeded.status === "rejected") throw unneeded.reason;
+      await removeUnneeded(connection, unneeded.value, { signal });
       return commitOf(id);
     },
     async abandon({ signal } = {}) {

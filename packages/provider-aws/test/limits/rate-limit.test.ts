@@ -224,3 +224,17 @@ test("all connections of the process to one account and Region share their limit
   expect(accountLimits({ ...place, account: "222222222222" })).not.toBe(accountLimits(place));
   expect(accountLimits({ ...place, endpoint: "http://127.0.0.1:1" })).not.toBe(accountLimits(place));
 });
+
+test("a disk's first run begins and completes both of its snapshots at once, and more wait their turn", async () => {
+  const clock = new TestClock();
+  const limits = new AccountLimits({ clock });
+  for (const operation of ["StartSnapshot", "CompleteSnapshot"] as const) {
+    let taken = 0;
+    for (let call = 0; call < 3; call++) void limits.take(operation, undefined).then(() => taken++);
+    for (let turn = 0; turn < 8; turn++) await Promise.resolve();
+    expect(taken).toBe(2);
+    const began = clock.now();
+    while (taken < 3) await clock.step(began + 1000);
+    expect(clock.now() - began).toBe(200);
+  }
+});

@@ -267,6 +267,15 @@ describe("the commit", () => {
     expect(Buffer.compare(into, bytesOf(2)), `seed ${seed}`).toBe(0);
   });
 
+  test("of a small increment is noticed soon after AWS completed it, however rarely a long one is looked at", async () => {
+    const { open, options } = await startPlace({ delays: { completeMs: 400 } });
+    const target = await open({ timeouts: { ...options.timeouts, pollMs: 30_000 } });
+    const volume = await target.create({ key: "k", size });
+    const began = performance.now();
+    await commitRun(target, volume, "r", some([0]));
+    expect(performance.now() - began).toBeLessThan(15_000);
+  });
+
   test("that goes into error says so, and is not retried in place", async () => {
     const { open, simulator } = await startPlace({}, { target: { timeoutMinutes: 10 } });
     const target = await open();
