@@ -44,8 +44,8 @@ export function serialOf(volumeId: string): string {
 
 /**
  * Waits for the device of an attached volume on the virtio or the SCSI bus, asking the buses to look again, and opens it:
- * for writing exclusively, so that a mounted device or one that another writer holds is refused. The size has to be the
- * volume's.
+ * for writing exclusively, so that a mounted device or one that another writer holds is refused. Its size, and the serial
+ * number where the kernel tells one, have to be the volume's.
  * @throws ProviderError NOT_FOUND (it does not appear), CONFIG_INVALID (another size), IN_USE, DENIED, UNSUPPORTED
  */
 export async function openDevice(
@@ -61,9 +61,11 @@ export async function openDevice(
     const path = await findDevice(volume.id, places);
     if (path !== undefined) {
       const device = await openAt(path, mode, places);
-      if (device.size === volume.size) return device;
+      // A name that is open is given to no other device, so what the kernel tells of it now stays true.
+      const isOther = await isOthers(path, serialOf(volume.id), places);
+      if (!isOther && device.size === volume.size) return device;
       // After a volume has grown, the guest's kernel learns of it a little later.
-      seen = device.size;
+      if (!isOther) seen = device.size;
       await device.file.close();
     }
     if (Date.now() >= end) throw absent(volume, seen, places);
@@ -79,16 +81,14 @@ async function findDevice(volumeId: string, places: DevicePlaces): Promise<strin
     // A partition's link has a suffix, `-part1`: it is not the volume.
     if (name === `virtio-${serial}` || name.endsWith(`_${serial}`)) {
       const path = await realpath(join(places.byId, name)).catch(() => undefined);
-      if (path !== undefined) found.add(path);
+      // udev moves links later than the kernel gives a name that became free to the next volume.
+      if (path !== undefined && !(await isOthers(path, serial, places))) found.add(path);
     }
   }
   // Without udev there are no links; the kernel tells serial numbers itself.
   if (found.size === 0) {
-    for (const { name } of await entries(join(places.sys, "block"))) {
-      const about = join(places.sys, "block", name);
-      const own = (await attribute(join(about, "serial"))) ?? (await attribute(join(about, "device", "vpd_pg80")));
-      if (own?.endsWith(serial) === true) found.add(join(places.dev, name));
-    }
+    for (const { name } of await entries(join(places.sys, "block")))
+      if ((await kernelSerial(name, places))?.endsWith(serial) === true) found.add(join(places.dev, name));
   }
   if (found.size > 1) {
     throw cloudstackError(
@@ -99,6 +99,17 @@ async function findDevice(volumeId: string, places: DevicePlaces): Promise<strin
     );
   }
   return [...found][0];
+}
+
+/** The serial number that the kernel tells of a device; undefined: it tells none. */
+async function kernelSerial(name: string, { sys }: DevicePlaces): Promise<string | undefined> {
+  const about = join(sys, "block", name);
+  return (await attribute(join(about, "serial"))) ?? (await attribute(join(about, "device", "vpd_pg80")));
+}
+
+/** Whether the kernel tells another serial number of the device at a path. */
+async function isOthers(path: string, serial: string, places: DevicePlaces): Promise<boolean> {
+  return (await kernelSerial(basename(path), places))?.endsWith(serial) === false;
 }
 
 async function openAt(path: string, mode: "read" | "write", places: DevicePlaces): Promise<OpenDevice> {

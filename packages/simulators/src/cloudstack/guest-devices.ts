@@ -19,11 +19,13 @@ interface Device {
   readonly disk: SparseDisk;
   node: string | undefined;
   link: string | undefined;
+  about: string | undefined;
 }
 
 /**
  * A guest's view of its volumes: `<root>/dev/vdb` is a file with the volume's bytes, `<root>/dev/disk/by-id/…` a link to
- * it by serial, and writing to `<root>/sys/bus/pci/rescan` or `<root>/sys/class/scsi_host/host0/scan` is a rescan.
+ * it by serial, `<root>/sys/block/vdb` tells the serial too, and writing to `<root>/sys/bus/pci/rescan` or
+ * `<root>/sys/class/scsi_host/host0/scan` is a rescan.
  */
 export class GuestDevices {
   /** Stands for the guest's `/`. */
@@ -73,15 +75,15 @@ export class GuestDevices {
     return this.#rescans;
   }
 
-  /** The device's name in `by-id` (libvirt's serial is the volume's id without dashes, cut to 20 characters). */
+  /** The device's name in `by-id`. */
   linkName(volumeId: string): string {
-    const serial = volumeId.replaceAll("-", "").slice(0, 20);
+    const serial = serialOf(volumeId);
     return this.#rules.bus === "virtio" ? `virtio-${serial}` : `scsi-0QEMU_QEMU_HARDDISK_${serial}`;
   }
 
   /** Plugs a volume in; the device appears by the rules. */
   plug(volumeId: string, disk: SparseDisk): void {
-    this.#devices.set(volumeId, { disk, node: undefined, link: undefined });
+    this.#devices.set(volumeId, { disk, node: undefined, link: undefined, about: undefined });
     if (!this.#rules.needsRescan) this.#appearLater(false);
   }
 
@@ -91,7 +93,8 @@ export class GuestDevices {
     if (device === undefined) return;
     this.#devices.delete(volumeId);
     await this.#serially(async () => {
-      for (const path of [device.link, device.node]) if (path !== undefined) await rm(path, { force: true });
+      for (const path of [device.link, device.node, device.about])
+        if (path !== undefined) await rm(path, { force: true, recursive: true });
       if (device.node !== undefined) await device.disk.cutOff();
     });
   }
@@ -136,9 +139,19 @@ export class GuestDevices {
     if (size === undefined) await link(device.disk.path, node);
     else await SparseDisk.create(node, size);
     device.node = node;
+    device.about = join(this.root, "sys", "block", name);
+    await this.#tellSerial(device.about, volumeId);
     device.link = join(this.byId, this.linkName(volumeId));
     await rm(device.link, { force: true });
     await symlink(join("..", "..", name), device.link);
+  }
+
+  /** As the kernel does: of virtio as text, of SCSI as the page of vital product data that it is in. */
+  async #tellSerial(about: string, volumeId: string): Promise<void> {
+    const serial = serialOf(volumeId);
+    await mkdir(join(about, "device"), { recursive: true });
+    if (this.#rules.bus === "virtio") await writeFile(join(about, "serial"), `${serial}\n`);
+    else await writeFile(join(about, "device", "vpd_pg80"), `\0\x80\0${String.fromCharCode(serial.length)}${serial}`);
   }
 
   #freeName(): string {
@@ -155,4 +168,9 @@ export class GuestDevices {
     this.#last = done.catch(() => undefined);
     return done;
   }
+}
+
+/** libvirt's serial is the volume's id without dashes, cut to 20 characters. */
+function serialOf(volumeId: string): string {
+  return volumeId.replaceAll("-", "").slice(0, 20);
 }
