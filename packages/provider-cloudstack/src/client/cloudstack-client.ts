@@ -125,10 +125,29 @@ export class CloudstackClient implements AsyncDisposable {
     }
   }
 
-  /** Every item of a list, page by page; an id that comes twice because the list moved meanwhile is given once. */
+  /**
+   * Every item of a list, page by page; an id that comes twice because the list moved meanwhile is given once. What is deleted
+   * meanwhile moves others to a page that was read already: a list that shrank is read again, until that brings nothing new.
+   */
   async *list(command: string, parameters: Parameters = {}, wait: Wait = {}): AsyncGenerator<AnswerObject> {
     const seen = new Set<string>();
+    for (;;) {
+      const before = seen.size;
+      const shrank = yield* this.#pages(command, parameters, seen, wait);
+      if (!shrank || seen.size === before) return;
+    }
+  }
+
+  /** Goes through a list once, past what was seen before. @returns whether rows that a page had promised did not come */
+  async *#pages(
+    command: string,
+    parameters: Parameters,
+    seen: Set<string>,
+    wait: Wait,
+  ): AsyncGenerator<AnswerObject, boolean> {
     let before: string | undefined;
+    let promised = 0;
+    let shrank = false;
     for (let page = 1; ; page++) {
       const size = this.#pageSize;
       let content: AnswerObject;
@@ -142,9 +161,13 @@ export class CloudstackClient implements AsyncDisposable {
         continue;
       }
       const items = listedItems(content);
+      const count = numberIn(content["count"]) ?? 0;
+      if ((page - 1) * size < promised && count < promised) shrank = true;
+      // A count that goes beyond this page is of the whole list; some commands count the page's own rows.
+      if (count > page * size) promised = count;
       // Some commands know no pages (listApis) and give everything each time.
       const start = JSON.stringify(items[0]);
-      if (items.length === 0 || start === before) return;
+      if (items.length === 0 || start === before) return shrank;
       before = start;
       for (const item of items) {
         const id = textIn(item["id"]) ?? textIn(item["jobid"]);
@@ -152,8 +175,7 @@ export class CloudstackClient implements AsyncDisposable {
         if (id !== undefined) seen.add(id);
         yield item;
       }
-      const count = numberIn(content["count"]) ?? 0;
-      if (items.length > size || (items.length < size && page * size >= count)) return;
+      if (items.length > size || (items.length < size && page * size >= count)) return shrank;
     }
   }
 
