@@ -233,17 +233,23 @@ export function machineSnapshotOf(answer: AnswerObject): CloudMachineSnapshot {
   };
 }
 
-/** Reads a job: 0 is pending, 1 done, 2 failed; an old server's failure is a bare text, a new one's an object. */
+/**
+ * Reads a job: 0 is pending, 1 done, 2 failed, 3 cancelled (`JobInfo.Status`), and what else there may be is no longer pending;
+ * an old server's failure is a bare text, a new one's an object.
+ */
 export function jobOf(answer: AnswerObject): CloudJob {
   const status = numberIn(answer["jobstatus"]);
   const result = objectIn(answer["jobresult"]);
   return {
     id: textIn(answer["jobid"]) ?? "",
     command: (textIn(answer["cmd"]) ?? "").replace(/^.*\./, "").replace(/Cmd$/, ""),
-    status: status === 1 ? "done" : status === 2 ? "failed" : "pending",
+    status: status === 1 ? "done" : (status ?? 0) === 0 ? "pending" : "failed",
     resultCode: numberIn(answer["jobresultcode"]) ?? numberIn(result["errorcode"]) ?? 0,
     result,
-    text: textIn(answer["jobresult"]) ?? textIn(result["errortext"]),
+    text:
+      textIn(answer["jobresult"]) ??
+      textIn(result["errortext"]) ??
+      (status === 3 ? "the job was cancelled" : undefined),
     instanceId: textIn(answer["jobinstanceid"]),
   };
 }

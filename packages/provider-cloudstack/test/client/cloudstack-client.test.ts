@@ -244,6 +244,14 @@ describe("jobs", () => {
     expect(text).toMatchObject({ status: "failed", resultCode: 551, text: "Unable to deploy" });
   });
 
+  it("that were cancelled have failed: nobody waits for them", async () => {
+    const cancelled = { jobid: "j", jobstatus: 3, jobresultcode: 0, cmd: "org.apache.AttachVolumeCmd" };
+    await using server = await startScripted(() => ({ body: { queryasyncjobresultresponse: cancelled } }));
+    await using client = clientOf(server.url);
+    expect((await failureOf(client.finish("j"))).message).toMatch(/AttachVolume.*cancelled/);
+    expect(server.calls).toHaveLength(1);
+  });
+
   it("are waited for through lost answers, throttling and a proxy's errors", async () => {
     await using server = await startScripted(({ index }) => {
       if (index === 1) return { body: pending };
