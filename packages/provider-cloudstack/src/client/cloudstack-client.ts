@@ -355,9 +355,9 @@ function plainParameters(command: string, parameters: Parameters): Map<string, s
   return plain;
 }
 
-/** Commands that only look; `getUploadParamsForVolume` makes a volume. */
+/** Commands that only look; `getUploadParamsForVolume` and its like for templates and ISOs make what is uploaded. */
 function isReading(command: string): boolean {
-  return /^(list|query|get|find)/.test(command) && command !== "getUploadParamsForVolume";
+  return /^(list|query|get|find)/.test(command) && !command.startsWith("getUploadParams");
 }
 
 function mayRepeat(command: string, error: unknown): boolean {

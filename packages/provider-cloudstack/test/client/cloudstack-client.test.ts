@@ -109,6 +109,16 @@ describe("calls", () => {
     expect(server.calls).toHaveLength(3);
   });
 
+  it.each(["getUploadParamsForVolume", "getUploadParamsForTemplate", "getUploadParamsForIso"])(
+    "%s makes a row each time: its lost answer is the caller's to look for",
+    async (command) => {
+      await using server = await startScripted(() => "cut");
+      await using client = clientOf(server.url);
+      expect(isLostAnswer(await failureOf(client.call(command)))).toBe(true);
+      expect(server.calls).toHaveLength(1);
+    },
+  );
+
   it("hide the keys in whatever a server repeats", async () => {
     await using server = await startScripted(() =>
       apiError("listZones", 431, `no such key the-secret-key of the-api-key`),
