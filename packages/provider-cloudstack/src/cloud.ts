@@ -143,7 +143,7 @@ export class Cloud implements AsyncDisposable {
 
   /** A volume by id; undefined: it is gone. */
   volume(id: string, wait: Wait = {}): Promise<CloudVolume | undefined> {
-    return firstOrMissing(this.volumes({ id }, wait));
+    return foundById(id, this.volumes({ id }, wait));
   }
 
   async *machines(filter: Parameters, wait: Wait = {}): AsyncGenerator<CloudMachine> {
@@ -158,7 +158,7 @@ export class Cloud implements AsyncDisposable {
   }
 
   machine(id: string, wait: Wait = {}): Promise<CloudMachine | undefined> {
-    return firstOrMissing(this.machines({ id }, wait));
+    return foundById(id, this.machines({ id }, wait));
   }
 
   /** A machine by id or name. @throws ProviderError NOT_FOUND, naming near names; UNSUPPORTED for a name that two have */
@@ -191,7 +191,7 @@ export class Cloud implements AsyncDisposable {
   }
 
   snapshot(id: string, wait: Wait = {}): Promise<CloudSnapshot | undefined> {
-    return firstOrMissing(this.snapshots({ id }, wait));
+    return foundById(id, this.snapshots({ id }, wait));
   }
 
   /** Templates of this account or project: those that it made. */
@@ -248,12 +248,16 @@ export class Cloud implements AsyncDisposable {
 }
 
 function isId(text: string): boolean {
-  return /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(text) || /^\d+$/.test(text);
+  return /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(text);
 }
 
-async function firstOrMissing<T>(items: AsyncGenerator<T>): Promise<T | undefined> {
+/**
+ * The item of an id. A number is taken for the database's own (`ParamProcessWorker.translateUuidToInternalId`), and so leads to
+ * something of another id, which nobody asked for.
+ */
+async function foundById<T extends { id: string }>(id: string, items: AsyncGenerator<T>): Promise<T | undefined> {
   try {
-    for await (const item of items) return item;
+    for await (const item of items) if (item.id.toLowerCase() === id.toLowerCase()) return item;
     return undefined;
   } catch (error) {
     if (isMissing(error)) return undefined;
