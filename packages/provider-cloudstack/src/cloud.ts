@@ -15,6 +15,7 @@ import {
   volumeOf,
 } from "./client/entities.ts";
 import type { Transport } from "./client/transport.ts";
+import { unlessAborted } from "./client/unless-aborted.ts";
 import type { DevicePlaces } from "./device/find-device.ts";
 import { cloudstackError, isMissing } from "./errors.ts";
 import type { CloudstackOptions } from "./options.ts";
@@ -27,6 +28,7 @@ export class Cloud implements AsyncDisposable {
   readonly client: CloudstackClient;
   readonly options: CloudstackOptions;
   readonly #known = new Map<string, Promise<unknown>>();
+  readonly #closing = new AbortController();
 
   constructor(client: CloudstackClient, options: CloudstackOptions) {
     this.client = client;
@@ -69,20 +71,20 @@ export class Cloud implements AsyncDisposable {
     const { project, owner } = this.options;
     if (owner !== undefined) return { account: owner.account, domainid: owner.domainId };
     if (project === undefined) return {};
-    const found = await this.#once("project", () => this.choice("listProjects", project, "project", {}, wait));
+    const found = await this.once("project", wait, (own) => this.choice("listProjects", project, "project", {}, own));
     return { projectid: found.id };
   }
 
   async zoneId(wait: Wait = {}): Promise<string> {
     const { zone } = this.options;
-    const found = await this.#once("zone", () => this.choice("listZones", zone, "zone", {}, wait));
+    const found = await this.once("zone", wait, (own) => this.choice("listZones", zone, "zone", {}, own));
     return found.id;
   }
 
   /** What `listCapabilities` says: version, limits, switches. */
   capabilities(wait: Wait = {}): Promise<AnswerObject> {
-    return this.#once("capabilities", async () =>
-      objectIn((await this.client.call("listCapabilities", {}, wait))["capability"]),
+    return this.once("capabilities", wait, async (own) =>
+      objectIn((await this.client.call("listCapabilities", {}, own))["capability"]),
     );
   }
 
@@ -101,9 +103,9 @@ export class Cloud implements AsyncDisposable {
 
   /** Names of the commands that the account's role has; in lower case. */
   commands(wait: Wait = {}): Promise<ReadonlySet<string>> {
-    return this.#once("commands", async () => {
+    return this.once("commands", wait, async (own) => {
       const names = new Set<string>();
-      for await (const api of this.client.list("listApis", {}, wait))
+      for await (const api of this.client.list("listApis", {}, own))
         names.add((textIn(api["name"]) ?? "").toLowerCase());
       return names;
     });
@@ -119,7 +121,7 @@ export class Cloud implements AsyncDisposable {
           "machine this runs on, or one that runs `diskferry appliance`).",
       );
     }
-    return this.#once("appliance", () => this.machineNamed(appliance.machine, wait));
+    return this.once("appliance", wait, (own) => this.machineNamed(appliance.machine, own));
   }
 
   devicePlaces(): DevicePlaces {
@@ -232,18 +234,24 @@ export class Cloud implements AsyncDisposable {
     throw cloudstackError("CONFIG_INVALID", `${problem} This account sees: ${list}.`, { operation: command });
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.client[Symbol.asyncDispose]();
+  /**
+   * Asks once, for all who wait and not for the first alone: `ask` is given up when this is disposed. What failed is asked again
+   * the next time.
+   */
+  async once<T>(name: string, { signal }: Wait, ask: (wait: Wait) => Promise<T>): Promise<T> {
+    signal?.throwIfAborted();
+    let asked = this.#known.get(name) as Promise<T> | undefined;
+    if (asked === undefined) {
+      asked = ask({ signal: this.#closing.signal });
+      this.#known.set(name, asked);
+      asked.catch(() => this.#known.delete(name));
+    }
+    return unlessAborted(asked, signal);
   }
 
-  /** Asks once; what failed is asked again the next time. */
-  #once<T>(name: string, ask: () => Promise<T>): Promise<T> {
-    const known = this.#known.get(name) as Promise<T> | undefined;
-    if (known !== undefined) return known;
-    const asked = ask();
-    this.#known.set(name, asked);
-    asked.catch(() => this.#known.delete(name));
-    return asked;
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closing.abort(cloudstackError("UNAVAILABLE", "The connection was closed.", { retryable: false }));
+    await this.client[Symbol.asyncDispose]();
   }
 }
 

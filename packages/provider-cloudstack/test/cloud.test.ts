@@ -24,3 +24,22 @@ it("a machine's name that is a number is no id: the server takes its own numbers
   expect(await cloud.machine("100")).toBeUndefined();
   expect((await cloud.machineNamed(machines[0]!.id)).displayName).toBe("somebody's");
 });
+
+it("what is asked once for several is not lost to all when one of them gives up, and ends with the connection", async () => {
+  await using server = await startScripted(({ form }) =>
+    form.get("command") === "listProjects"
+      ? "hang"
+      : { body: { listzonesresponse: { count: 1, zone: [{ id: "z", name: "zone" }] } } },
+  );
+  const cloud = await openCloud(server.url);
+  const controller = new AbortController();
+  const [given, other] = [cloud.zoneId({ signal: controller.signal }), cloud.zoneId()];
+  controller.abort(new Error("enough"));
+  await expect(given).rejects.toThrow("enough");
+  expect(await other).toBe("z");
+  expect(server.calls).toHaveLength(1);
+  const hanging = cloud.once("it", {}, (wait) => cloud.client.call("listProjects", {}, wait));
+  const ended = expect(hanging).rejects.toMatchObject({ code: "UNAVAILABLE", retryable: false });
+  await cloud[Symbol.asyncDispose]();
+  await ended;
+});

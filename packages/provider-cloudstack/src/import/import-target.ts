@@ -18,7 +18,7 @@ import { importPreflight } from "../preflight/import-preflight.ts";
 import { deleteVolume, inUse } from "../target/attachment.ts";
 import { gather, gatheredBy, markOf } from "../upload/gather.ts";
 import { Spool, type SpoolState } from "../upload/spool.ts";
-import { type ImportPool, adoptFile, adoptedVolume, awaitImports, importPool, settledVolume } from "./adopt-file.ts";
+import { adoptFile, adoptedVolume, awaitImports, importPool, settledVolume } from "./adopt-file.ts";
 import { launchByImport, removeCopies } from "./launch-by-import.ts";
 import { type ImportPlace, filesAsReplicas, nameFor } from "./import-place.ts";
 import { ENDING, PoolFolder, ownNameOf } from "./pool-folder.ts";
@@ -30,15 +30,10 @@ import { ENDING, PoolFolder, ownNameOf } from "./pool-folder.ts";
  */
 export function importTarget(cloud: Cloud, folder: string, options: ImportOptions): TargetProvider {
   const spool = new Spool(folder);
-  let known: Promise<ImportPool> | undefined;
   const place: ImportPlace = {
     cloud,
     folder: new PoolFolder(options.folder),
-    pool(wait) {
-      known ??= importPool(cloud, wait);
-      known.catch(() => (known = undefined));
-      return known;
-    },
+    pool: (wait) => cloud.once("pool", wait, (own) => importPool(cloud, own)),
   };
   const replicas = filesAsReplicas(place);
   let closed = false;
