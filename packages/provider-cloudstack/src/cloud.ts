@@ -143,6 +143,19 @@ export class Cloud implements AsyncDisposable {
     }
   }
 
+  /** Volumes of whichever account or project, as far as this account may see them; things in projects are listed apart. */
+  async *everybodysVolumes(filter: Parameters, wait: Wait = {}): AsyncGenerator<CloudVolume> {
+    const seen = new Set<string>();
+    for (const projectid of [undefined, "-1"]) {
+      for await (const item of this.client.list("listVolumes", { ...filter, listall: true, projectid }, wait)) {
+        const volume = volumeOf(item);
+        if (goneStates.has(volume.state) || seen.has(volume.id)) continue;
+        seen.add(volume.id);
+        yield volume;
+      }
+    }
+  }
+
   /** A volume by id; undefined: it is gone. */
   volume(id: string, wait: Wait = {}): Promise<CloudVolume | undefined> {
     return foundById(id, this.volumes({ id }, wait));

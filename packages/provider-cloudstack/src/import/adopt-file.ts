@@ -59,14 +59,17 @@ export async function importPool(cloud: Cloud, wait: Wait): Promise<ImportPool> 
   return { id, name, type, isLocal: textIn(about["scope"]) === "HOST", clusterId: textIn(about["clusterid"]) };
 }
 
-/** The volume of a file on the pool, whatever it is called and however it was adopted; undefined: CloudStack has none. */
+/**
+ * The volume of a file on the pool, whatever it is called, however it was adopted and whomever it was given to since; undefined:
+ * CloudStack has none, so the file is nobody's.
+ */
 export async function adoptedVolume(
   cloud: Cloud,
   pool: ImportPool,
   file: string,
   wait: Wait,
 ): Promise<CloudVolume | undefined> {
-  for await (const volume of cloud.volumes({ storageid: pool.id, listall: true }, wait))
+  for await (const volume of cloud.everybodysVolumes({ storageid: pool.id }, wait))
     if (volume.path === file) return volume;
   return undefined;
 }

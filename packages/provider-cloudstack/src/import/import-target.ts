@@ -103,11 +103,23 @@ async function remove({ cloud, folder, pool }: ImportPlace, spool: Spool, volume
     // Other versions of the disk are volumes of their own; what no volume has is left over from a dead run.
     if (found !== undefined && file !== volume.id) continue;
     if (found?.machineId !== undefined) throw inUse(found);
-    if (found !== undefined) await deleteVolume(cloud, found.id, wait);
+    if (found !== undefined) {
+      await deleteVolume(cloud, found.id, wait);
+      // One that is not seen in this scope is not deleted either.
+      if ((await adoptedVolume(cloud, where, file, wait)) !== undefined) throw othersVolume(found, file);
+    }
     await folder.remove(file);
   }
   // An earlier version has no bytes here any more; those of the last one may be what the next run starts from.
   if (isSpool || isLast) await spool.remove(mark);
+}
+
+function othersVolume({ id, name }: CloudVolume, file: string): Error {
+  return cloudstackError(
+    "IN_USE",
+    `File ${file} is volume ${id} (${name}) of another account or project by now. Nothing was removed: delete it there.`,
+    { operation: "remove" },
+  );
 }
 
 /** Images of a disk in the pool's folder, without what is not whole. */
@@ -128,10 +140,10 @@ async function* ownedBy(
   const files = new Set((await folder.list()).map((name) => name.replace(/\.part$/, "")));
   const where = await pool(wait);
   const seen = new Set<string>();
+  for await (const { path = "" } of cloud.everybodysVolumes({ storageid: where.id }, wait)) files.delete(path);
   for await (const found of cloud.volumes({ storageid: where.id, listall: true }, wait)) {
     const { id, path = "", name, size } = found;
     const own = ownNameOf(path);
-    files.delete(path);
     if (own?.job !== mark) continue;
     seen.add(id);
     const volume = own.note?.startsWith("clone") === true ? {} : { volume: { id: path, size, data: { key: own.key } } };

@@ -98,6 +98,23 @@ it("writes a disk to the pool at its commit and has it adopted, once", async () 
   expect(await readdir(cloud.spool)).toEqual([]);
 });
 
+it("leaves a file alone whose volume was given to another account or project, and does not call it left over", async () => {
+  cloud.simulator.addProject("production");
+  await using inside = await openTarget({ project: "production" });
+  const volume = await write(inside, "disk", 1);
+  await using outside = await openTarget();
+  const kinds: string[] = [];
+  for await (const { kind } of outside.owned("move")) kinds.push(kind);
+  expect(kinds).toEqual(["spool"]);
+  const refusal = await failed(outside.remove(volume));
+  expect([refusal.code, refusal.message]).toEqual(["IN_USE", expect.stringContaining("another account or project")]);
+  expect(await readdir(cloud.folder)).toEqual([volume.id]);
+  expect((await readdir(cloud.spool)).length).toBeGreaterThan(0);
+  await demandBytes(adopted(volume.id)!.id, 1);
+  await inside.remove(volume);
+  expect(await readdir(cloud.folder)).toEqual([]);
+});
+
 it("never writes an image again that a volume has, not even where nobody remembers it", async () => {
   await using target = await openTarget();
   const volume = await write(target, "disk", 1);
