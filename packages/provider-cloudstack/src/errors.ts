@@ -141,6 +141,13 @@ const byText: readonly [pattern: RegExp, meaning: Meaning][] = [
   ],
   [/delete protection/i, { code: "IN_USE", remedy: "Take its delete protection away first (updateVolume)." }],
   [
+    /is not in ready state but/i,
+    {
+      code: "IN_USE",
+      remedy: "Something works on the volume, such as a snapshot schedule: run again when that has ended.",
+    },
+  ],
+  [
     /kvm snapshot is not (supported|enabled)|snapshot.*not supported.*running|kvm\.snapshot\.enabled/i,
     {
       code: "UNSUPPORTED",

@@ -2,6 +2,19 @@ import type { Disk, Machine, MachineSpec, PowerState } from "@diskferry/core/pro
 import type { CloudMachine, CloudVolume } from "../client/entities.ts";
 
 const MIB = 2 ** 20;
+/**
+ * States (`Volume.State`) of a volume that holds bytes, whatever works on it at the moment: one that the platform's own schedule
+ * snapshots just now is a disk of the machine, and a copy without it would be none of the machine.
+ */
+const HOLDS_BYTES = new Set([
+  "Ready",
+  "Snapshotting",
+  "RevertSnapshotting",
+  "Migrating",
+  "Resizing",
+  "Attaching",
+  "Restoring",
+]);
 
 /** A machine of CloudStack and its volumes, in the contract's words. A disk's key is its volume's id. */
 export function readMachine(machine: CloudMachine, volumes: readonly CloudVolume[]): Machine {
@@ -14,7 +27,7 @@ export function readMachine(machine: CloudMachine, volumes: readonly CloudVolume
       name: volume.name,
       boot: volume.type === "ROOT",
       ...(controller === undefined ? {} : { controller }),
-      ...(volume.state === "Ready" ? {} : { ineligible: `the volume is in state ${volume.state}, not Ready` }),
+      ...(HOLDS_BYTES.has(volume.state) ? {} : { ineligible: `the volume is in state ${volume.state}, not Ready` }),
     }));
   return { id: machine.id, name: machine.displayName, disks, power: powerOf(machine.state), spec: specOf(machine) };
 }

@@ -11,3 +11,8 @@ test("a command that the account may not call is denied, whatever number the ser
   const gone = new ApiFailure("deleteVolume", 431, "Unable to find volume with ID: 17");
   expect(translateFailure(gone).code).toBe("NOT_FOUND");
 });
+
+test("a volume that a schedule snapshots just now is in use, not asked for wrongly", () => {
+  const text = "Volume: 17 is not in Ready state but Snapshotting. Cannot take snapshot.";
+  expect(translateFailure(new ApiFailure("createSnapshot", 431, text, 4350))).toMatchObject({ code: "IN_USE" });
+});
