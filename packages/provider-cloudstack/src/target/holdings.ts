@@ -15,6 +15,8 @@ export interface WriteClaim {
 interface Holding {
   /** Of a writer; a reader has none. */
   state: WriteState | undefined;
+  /** The version of the write state under which it was opened; 0: nobody had written. */
+  version: number;
   opened: Promise<OpenVolume>;
   users: number;
   /** Whether the volume is detached when the last user leaves. */
@@ -78,11 +80,12 @@ export function holdForWriting(cloud: Cloud, bench: Bench, id: string, claim: Wr
     const attached = await attach(cloud, id, appliance.id, undefined, wait);
     const holding: Holding = {
       state,
+      version: state?.version ?? 0,
       opened: bench.open({ id, size: attached.size }, { mode: "write", epoch: claim.epoch }, wait),
       users: 0,
       detaches: true,
     };
-    return await settle(cloud, place, id, holding, appliance.id);
+    return await settle(cloud, place, id, holding);
   });
 }
 
@@ -98,12 +101,13 @@ export function holdForReading(cloud: Cloud, bench: Bench, id: string, wait: Wai
     const attached = await attach(cloud, id, appliance.id, undefined, wait);
     const holding: Holding = {
       state: undefined,
+      version: writeStateOf(volume)?.version ?? 0,
       opened: bench.open({ id, size: attached.size }, { mode: "read" }, wait),
       users: 0,
       // A writer of another process has it attached already: then it is that one's to detach.
       detaches: volume.machineId === undefined,
     };
-    return await settle(cloud, place, id, holding, appliance.id);
+    return await settle(cloud, place, id, holding);
   });
 }
 
@@ -133,12 +137,12 @@ function fencedError(id: string, epoch: number): Error {
 }
 
 /** Puts a new holding in its place; where its device does not open, the volume is not left attached. */
-async function settle(cloud: Cloud, place: string, id: string, holding: Holding, appliance: string): Promise<Share> {
+async function settle(cloud: Cloud, place: string, id: string, holding: Holding): Promise<Share> {
   let opened: OpenVolume;
   try {
     opened = await holding.opened;
   } catch (error) {
-    if (holding.detaches) await detachQuietly(cloud, id, appliance);
+    if (holding.detaches) await detachIfOurs(cloud, id, holding.version);
     throw error;
   }
   held.set(place, holding);
@@ -158,6 +162,7 @@ function share(cloud: Cloud, place: string, id: string, holding: Holding, opened
       refuseOlder(id, writeStateOf(volume), state.epoch);
       const next = { ...state, generation: newGeneration() };
       holding.state = writeStateOf(await advanceWriteState(cloud, volume, writeStateOf(volume), next, wait));
+      holding.version = holding.state?.version ?? holding.version;
     },
     async check(wait = {}) {
       const volume = await knownVolume(cloud, id, wait);
@@ -180,30 +185,20 @@ function share(cloud: Cloud, place: string, id: string, holding: Holding, opened
         // Another writer may have taken the place: what it has attached is not ours to detach.
         if (held.get(place) !== holding) return;
         held.delete(place);
-        if (holding.detaches) await detachIfOurs(cloud, id, holding.state);
+        if (holding.detaches) await detachIfOurs(cloud, id, holding.version);
       });
       return left;
     },
   };
 }
 
-/** Detaches at a writer's end, unless a newer writer has it: a straggling detachment would strike that one. */
-async function detachIfOurs(cloud: Cloud, id: string, state: WriteState | undefined): Promise<void> {
+/** Detaches at an end, unless a newer writer has it: a straggling detachment would strike that one. */
+async function detachIfOurs(cloud: Cloud, id: string, version: number): Promise<void> {
   const wait = { signal: AbortSignal.timeout(LEAVE_MS) };
   try {
     const volume = await cloud.volume(id, wait);
-    if (volume === undefined) return;
-    const now = writeStateOf(volume);
-    if (state !== undefined && now !== undefined && now.version > state.version) return;
+    if (volume === undefined || (writeStateOf(volume)?.version ?? 0) > version) return;
     await detach(cloud, id, (await cloud.appliance(wait)).id, wait);
-  } catch (error) {
-    cloud.notice(`Volume ${id} stays attached to the appliance; the next run detaches it. ${String(error)}`);
-  }
-}
-
-async function detachQuietly(cloud: Cloud, id: string, appliance: string): Promise<void> {
-  try {
-    await detach(cloud, id, appliance, { signal: AbortSignal.timeout(LEAVE_MS) });
   } catch (error) {
     cloud.notice(`Volume ${id} stays attached to the appliance; the next run detaches it. ${String(error)}`);
   }
