@@ -82,8 +82,9 @@ async function remove(cloud: Cloud, volume: Volume, wait: Wait): Promise<void> {
     if (found.machineId !== appliance && found.machineId !== (await cloud.appliance(wait)).id) throw inUse(found);
     await letGo(cloud, found.id, wait);
   }
-  // An adopted volume is none of ours: its bytes stay.
-  if (readOwnName(found.name) !== undefined) await deleteVolume(cloud, found.id, wait);
+  // An adopted volume is none of ours, whatever it is called: its bytes stay.
+  if (volume.data?.["adopted"] !== true && readOwnName(found.name) !== undefined)
+    await deleteVolume(cloud, found.id, wait);
 }
 
 /** What a job made: by the job's mark in names, so that what was made and not tagged yet is found too. */

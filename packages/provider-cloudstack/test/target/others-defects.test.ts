@@ -325,6 +325,14 @@ describe("termination", () => {
     },
   );
 
+  it("leaves an adopted disk where it is even if it bears our name, as one does that another job made", async () => {
+    await using on = await target();
+    const { id } = await on.create({ key: "first", size, job: "there" });
+    const adopted = await on.adopt!(id);
+    await on.remove(JSON.parse(JSON.stringify(adopted)) as Volume);
+    expect(cloud.simulator.volumes().map((volume) => volume.id)).toContain(id);
+  });
+
   it("tells two adopted and made volumes apart: what we did not make is never deleted", async () => {
     await using on = await target();
     const machine = await cloud.simulator.addMachine({ name: "old", disks: [size, size], state: "Stopped" });
