@@ -11,7 +11,7 @@ import type { CloudMachine, CloudSnapshot, CloudVolume } from "../client/entitie
 import type { Cloud } from "../cloud.ts";
 import { openDownload } from "../download/snapshot-download.ts";
 import { cloudstackError } from "../errors.ts";
-import { cloneSnapshot, volumeNamed } from "../launch/clone-volume.ts";
+import { cloneSnapshot } from "../launch/clone-volume.ts";
 import { jobMark, keyMark, ownName, readOwnName } from "../names.ts";
 import { sourcePreflight } from "../preflight/source-preflight.ts";
 import { deleteVolume } from "../target/attachment.ts";
@@ -112,11 +112,8 @@ async function openSnapshot(cloud: Cloud, bench: Bench, disk: DiskSnapshot, wait
 
 async function release(cloud: Cloud, snapshot: Snapshot, wait: Wait): Promise<void> {
   wait.signal?.throwIfAborted();
-  // The volumes first: once the snapshot is gone its job is not to be known any more.
   for (const { id } of snapshot.disks) {
-    const found = await cloud.snapshot(id, wait);
-    const job = found === undefined ? undefined : readOwnName(found.name)?.job;
-    for (const volume of await readingVolumes(cloud, id, job, wait)) {
+    for (const volume of await readingVolumes(cloud, id, wait)) {
       await letGo(cloud, volume.id, wait);
       await deleteVolume(cloud, volume.id, wait);
     }
@@ -124,16 +121,8 @@ async function release(cloud: Cloud, snapshot: Snapshot, wait: Wait): Promise<vo
   await releaseSnapshot(cloud, snapshot, wait);
 }
 
-async function readingVolumes(
-  cloud: Cloud,
-  snapshotId: string,
-  job: string | undefined,
-  wait: Wait,
-): Promise<CloudVolume[]> {
-  if (job !== undefined) {
-    const volume = await volumeNamed(cloud, readingVolume(job, snapshotId), wait);
-    return volume === undefined ? [] : [volume];
-  }
+/** All volumes that were made to read a snapshot: a request that came late may have made a second one. */
+async function readingVolumes(cloud: Cloud, snapshotId: string, wait: Wait): Promise<CloudVolume[]> {
   const mark = keyMark("reading", snapshotId);
   const found: CloudVolume[] = [];
   for await (const volume of cloud.volumes({ keyword: mark }, wait)) {

@@ -3,7 +3,7 @@ import { isProviderError } from "@diskferry/core/provider";
 import { type CloudMachineSnapshot, type CloudSnapshot, machineSnapshotOf } from "../client/entities.ts";
 import { ensure } from "../client/ensure.ts";
 import type { Cloud } from "../cloud.ts";
-import { cloudstackError } from "../errors.ts";
+import { cloudstackError, isMissing } from "../errors.ts";
 import { deleteSnapshot, takeSnapshot } from "../launch/clone-volume.ts";
 import { keyMark, ownName, readOwnName } from "../names.ts";
 
@@ -160,10 +160,19 @@ async function snapshotOfKey(
   mark: string,
   wait: Wait,
 ): Promise<CloudSnapshot | undefined> {
-  for await (const snapshot of cloud.snapshots({ volumeid: volumeId }, wait)) {
-    if (readOwnName(snapshot.name)?.key === mark) return snapshot;
+  return (await snapshotsOfKey(cloud, volumeId, mark, wait))[0];
+}
+
+/** All that bear the mark; none where the volume is gone. */
+async function snapshotsOfKey(cloud: Cloud, volumeId: string, mark: string, wait: Wait): Promise<CloudSnapshot[]> {
+  const found: CloudSnapshot[] = [];
+  try {
+    for await (const snapshot of cloud.snapshots({ volumeid: volumeId }, wait))
+      if (readOwnName(snapshot.name)?.key === mark) found.push(snapshot);
+  } catch (error) {
+    if (!isMissing(error)) throw error;
   }
-  return undefined;
+  return found;
 }
 
 function describe(
@@ -189,13 +198,16 @@ function describe(
 /** Gives up what {@link snapshotMachine} made, and the volumes that were made to read it. Idempotent. */
 export async function releaseSnapshot(cloud: Cloud, snapshot: Snapshot, wait: Wait): Promise<string[]> {
   const released: string[] = [];
-  for (const { id } of snapshot.disks) {
+  const mark = snapshot.id.split("/")[1];
+  for (const { id, disk } of snapshot.disks) {
     const found = await cloud.snapshot(id, wait);
     // Somebody else's point in time is left alone; only the volumes that we made to read it go.
     released.push(id);
     if (found !== undefined && readOwnName(found.name) !== undefined) await deleteSnapshot(cloud, id, wait);
+    // A request that came late may have made it twice.
+    for (const twin of mark === undefined || disk === "" ? [] : await snapshotsOfKey(cloud, disk, mark, wait))
+      await deleteSnapshot(cloud, twin.id, wait);
   }
-  const mark = snapshot.id.split("/")[1];
   if (mark !== undefined) await removeMachineSnapshot(cloud, snapshot.machine, mark, wait);
   return released;
 }
