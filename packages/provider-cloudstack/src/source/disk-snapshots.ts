@@ -75,6 +75,16 @@ async function take(
     const name = known?.name ?? ownName(job, mark, note);
     taken.set(disk, await takeSnapshot(cloud, disk, name, wait, from));
   }
+  if (isStill && chosen.length > 1 && (await cloud.machine(machine.id, wait))?.state !== "Stopped") {
+    // Their names say that they are of one point in time.
+    for (const { id } of taken.values()) await deleteSnapshot(cloud, id, wait);
+    throw cloudstackError(
+      "UNAVAILABLE",
+      `${machine.name} was started while its disks were snapshotted one after the other, which is no common point in time. The ` +
+        `snapshots were deleted; they are taken anew.`,
+      { operation: "snapshot" },
+    );
+  }
   return taken;
 }
 

@@ -18,6 +18,24 @@ afterEach(async () => {
   await cloud[Symbol.asyncDispose]();
 });
 
+it("a machine that is started between the snapshots of its disks has no common point in time in them", async () => {
+  const { simulator } = cloud;
+  const [id = ""] = simulator.machines;
+  const machine = await source.machine("db");
+  simulator.faults.add({
+    command: "createSnapshot",
+    calls: [2],
+    action: { kind: "run", run: async () => void (await client.run("startVirtualMachine", { id })) },
+  });
+  await expect(source.snapshot(machine, { key: "now", job: "out" })).rejects.toMatchObject({ retryable: true });
+  expect(simulator.snapshotIds()).toEqual([]);
+  const point = await source.snapshot(await source.machine("db"), { key: "now", job: "out" });
+  expect(point.consistency).toBe("crash");
+  expect(simulator.calls.get("createVMSnapshot")).toBe(1);
+  await source.release(point);
+  expect(simulator.snapshotIds()).toEqual([]);
+});
+
 it("what a request that came late made a second time goes with the point in time", async () => {
   const { simulator } = cloud;
   const point = await source.snapshot(await source.machine("db"), { key: "now", job: "out" });
