@@ -246,7 +246,10 @@ declare function snapshotOf(answer: AnswerObject): CloudSnapshot;
 declare function templateOf(answer: AnswerObject): CloudTemplate;
 /** Reads a snapshot of a machine. */
 declare function machineSnapshotOf(answer: AnswerObject): CloudMachineSnapshot;
-/** Reads a job: 0 is pending, 1 done, 2 failed; an old server's failure is a bare text, a new one's an object. */
+/**
+ * Reads a job: 0 is pending, 1 done, 2 failed, 3 cancelled (`JobInfo.Status`), and what else there may be is no longer pending;
+ * an old server's failure is a bare text, a new one's an object.
+ */
 declare function jobOf(answer: AnswerObject): CloudJob;
 /** Reads anything with an id and a name. */
 declare function choiceOf(answer: AnswerObject): CloudChoice;
@@ -329,7 +332,10 @@ declare class CloudstackClient implements AsyncDisposable {
   call(command: string, parameters?: Parameters, wait?: Wait & {
     object?: string;
   }): Promise<AnswerObject>;
-  /** Every item of a list, page by page; an id that comes twice because the list moved meanwhile is given once. */
+  /**
+   * Every item of a list, page by page; an id that comes twice because the list moved meanwhile is given once. What is deleted
+   * meanwhile moves others to a page that was read already: a list that shrank is read again, until that brings nothing new.
+   */
   list(command: string, parameters?: Parameters, wait?: Wait): AsyncGenerator<AnswerObject>;
   /** Submits a command that may start a job; {@link finish} waits for it. */
   submit(command: string, parameters?: Parameters, wait?: Wait & {
