@@ -155,6 +155,34 @@ jobs:
   }
 });
 
+test("a secret that stands in the file itself is not quoted where it breaks the syntax", async () => {
+  const broken = {
+    "*hunter2": /column 17: \* names no anchor; put a text that begins with \* in quotes/,
+    "}hunter2": /column 17: Unexpected flow-map-end token in YAML stream\n/,
+    "|hunter2": /column 18: Block scalar header includes extra characters/,
+    ">hunter2": /column 18: Block scalar header includes extra characters/,
+    "!hunter2": /column 17: ! begins a tag, and none is known here/,
+    "!hun!ter2": /column 17: ! begins a tag, and none is known here/,
+    '"\\Uhunter2xyz"': /column 18: a backslash in double quotes begins no known escape/,
+    '"abc" hunter2': /column 23: Unexpected scalar at node end/,
+  };
+  for (const [password, told] of Object.entries(broken)) {
+    const place = await placeWithConfig(`
+jobs:
+  web:
+    source: disks/web.raw
+    target:
+      provider: local
+      password: ${password}
+`);
+    const said = await place.run(["sync", "-c", "etc/jobs.yaml"]);
+    expect(said).toMatchObject({ code: 2, out: "" });
+    expect(said.err).toMatch(told);
+    expect(said.err).toMatch(/line 7/);
+    expect(said.err).not.toMatch(/hun!?ter/);
+  }
+});
+
 test("one job that fails does not hold the others up, and decides the exit code", async () => {
   const place = await placeWithConfig(`
 state: state

@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { expandEnvironment, isProviderError, isSecretName, ProviderError } from "@diskferry/core";
-import { LineCounter, parseDocument } from "yaml";
+import { isAlias, isNode, LineCounter, parseDocument, visit, type YAMLError } from "yaml";
 import type { CommandIo } from "../command-io.ts";
 import type { EndSpec, JobSpec } from "../jobs/job-spec.ts";
 import { defined } from "../jobs/defined.ts";
@@ -84,13 +84,25 @@ async function textOf(path: string): Promise<string> {
 function parseYaml(path: string, text: string): unknown {
   const lineCounter = new LineCounter();
   const document = parseDocument(text, { lineCounter, uniqueKeys: true, prettyErrors: false, merge: true });
-  if (document.errors.length > 0) {
+  const problems: { at: number; words: string }[] = [];
+  for (const error of [...document.errors, ...document.warnings]) {
+    problems.push({ at: error.pos[0], words: wordsOf(error) });
+  }
+  const anchors = new Set<string>();
+  visit(document, (_, node) => {
+    if (isAlias(node) && !anchors.has(node.source)) {
+      problems.push({ at: node.range?.[0] ?? 0, words: "* names no anchor; put a text that begins with * in quotes" });
+    } else if (isNode(node) && !isAlias(node) && node.anchor !== undefined) anchors.add(node.anchor);
+  });
+  if (problems.length > 0) {
     throw invalid(
       path,
-      document.errors.map(({ pos, message }) => {
-        const { line, col } = lineCounter.linePos(pos[0]);
-        return `line ${line}, column ${col}: ${message}`;
-      }),
+      problems
+        .toSorted((one, other) => one.at - other.at)
+        .map(({ at, words }) => {
+          const { line, col } = lineCounter.linePos(at);
+          return `line ${line}, column ${col}: ${words}`;
+        }),
     );
   }
   let value: unknown;
@@ -105,6 +117,15 @@ function parseYaml(path: string, text: string): unknown {
   } catch {
     throw invalid(path, ["an alias stands inside of what it names, so that there is no end to it"]);
   }
+}
+
+/** What the parser found, without what it quotes of the text, which may be part of a secret. */
+function wordsOf({ code, message }: YAMLError): string {
+  if (code === "TAG_RESOLVE_FAILED")
+    return "! begins a tag, and none is known here; put a text that begins with ! in quotes";
+  if (code === "BAD_DQ_ESCAPE")
+    return "a backslash in double quotes begins no known escape; write it twice, or use single quotes";
+  return code === "UNEXPECTED_TOKEN" ? message.replace(/: .*$/s, "") : message;
 }
 
 /** Puts variables in, and has those hidden whose names are those of secrets. */
