@@ -224,6 +224,65 @@ jobs:
   expect(jsonLines(said.out).filter(({ type }) => type === "result")).toHaveLength(4);
 });
 
+test("a job that waits for its backup window holds up no job that may run", async () => {
+  const hour = new Date().getUTCHours();
+  const closed = `${String((hour + 2) % 24).padStart(2, "0")}:00-${String((hour + 3) % 24).padStart(2, "0")}:00`;
+  const place = await placeWithConfig(`
+state: state
+concurrency: 1
+jobs:
+  late: { source: disks/web.raw, target: late.raw, window: "${closed}", timeZone: UTC }
+  now: { source: disks/web.raw, target: now.raw }
+`);
+  const pause = new AbortController();
+  const said = await place.run(["sync", "-c", "etc/jobs.yaml", "--json"], {
+    interrupts: { pause: pause.signal, stop: new AbortController().signal },
+    watch: ({ out }) => {
+      if (out.includes(`"type":"result"`)) pause.abort();
+      // As long as nobody would wait for a copy of 3 MiB.
+      else if (out.includes("waits for its backup window")) setTimeout(() => pause.abort(), 60_000).unref();
+    },
+  });
+  expect(said.code).toBe(75);
+  expect(jsonLines(said.out).filter(({ type }) => type === "result")).toMatchObject([{ job: "now" }]);
+  expect(existsSync(place.path("etc/late.raw"))).toBe(false);
+});
+
+test("each disk has a receipt of its own, whatever letters its key has", async () => {
+  const place = await placeWithConfig(`
+state: state
+receipts: { directory: receipts }
+jobs:
+  web:
+    source:
+      provider: local
+      machine: web
+      disks:
+        - { key: "a/b", path: disks/web.raw }
+        - { key: "a:b", path: disks/db.raw }
+    target: backup/
+`);
+  expect(await place.run(["sync", "-c", "etc/jobs.yaml"])).toMatchObject({ code: 0 });
+  const folder = place.path("etc/receipts");
+  const disks = readdirSync(folder).map(
+    (name) => (JSON.parse(readFileSync(`${folder}/${name}`, "utf8")) as { disk: string }).disk,
+  );
+  expect(disks.toSorted()).toEqual(["a/b", "a:b"]);
+});
+
+test("doctor looks at the state directory that the file names", async () => {
+  const place = await placeWithConfig(`
+state: ./state
+jobs:
+  web: { source: disks/web.raw, target: web.raw }
+`);
+  await place.write("etc/state/mine", "no state");
+  expect(await place.run(["doctor", "-c", "etc/jobs.yaml"])).toMatchObject({
+    code: 2,
+    out: expect.stringMatching(/^fail +state directory .*etc\/state holds other files \(mine\)/m),
+  });
+});
+
 test("a standing job runs again and again until it is paused", async () => {
   const place = await placeWithConfig(`
 state: state

@@ -36,7 +36,7 @@ export async function openJob(spec: JobSpec, options: OpenOptions): Promise<Open
   const { signal, notice } = options;
   const context = { signal, notice };
   refuseSameDisk(spec.source, spec.target);
-  const window = spec.window === undefined ? undefined : windowGate(spec.window, spec.timeZone);
+  const window = windowOf(spec);
   const receiptKey = spec.receiptKey === undefined ? undefined : await privateKey(spec.receiptKey);
   const opened: AsyncDisposable[] = [];
   const keep = <Opened extends AsyncDisposable>(each: Opened): Opened => {
@@ -85,8 +85,9 @@ async function closeAll(opened: AsyncDisposable[], window: WindowGate | undefine
   if (failures.length > 0) throw failures[0];
 }
 
-function windowGate(text: string, timeZone: string | undefined): WindowGate {
-  return new WindowGate(BackupWindow.parse(text, { timeZone }));
+/** The gate of a job's backup window; undefined where it has none. @throws ProviderError CONFIG_INVALID */
+export function windowOf({ window, timeZone }: JobSpec): WindowGate | undefined {
+  return window === undefined ? undefined : new WindowGate(BackupWindow.parse(window, { timeZone }));
 }
 
 /** Reads the key before anything is copied, so that a wrong one is not found out at the end. */

@@ -20,7 +20,7 @@ export interface JobOutcome {
 /** As many are remembered. */
 const mostNotices = 100;
 
-/** Opens a job, waits for its window, runs it once and writes its receipts. @throws ProviderError, or the reason of the stop. */
+/** Opens a job, runs it once and writes its receipts. @throws ProviderError, or the reason of the stop. */
 export async function runJob(spec: JobSpec, { output, interrupts }: RunJobOptions): Promise<JobOutcome> {
   const { pause, stop } = interrupts;
   const notices = new Set<string>();
@@ -33,10 +33,6 @@ export async function runJob(spec: JobSpec, { output, interrupts }: RunJobOption
   using held = new HeldPause(pause, stop, window);
   try {
     await rememberJob(job.store, spec, { signal: stop });
-    if (window !== undefined && !window.open) {
-      notice(`job ${spec.id} waits for its backup window, which opens at ${new Date(window.nextChange).toISOString()}`);
-      await window.wait({ signal: held.signal });
-    }
     if (pause.aborted) return { status: "paused" };
     const report = await replicate(job, { signal: held.signal, pause, onProgress: output.progressOf(spec.id) });
     for (const fallback of report.fallbacks) {

@@ -4,6 +4,7 @@ import type { CommandContext } from "../command.ts";
 import { DONE, exitCodeOf, PAUSED, STOPPED } from "../exit-codes.ts";
 import { runText } from "../reports/run-text.ts";
 import type { JobSpec } from "./job-spec.ts";
+import { windowOf } from "./open-job.ts";
 import { runJob } from "./run-job.ts";
 
 /**
@@ -37,9 +38,7 @@ async function rounds(command: string, spec: JobSpec, slots: Slots, context: Com
   const { pause } = context.interrupts;
   for (;;) {
     const began = performance.now();
-    const round = await slots.use(() =>
-      pause.aborted ? Promise.resolve({ code: PAUSED, again: false }) : once(command, spec, context),
-    );
+    const round = await once(command, spec, slots, context);
     if (!round.again || spec.everyMs === undefined) return round.code;
     const rest = spec.everyMs - (performance.now() - began);
     try {
@@ -65,11 +64,14 @@ async function sleep(ms: number, signal: AbortSignal): Promise<void> {
 async function once(
   command: string,
   spec: JobSpec,
+  slots: Slots,
   context: CommandContext,
 ): Promise<{ code: number; again: boolean }> {
   const { output, interrupts } = context;
   try {
-    const { status, report } = await runJob(spec, { output, interrupts });
+    const outcome = await inWindow(spec, slots, context, () => runJob(spec, { output, interrupts }));
+    if (outcome === undefined) return { code: PAUSED, again: false };
+    const { status, report } = outcome;
     if (report !== undefined) output.result(command, { job: spec.id, report }, runText(report));
     if (status === "done") return { code: DONE, again: true };
     output.notice(`job ${spec.id} is paused; what was copied is durable, and the same command goes on from there`);
@@ -82,6 +84,39 @@ async function once(
     else output.error(error, code, spec.id);
     // What is wrong with a configuration does not mend itself; anything else may have by the next round.
     return { code, again: !stopped && !(isProviderError(error) && error.code === "CONFIG_INVALID") };
+  }
+}
+
+/**
+ * Does something in a free place, while the job's backup window is open: who waits for a window holds no place that
+ * others could use, and has nothing open. Resolves with undefined after a pause.
+ */
+async function inWindow<Result>(
+  spec: JobSpec,
+  slots: Slots,
+  { output, interrupts }: CommandContext,
+  work: () => Promise<Result>,
+): Promise<Result | undefined> {
+  const { pause, stop } = interrupts;
+  using window = windowOf(spec);
+  for (;;) {
+    if (window?.open === false && !pause.aborted) {
+      const opens = new Date(window.nextChange).toISOString();
+      output.notice(`job ${spec.id} waits for its backup window, which opens at ${opens}`, spec.id);
+      try {
+        await window.wait({ signal: AbortSignal.any([pause, stop]) });
+      } catch (error) {
+        if (stop.aborted || !isAbort(error, pause)) throw error;
+      }
+    }
+    // It may have closed again until a place is free.
+    const turn = await slots.use(async () =>
+      pause.aborted || window?.open === false
+        ? { held: true as const }
+        : { held: false as const, result: await work() },
+    );
+    if (!turn.held) return turn.result;
+    if (pause.aborted) return undefined;
   }
 }
 
