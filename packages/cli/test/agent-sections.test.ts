@@ -90,6 +90,21 @@ jobs:
   expect(notes.join("\n")).not.toMatch(/time zone/);
 });
 
+test("the sections hold for sources that name their vCenter themselves, and never pass a URI by unsaid", async () => {
+  const text = `
+cbt: { auto_enable: false, cleanup_old_snapshots: true }
+jobs:
+  web:
+    source: { provider: vsphere, url: "https://vcenter.company.com", username: a, password: b, machine: web-1 }
+    target: ./web.raw
+`;
+  expect((await read(text)).jobs[0]).toMatchObject({
+    source: { options: { username: "a", tracking: { enable: false }, snapshots: { sweep: true } } },
+  });
+  const byUri = `${sample}jobs: { web: { source: "vsphere://vcenter.company.com/DC0/web", target: ./web.raw } }\n`;
+  expect(await problemsOf(byUri)).toMatch(/jobs\.web\.source: a URI takes nothing of the sections vmware and cbt/);
+});
+
 test("the tunnel is refused by each name that has a value, and passes without", async () => {
   const text = await problemsOf(`${sample}${jobs}
 tunnel:

@@ -135,22 +135,28 @@ export function readAgentSections(given: unknown, problems: string[]): AgentSect
     ...top,
     ...rest,
     defaults: { ...defaults, ...shared },
-    ...(rest["jobs"] === undefined ? {} : { jobs: withSources(rest["jobs"], source) }),
+    ...(rest["jobs"] === undefined ? {} : { jobs: withSources(rest["jobs"], source, problems) }),
   };
   return { config, notes };
 }
 
 /** The jobs, their sources completed by what holds for all of them. */
-function withSources(jobs: unknown, shared: Record<string, unknown>): unknown {
+function withSources(jobs: unknown, shared: Record<string, unknown>, problems: string[]): unknown {
   const given = Object.entries(membersOf(jobs));
   // Whatever is not a mapping is left for the schema to speak of.
-  if (given.length === 0 || shared["url"] === undefined) return jobs;
+  if (given.length === 0 || Object.keys(shared).length === 0) return jobs;
   return Object.fromEntries(
     given.map(([id, job]) => {
       if (typeof job !== "object" || job === null || Array.isArray(job)) return [id, job];
-      const own = membersOf(membersOf(job)["source"]);
-      const hasSource = "source" in job;
-      if (hasSource && own["provider"] !== "vsphere") return [id, job];
+      const { source: end } = membersOf(job);
+      if (typeof end === "string" && /^vsphere:/i.test(end)) {
+        problems.push(
+          `${formatPath(["jobs", id, "source"])}: a URI takes nothing of the sections vmware and cbt; write it as provider: vsphere and its options`,
+        );
+      }
+      const own = membersOf(end);
+      const isOfSections = "source" in job ? own["provider"] === "vsphere" : shared["url"] !== undefined;
+      if (!isOfSections) return [id, job];
       const source: Record<string, unknown> = { provider: "vsphere", ...shared, ...own };
       for (const name of ["tracking", "snapshots"]) {
         if (shared[name] !== undefined && own[name] !== undefined) {
