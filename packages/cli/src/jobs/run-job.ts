@@ -1,6 +1,6 @@
 import { mkdir, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { isAbort, ProviderError, type Receipt, replicate, type RunReport, type Wait } from "@diskferry/core";
+import { isAbort, ProviderError, type Receipt, replicate, type RunReport, stateKey, type Wait } from "@diskferry/core";
 import type { Interrupts } from "../command-io.ts";
 import type { Output } from "../output.ts";
 import type { JobSpec } from "./job-spec.ts";
@@ -87,9 +87,9 @@ async function writeReceipts(folder: string, receipts: readonly Receipt[], wait:
   try {
     await mkdir(folder, { recursive: true });
     for (const receipt of receipts) {
-      const name = [receipt.job, receipt.run, receipt.disk]
-        .map((part) => part.replaceAll(/[^A-Za-z0-9._@+-]+/g, "-"))
-        .join("--");
+      const run = [receipt.job, receipt.run].map((part) => part.replaceAll(/[^A-Za-z0-9._@+-]+/g, "-"));
+      // Keys of disks that differ in any letter make two names.
+      const name = [...run, stateKey(receipt.disk)].join("--");
       const path = join(folder, `${name}.json`);
       await writeFile(`${path}.new`, `${JSON.stringify(receipt, undefined, 2)}\n`, {
         signal: wait.signal,
