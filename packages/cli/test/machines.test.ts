@@ -119,6 +119,17 @@ test("a cutover stops the source, launches, is taken back, done again and made f
   expect(await cli.run(["cutover", "web", "--revert"])).toMatchObject({ code: 4 });
 });
 
+test("a cutover that fails after a pause was asked for ends with the failure's code, and one that paused with 75", async () => {
+  const paused = { pause: AbortSignal.abort(), stop: new AbortController().signal };
+  const { cli } = await project({ target: { launch: false } });
+  await cli.run(["copy", ...ends, "--job", "web"]);
+  expect(await cli.run(["cutover", "web", "--json"], { interrupts: paused })).toMatchObject({ code: 5 });
+  const able = await project();
+  await able.cli.run(["copy", ...ends, "--job", "web"]);
+  able.place.write("web", "data", 0, randomBytes(size, 7));
+  expect(await able.cli.run(["cutover", "web", "--json"], { interrupts: paused })).toMatchObject({ code: 75 });
+});
+
 test("cleaning up removes nothing on a dry run, keeps replicas, and removes them when told to", async () => {
   const { cli, place } = await project();
   await cli.run(["copy", ...ends, "--job", "web"]);

@@ -1,4 +1,4 @@
-import { cutover as cutOver, finalizeCutover, revertCutover } from "@diskferry/core";
+import { cutover as cutOver, finalizeCutover, isProviderError, revertCutover } from "@diskferry/core";
 import type { Command } from "../command.ts";
 import { DONE, PAUSED } from "../exit-codes.ts";
 import { openJob } from "../jobs/open-job.ts";
@@ -30,7 +30,7 @@ export const cutover: Command = {
     const spec = await selectJob(context);
     await using opened = await openJob(spec, {
       signal: stop,
-      existing: true,
+      absentState: "miss",
       notice: (message) => output.notice(message, spec.id),
     });
     const { job } = opened;
@@ -61,7 +61,9 @@ export const cutover: Command = {
       );
       return DONE;
     } catch (error) {
-      if (!pause.aborted || stop.aborted) throw error;
+      const isPause = isProviderError(error) && error.code === "UNAVAILABLE" && error.retryable;
+      // Whatever else fails after somebody asked for a pause does not go away by going on.
+      if (!pause.aborted || stop.aborted || !isPause) throw error;
       output.error(error, PAUSED, spec.id);
       return PAUSED;
     }
