@@ -46,15 +46,17 @@ export const doctor: Command = {
     const { positionals, output } = context;
     if (positionals.length !== 0 && positionals.length !== 2)
       throw usageError("doctor takes a source and a target, or neither");
+    const configuration: Finding[] = [];
+    const jobs = (await attempt(configuration, "configuration", () => jobsOf(context))) ?? [];
     const findings: Finding[] = [
       nodeVersion(),
-      ...(await stateDirectory(context)),
+      ...(await stateDirectories(jobs, context)),
       nativeDigest(),
       ...programs(context),
       ...(await installed(context)),
+      ...configuration,
     ];
-    const jobs = await attempt(findings, "configuration", () => jobsOf(context));
-    for (const job of jobs ?? []) findings.push(...(await ends(job, context)));
+    for (const job of jobs) findings.push(...(await ends(job, context)));
     const rows = findings.map(({ check, verdict, detail, remedy }) => [verdict, check, detail, remedy ?? ""]);
     const failed = findings.find(({ verdict }) => verdict === "fail");
     const exitCode = failed === undefined ? DONE : (failed.exitCode ?? 1);
@@ -117,8 +119,17 @@ function nodeVersion(): Finding {
   };
 }
 
-async function stateDirectory(context: CommandContext): Promise<Finding[]> {
-  const folder = stateFolder(context.options.text("state"), context.io);
+/** Those that the jobs use, or the one that jobs would. */
+async function stateDirectories(jobs: readonly JobSpec[], { options: given, io }: CommandContext): Promise<Finding[]> {
+  const named = given.text("state");
+  const folders =
+    named === undefined && jobs.length > 0 ? new Set(jobs.map(({ state }) => state)) : [stateFolder(named, io)];
+  const findings: Finding[] = [];
+  for (const folder of folders) findings.push(...(await stateDirectory(folder)));
+  return findings;
+}
+
+async function stateDirectory(folder: string): Promise<Finding[]> {
   const check = "state directory";
   if (!existsSync(folder)) {
     const above = nearestExisting(folder);
