@@ -367,6 +367,7 @@ test("nothing is made by looking at a state directory that is not there", async 
   expect(await place.run(["status"])).toMatchObject({ code: 0, out: expect.stringContaining("no jobs") });
   expect(await place.run(["status", "one"])).toMatchObject({ code: 3 });
   expect(await place.run(["verify", "disk.raw", "copy.raw"])).toMatchObject({ code: 3 });
+  expect(await place.run(["plan", "disk.raw", "copy.raw"])).toMatchObject({ code: 0 });
   expect(existsSync(place.path("state-home"))).toBe(false);
   await rm(place.path("disk.raw"));
 });

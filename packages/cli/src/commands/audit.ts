@@ -31,7 +31,7 @@ export const audit: Command = {
     for (const spec of (await selectJobs(context)).jobs) {
       await using opened = await openJob(spec, {
         signal,
-        existing: true,
+        absentState: "miss",
         notice: (message) => output.notice(message, spec.id),
       });
       const report = await auditJob(opened.job, {

@@ -23,7 +23,7 @@ export const cleanup: Command = {
     for (const spec of (await selectJobs(context)).jobs) {
       await using opened = await openJob(spec, {
         signal,
-        existing: true,
+        absentState: "miss",
         notice: (message) => output.notice(message, spec.id),
       });
       const report = await cleanUp(opened.job, { signal, dryRun, includeReplicas: options.flag("include-replicas") });

@@ -21,7 +21,7 @@ export const launch: Command = {
     const spec = await selectJob(context);
     await using opened = await openJob(spec, {
       signal,
-      existing: true,
+      absentState: "miss",
       notice: (message) => output.notice(message, spec.id),
     });
     const ended = options.text("terminate");

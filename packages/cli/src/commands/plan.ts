@@ -17,7 +17,11 @@ export const plan: Command = {
     const { output, interrupts } = context;
     const signal = AbortSignal.any([interrupts.pause, interrupts.stop]);
     for (const spec of (await selectJobs(context)).jobs) {
-      await using opened = await openJob(spec, { signal, notice: (message) => output.notice(message, spec.id) });
+      await using opened = await openJob(spec, {
+        signal,
+        absentState: "empty",
+        notice: (message) => output.notice(message, spec.id),
+      });
       const planned = await planOf(opened.job, { signal });
       const rows = planned.disks.map(({ disk, size, mode, read, write, reason }) => [
         disk,

@@ -25,7 +25,7 @@ export const test: Command = {
     const spec = await selectJob(context);
     await using opened = await openJob(spec, {
       signal: stop,
-      existing: true,
+      absentState: "miss",
       notice: (message) => output.notice(message, spec.id),
     });
     const machine = await launchJob(opened.job, {

@@ -22,7 +22,7 @@ export const verify: Command = {
       const signal = AbortSignal.any([interrupts.pause, interrupts.stop]);
       await using opened = await openJob(spec, {
         signal,
-        existing: true,
+        absentState: "miss",
         notice: (message) => output.notice(message, spec.id),
       });
       const report = await verifyJob(opened.job, { signal, onProgress: output.progressOf(spec.id) });

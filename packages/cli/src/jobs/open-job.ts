@@ -1,10 +1,12 @@
 import { createPrivateKey } from "node:crypto";
+import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import {
   BackupWindow,
   isProviderError,
   type Job,
   Limits,
+  MemoryStateStore,
   openDirectoryState,
   openSource,
   openTarget,
@@ -27,8 +29,8 @@ export interface OpenJob extends AsyncDisposable {
 
 export interface OpenOptions extends Wait {
   notice: (message: string) => void;
-  /** Whether the state directory has to exist already. */
-  existing?: boolean | undefined;
+  /** What becomes of a state directory that is not there: made by default, missed, or taken for an empty one. */
+  absentState?: "make" | "miss" | "empty" | undefined;
 }
 
 /** Opens everything a job needs. Nothing at the target is touched. @throws ProviderError naming what cannot be opened. */
@@ -47,9 +49,7 @@ export async function openJob(spec: JobSpec, options: OpenOptions): Promise<Open
     const source = keep(await openSource(spec.source.definition, spec.source.options, context));
     const target = keep(await openTarget(spec.target.definition, spec.target.options, context));
     const machine = spec.machine ?? (await onlyMachine(source, spec.source.label, { signal }));
-    const store = keep(
-      await (options.existing === true ? openExistingState(spec.state) : openDirectoryState(spec.state, { signal })),
-    );
+    const store = keep(await openState(spec.state, options));
     const job: Job = {
       id: spec.id,
       source,
@@ -69,6 +69,12 @@ export async function openJob(spec: JobSpec, options: OpenOptions): Promise<Open
     await closeAll(opened, window);
     throw error;
   }
+}
+
+function openState(folder: string, { absentState, signal }: OpenOptions): Promise<StateStore> {
+  if (absentState === "miss") return openExistingState(folder);
+  if (absentState === "empty" && !existsSync(folder)) return Promise.resolve(new MemoryStateStore());
+  return openDirectoryState(folder, { signal });
 }
 
 /** Closes what was opened, the last first; the first failure is told when all are closed. */
