@@ -56,5 +56,8 @@ export async function generate(template: string, folder: string, names: Names): 
 }
 
 function filledIn(text: string, names: Names): string {
-  return text.replaceAll("diskferry-provider-template", names.package).replaceAll(/\btemplate\b/g, names.provider);
+  // In one go: a package may have the word in its own name.
+  return text.replaceAll(/\b(?:diskferry-provider-)?template\b/g, (word) =>
+    word === "template" ? names.provider : names.package,
+  );
 }

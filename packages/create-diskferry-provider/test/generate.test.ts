@@ -44,6 +44,12 @@ test("fills the names in everywhere and leaves none of the template's", async ()
     expect(readFileSync(join(folder, "made", name), "utf8")).not.toBe("");
 });
 
+test("leaves the package's name as it was given, whatever words are in it", async () => {
+  await create("acme-disks", "--package", "@acme/disk-template", "--folder", "named");
+  const manifest = JSON.parse(readFileSync(join(folder, "named/package.json"), "utf8")) as Record<string, unknown>;
+  expect(manifest).toMatchObject({ name: "@acme/disk-template", diskferry: { name: "acme-disks" } });
+});
+
 test.for([
   [["Acme"], "no provider's name"],
   [["a"], "no provider's name"],
