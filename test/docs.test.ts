@@ -84,6 +84,15 @@ describe("the documentation", () => {
     expect(second.stdout.trimEnd().endsWith("equal")).toBe(true);
   }, 600_000);
 
+  it("has each section once on a page", () => {
+    const twice = pages.flatMap((page) => {
+      const text = readFileSync(join(root, page), "utf8").replaceAll(/^```.*?^```$/gms, "");
+      const headings = [...text.matchAll(/^## (.+)$/gm)].map(([, heading]) => heading!);
+      return headings.filter((heading, at) => headings.indexOf(heading) < at).map((heading) => `${page}: ${heading}`);
+    });
+    expect(twice).toEqual([]);
+  });
+
   it("links to files that exist", () => {
     const broken: string[] = [];
     for (const page of pages) {
