@@ -112,6 +112,15 @@ test("every command that is shown is run, or stands in the list of those that ar
   expect(count).toBeGreaterThan(10);
 }, 900_000);
 
+test("a page that runs the command names its package, or leads to the page that does", () => {
+  // npx asks the registry for a package `diskferry` where the command is not installed, and that is somebody else's.
+  const silent = pages.filter((page) => {
+    const text = readFileSync(join(root, page), "utf8");
+    return /\bnpx diskferry\b/.test(text) && !/@diskferry\/cli|\bcommand\.md/.test(text);
+  });
+  expect(silent).toEqual([]);
+});
+
 test("nothing stands in the list that no page shows", () => {
   const commands = pages.flatMap(commandsOf);
   // The last ones are for pages of providers, which come and go.
