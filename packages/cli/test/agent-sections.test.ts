@@ -1,26 +1,13 @@
+import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 import { readConfig } from "../src/config/read-config.ts";
 import { workplace } from "./in-process.ts";
 
-/** The sample of a vSphere agent's configuration, as it is written everywhere. */
-const sample = `
-vmware:
-  vcenter_url: "https://vcenter.company.com"
-  username: "backup-service@vsphere.local"
-  password: "\${VCENTER_PASSWORD}"
-  datacenter: "DC0"
-  validate_ssl: true
-cbt:
-  auto_enable: true
-  block_size: 262144
-  initialization_method: "snapshot"
-  cleanup_old_snapshots: true
-performance:
-  max_concurrent_backups: 5
-  bandwidth_limit_mbps: 1000
-  backup_window: "22:00-06:00"
-`;
+/** The sample of a vSphere agent's configuration, as the provider's page shows it. */
+const page = readFileSync(new URL("../../../docs/providers/vsphere.md", import.meta.url), "utf8");
+const [, shown = ""] = /## The configuration of an agent[\s\S]*?```yaml\n([\s\S]*?)```/.exec(page) ?? [];
+const sample = shown.slice(0, shown.indexOf("jobs:"));
 const jobs = `
 jobs:
   web:
@@ -67,6 +54,10 @@ test("the sample becomes jobs that copy machines of that vCenter", async () => {
   expect(notes.join("\n")).toMatch(/1000 megabits are 125000000 bytes per second/);
   expect(notes.join("\n")).toMatch(/only snapshots that the same job made/);
   expect(notes.join("\n")).toMatch(/backup_window: is in this machine's time zone/);
+});
+
+test("the page's own sample, its jobs included, is read without a problem", async () => {
+  expect(await problemsOf(shown)).toBe("it was accepted");
 });
 
 test("what a job says itself goes before the sections, and other sources are left alone", async () => {

@@ -6,26 +6,11 @@ import fc from "fast-check";
 import { afterAll, describe, expect, test } from "vitest";
 import { seedOf } from "../../../test/seed.ts";
 import { readConfig } from "../src/config/read-config.ts";
+import { goodConfig } from "./good-config.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "diskferry-config-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 const path = join(folder, "jobs.yaml");
-
-const good = `
-state: ./state
-concurrency: 2
-receipts: { directory: ./receipts }
-defaults: { verify: full, bandwidth: 1GiB }
-jobs:
-  web:
-    source: disks/web.raw
-    target: { provider: local, directory: ./backup/web, retention: { count: 2 } }
-  db:
-    source: { provider: local, path: "\${DISKS}/db.raw", frozen: true }
-    target: "qcow2:db.qcow2"
-    window: 00:00-24:00
-    timeZone: Europe/Berlin
-`;
 
 /** Read, or refused by name: how it ended. Anything else fails. */
 async function outcomeOf(text: string | Uint8Array): Promise<"read" | "refused"> {
@@ -81,11 +66,11 @@ const values = fc.letrec<{ value: unknown }>((tie) => ({
 })).value;
 /** The good file with some of its bytes exchanged, taken out or put in. */
 const damaged = fc
-  .array(fc.tuple(fc.nat(good.length), fc.nat(3), fc.string({ unit: "binary-ascii", maxLength: 4 })), {
+  .array(fc.tuple(fc.nat(goodConfig.length), fc.nat(3), fc.string({ unit: "binary-ascii", maxLength: 4 })), {
     minLength: 1,
     maxLength: 6,
   })
-  .map((edits) => edits.reduce((text, [at, cut, put]) => text.slice(0, at) + put + text.slice(at + cut), good));
+  .map((edits) => edits.reduce((text, [at, cut, put]) => text.slice(0, at) + put + text.slice(at + cut), goodConfig));
 
 describe.each([seedOf(77), Math.floor(Math.random() * 2 ** 31)])("a configuration file, seed %i", (seed) => {
   test.each([

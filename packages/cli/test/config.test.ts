@@ -1,24 +1,7 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { expect, test } from "vitest";
+import { goodConfig } from "./good-config.ts";
 import { diskBytes, jsonLines, workplace } from "./in-process.ts";
-
-const good = `
-state: ./state
-concurrency: 2
-receipts: { directory: ./receipts }
-defaults: { verify: full, bandwidth: 1GiB }
-jobs:
-  web:
-    source: disks/web.raw
-    target: { provider: local, directory: ./backup/web, retention: { count: 2 } }
-  db:
-    source: { provider: local, path: "\${DISKS}/db.raw", frozen: true }
-    target: "qcow2:db.qcow2"
-    verify: written
-    digest: sha256
-    window: 00:00-24:00
-    timeZone: Europe/Berlin
-`;
 
 async function placeWithConfig(text: string): Promise<Awaited<ReturnType<typeof workplace>>> {
   const place = await workplace();
@@ -29,7 +12,7 @@ async function placeWithConfig(text: string): Promise<Awaited<ReturnType<typeof 
 }
 
 test("the jobs of a file run, relative to the file's folder, with its options", async () => {
-  const place = await placeWithConfig(good);
+  const place = await placeWithConfig(goodConfig);
   const env = { DISKS: place.path("etc/disks") };
   const said = await place.run(["sync", "--config", "etc/jobs.yaml", "--json"], { env });
   expect(said).toMatchObject({ code: 0, err: "" });
