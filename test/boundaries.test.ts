@@ -113,6 +113,18 @@ test("imports follow the arrows of the design and name declared dependencies onl
   expect(found.map(({ file, specifier, why }) => `${file}: ${specifier} ${why}`)).toEqual([]);
 });
 
+test("no class of a package extends another but Error", () => {
+  const heirs = sources
+    .filter((file) => file.includes("/src/"))
+    .flatMap((file) =>
+      [...readFileSync(join(root, file), "utf8").matchAll(/\bclass \w*(?:<[^{]*?>)?\s+extends (\w+)/g)].map(
+        ([, parent]) => `${file}: ${parent}`,
+      ),
+    );
+  expect(heirs.length).toBeGreaterThan(0);
+  expect(heirs.filter((heir) => !heir.endsWith(": Error"))).toEqual([]);
+});
+
 test("packages of the workspace depend on each other at exactly the version they have", () => {
   const versions = new Map(packages.map(({ manifest }) => [manifest.name, manifest.version]));
   const wrong = packages.flatMap(({ manifest }) =>
