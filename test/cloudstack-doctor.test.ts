@@ -38,7 +38,7 @@ test("doctor and plan look a CloudStack over, name what is missing with its reme
   expect(short.out).toMatch(/Have the account's or project's limit raised/);
   simulator.deny(simulator.tenant.accountId, "createVolume");
   const ill = await run("doctor", source, target);
-  expect(ill.code).not.toBe(0);
+  expect(ill.code).toBe(4);
   expect(ill.out).toMatch(/lacks the command createVolume/);
   expect(ill.out).toMatch(/Allow createVolume in the account's role/);
 

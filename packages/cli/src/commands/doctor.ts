@@ -235,7 +235,15 @@ function asFindings(check: string, said: Preflight | undefined): Finding[] {
   const { needed = [], missing } = said.privileges ?? {};
   const privileges: Finding[] =
     missing !== undefined && missing.length > 0
-      ? [{ check, verdict: "fail", detail: `missing privileges: ${missing.join(", ")}`, remedy: "have them granted" }]
+      ? [
+          {
+            check,
+            verdict: "fail",
+            detail: `missing privileges: ${missing.join(", ")}`,
+            remedy: "have them granted",
+            exitCode: 4,
+          },
+        ]
       : needed.length > 0 && missing === undefined
         ? [{ check, verdict: "ok", detail: `privileges needed, not asked for: ${needed.join(", ")}` }]
         : [];
