@@ -147,6 +147,7 @@ test("a secret that stands in the file itself is not quoted where it breaks the 
     "!hunter2": /column 17: ! begins a tag, and none is known here/,
     "!hun!ter2": /column 17: ! begins a tag, and none is known here/,
     '"\\Uhunter2xyz"': /column 18: a backslash in double quotes begins no known escape/,
+    "{{ hunter2 }}": /column 18: this is no name; was a \{\{ \}\} of a template left unfilled\?/,
     '"abc" hunter2': /column 23: Unexpected scalar at node end/,
   };
   for (const [password, told] of Object.entries(broken)) {

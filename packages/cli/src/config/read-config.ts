@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { expandEnvironment, isProviderError, isSecretName, ProviderError } from "@diskferry/core";
-import { isAlias, isNode, LineCounter, parseDocument, visit, type YAMLError } from "yaml";
+import { isAlias, isCollection, isNode, LineCounter, parseDocument, visit, type YAMLError } from "yaml";
 import type { CommandIo } from "../command-io.ts";
 import type { EndSpec, JobSpec } from "../jobs/job-spec.ts";
 import { defined } from "../jobs/defined.ts";
@@ -89,7 +89,11 @@ function parseYaml(path: string, text: string): unknown {
     problems.push({ at: error.pos[0], words: wordsOf(error) });
   }
   const anchors = new Set<string>();
-  visit(document, (_, node) => {
+  visit(document, (place, node) => {
+    // The parser would make one text of it, and warn on standard error.
+    if (place === "key" && isCollection(node)) {
+      problems.push({ at: node.range?.[0] ?? 0, words: "this is no name; was a {{ }} of a template left unfilled?" });
+    }
     if (isAlias(node) && !anchors.has(node.source)) {
       problems.push({ at: node.range?.[0] ?? 0, words: "* names no anchor; put a text that begins with * in quotes" });
     } else if (isNode(node) && !isAlias(node) && node.anchor !== undefined) anchors.add(node.anchor);
