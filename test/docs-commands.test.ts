@@ -30,7 +30,7 @@ const notRun: [pattern: RegExp, why: string][] = [
     /^npx diskferry providers add @/,
     "asks the npm registry; packages/cli/test/providers-add.test.ts installs from a folder",
   ],
-  [/^npx diskferry conformance /, "needs a place of one's own; packages/cli/test/conformance.test.ts runs it"],
+  [/^(npx )?diskferry conformance /, "needs a place of one's own; packages/cli/test/conformance.test.ts runs it"],
   [
     /^npx diskferry .*(vsphere|cloudstack|aws-ebs)[:/]/,
     "needs an account; the provider's tests run it against its simulator",
@@ -42,6 +42,7 @@ const notRun: [pattern: RegExp, why: string][] = [
     "changes a machine or an account",
   ],
   [/^openssl s_client/, "asks a server"],
+  [/^curl .*appliance\.example\.net/, "asks an appliance; packages/cli/test/appliance.test.ts asks one"],
 ];
 
 interface Found {

@@ -4,6 +4,11 @@ import { globSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
+import { Registry } from "@diskferry/core";
+import { provider as aws } from "@diskferry/provider-aws";
+import { provider as cloudstack } from "@diskferry/provider-cloudstack";
+import { provider as local } from "@diskferry/provider-local";
+import { provider as vsphere } from "@diskferry/provider-vmware";
 import { afterAll, describe, expect, it } from "vitest";
 import { randomBytes } from "./seed.ts";
 
@@ -83,6 +88,26 @@ describe("the documentation", () => {
     expect(second.stdout).toContain("mode: 'rescan'");
     expect(second.stdout.trimEnd().endsWith("equal")).toBe(true);
   }, 600_000);
+
+  it("names disks by URIs that their providers read", () => {
+    const registry = new Registry([aws, vsphere, cloudstack, local]);
+    const uris = pages.flatMap((page) => {
+      const text = readFileSync(join(root, page), "utf8");
+      const found = text.matchAll(/(?<![\w/:.-])(?:aws-ebs|vsphere|cloudstack|nbds?(?:\+unix)?):[^\s`'"|),;]+/g);
+      // Forms with places to fill in are no URIs yet.
+      return [...found].map(([uri]) => ({ page, uri })).filter(({ uri }) => !/[…[<]|HOST|REGION|:\/\/$/.test(uri));
+    });
+    expect(uris.length).toBeGreaterThan(8);
+    const refused = uris.flatMap(({ page, uri }) => {
+      try {
+        registry.resolve(uri);
+        return [];
+      } catch (error) {
+        return [`${page}: ${uri}: ${String(error)}`];
+      }
+    });
+    expect(refused).toEqual([]);
+  });
 
   it("has each section once on a page", () => {
     const twice = pages.flatMap((page) => {

@@ -11,7 +11,7 @@ const guide = readFileSync(new URL("../../../docs/guide/appliance.md", import.me
 
 /** The commands of the guide's section on certificates, with the name that its reader puts in. */
 function certificateCommands(name: string): string {
-  const [, text = ""] = /## Certificates[\s\S]*?```text\n([\s\S]*?)```/.exec(guide) ?? [];
+  const [, text = ""] = /## Certificates[\s\S]*?```sh\n([\s\S]*?)```/.exec(guide) ?? [];
   return text.replaceAll("DNS:appliance.example.net", name);
 }
 
