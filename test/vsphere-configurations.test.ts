@@ -1,16 +1,13 @@
-import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { isProviderError, type Job, MemoryStateStore, replicate, type SourceConnector } from "@diskferry/core";
-import { provider as local } from "@diskferry/provider-local";
 import type { ReaderName, VsphereOptions } from "@diskferry/provider-vmware";
 import type { DiskSpec, MachineSpec, VcenterSimulatorOptions } from "@diskferry/simulators";
-import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { standInKind, standInPeers, VddkStandIn } from "../packages/provider-vmware/test/stand-in/vddk-stand-in.ts";
+import { describe, expect, test, vi } from "vitest";
+import { standInKind, standInPeers } from "../packages/provider-vmware/test/stand-in/vddk-stand-in.ts";
 import { World } from "../packages/provider-vmware/test/world.ts";
 import { describeWithPeers } from "./peers.ts";
 import { randomBytes, seedOf } from "./seed.ts";
 import { ReplicatedMachine } from "./vsphere/replicated-machine.ts";
+import { Stage } from "./vsphere/stage.ts";
 import { striking } from "./vsphere/striking.ts";
 
 // Machines of every kind that people have, each copied in full and once more after its guest has written: both replicas are
@@ -22,16 +19,7 @@ const granularity = 65_536;
 const seed = seedOf(190);
 const size = 2 * mebi;
 
-let folder = "";
-const open: AsyncDisposable[] = [];
-
-beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), "diskferry-vsphere-"));
-});
-afterEach(async () => {
-  for (const each of open.splice(0).reverse()) await each[Symbol.asyncDispose]();
-  rmSync(folder, { recursive: true, force: true });
-});
+const stage = new Stage();
 
 /** A machine, where it is, and what is right there. */
 interface Configuration {
@@ -224,8 +212,8 @@ function nameOf({ simulator }: World): string {
 
 async function start(configuration: Omit<Configuration, "what" | "readers">, readers: ReaderName[]): Promise<Site> {
   const spec: MachineSpec = { name: "web", disks: [{ size }, { size: size / 2 }], ...configuration.machine };
-  const world = await World.start({ machines: [spec], granularity, areaLimit: 4, ...configuration.simulated });
-  open.push(world);
+  const simulated = { machines: [spec], granularity, areaLimit: 4, ...configuration.simulated };
+  const world = stage.keep(await World.start(simulated));
   const { simulator } = world;
   const id = nameOf(world);
   for (const [key, { capacity }] of simulator.machine(id).disks) {
@@ -234,15 +222,10 @@ async function start(configuration: Omit<Configuration, "what" | "readers">, rea
     simulator.populate(id, key, capacity - 512, randomBytes(512, seed - key));
   }
   configuration.before?.(world);
-  const standIn = readers.includes("vddk") ? await VddkStandIn.start(simulator) : undefined;
-  if (standIn !== undefined) open.push(standIn);
   const machine = new ReplicatedMachine(world, id);
-  const vddk = standIn === undefined ? {} : { vddk: standIn.options };
-  const source = machine.watched(await world.source({ readers, ...vddk, ...configuration.options }));
-  const directory = join(folder, "target");
-  mkdirSync(directory);
-  const target = await local.target!({ directory, format: "qcow2-chain" });
-  open.push(target);
+  const read = await stage.readBy(world, readers);
+  const source = machine.watched(await world.source({ ...read, ...configuration.options }));
+  const target = await stage.chain();
   const notice = (message: string): void => void world.notices.push(message);
   const options: Job["options"] = { leaf: granularity, workers: 0, notice };
   return {

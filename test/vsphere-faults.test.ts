@@ -1,6 +1,4 @@
-import { readdirSync, readFileSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { readdirSync, readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import {
   audit,
@@ -11,16 +9,16 @@ import {
   replicate,
   type TargetProvider,
 } from "@diskferry/core";
-import { provider as local } from "@diskferry/provider-local";
 import type { VcenterSimulatorOptions } from "@diskferry/simulators";
-import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { standInKind, standInPeers, VddkStandIn } from "../packages/provider-vmware/test/stand-in/vddk-stand-in.ts";
+import { describe, expect, test, vi } from "vitest";
+import { standInKind, standInPeers } from "../packages/provider-vmware/test/stand-in/vddk-stand-in.ts";
 import { World } from "../packages/provider-vmware/test/world.ts";
 import type { ReaderName, VsphereOptions } from "@diskferry/provider-vmware";
 import { VimClient } from "../packages/simulators/test/vcenter/vim-client.ts";
 import { describeWithPeers } from "./peers.ts";
 import { randomBytes, seedOf } from "./seed.ts";
 import { ReplicatedMachine, replicateUntilDone } from "./vsphere/replicated-machine.ts";
+import { Stage } from "./vsphere/stage.ts";
 import { striking } from "./vsphere/striking.ts";
 
 // What happens to a vCenter, its machines and the programs in between while a run is under way: the run goes on or falls
@@ -33,16 +31,7 @@ const granularity = 65_536;
 const seed = seedOf(7);
 const sizes = [6 * mebi + 512, 3 * mebi];
 
-let folder = "";
-const open: AsyncDisposable[] = [];
-
-beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), "diskferry-vsphere-"));
-});
-afterEach(async () => {
-  for (const each of open.splice(0).reverse()) await each[Symbol.asyncDispose]();
-  rmSync(folder, { recursive: true, force: true });
-});
+const stage = new Stage();
 
 interface Site {
   world: World;
@@ -54,26 +43,21 @@ interface Site {
 
 async function start(options: Partial<VsphereOptions> = {}, simulated: VcenterSimulatorOptions = {}): Promise<Site> {
   const spec = { name: "web", disks: sizes.map((size) => ({ size })), tracking: true };
-  const world = await World.start({ machines: [spec], granularity, areaLimit: 4, spanLimit: mebi, ...simulated });
-  open.push(world);
-  const standIn = options.readers?.includes("vddk") === true ? await VddkStandIn.start(world.simulator) : undefined;
-  if (standIn !== undefined) open.push(standIn);
+  const limits = { granularity, areaLimit: 4, spanLimit: mebi };
+  const world = stage.keep(await World.start({ machines: [spec], ...limits, ...simulated }));
+  const read = await stage.readBy(world, options.readers ?? ["nfc"]);
   for (const [index, size] of sizes.entries()) {
     world.simulator.populate("web", 2000 + index, 0, randomBytes(size, seed + index));
   }
   const machine = new ReplicatedMachine(world);
-  const directory = join(folder, "target");
-  mkdirSync(directory);
-  const target = await local.target!({ directory, format: "qcow2-chain" });
-  open.push(target);
+  const target = await stage.chain();
   const store = new MemoryStateStore();
-  const vddk = standIn === undefined ? {} : { vddk: standIn.options };
   return {
     world,
     machine,
     target,
     async job(layer) {
-      const source = machine.watched(await world.source({ readers: ["nfc"], ...vddk, ...options }));
+      const source = machine.watched(await world.source({ ...read, ...options }));
       const attempts = { baseMs: 50, maxMs: 1000, totalMs: 30_000, perAttemptMs: 20_000 };
       const layers = layer === undefined ? [] : [layer];
       const notice = (message: string): void => void world.notices.push(message);

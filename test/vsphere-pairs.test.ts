@@ -1,5 +1,3 @@
-import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import {
   type Job,
@@ -13,15 +11,16 @@ import { memoryBackend, serveNbd } from "@diskferry/nbd";
 import { provider as aws } from "@diskferry/provider-aws";
 import { provider as local } from "@diskferry/provider-local";
 import { startAwsSimulator } from "@diskferry/simulators";
-import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { fanOut } from "../packages/provider-local/test/conformance/fan-out.ts";
 import { textOf } from "../packages/provider-local/test/shapes.ts";
-import { standInKind, standInPeers, VddkStandIn } from "../packages/provider-vmware/test/stand-in/vddk-stand-in.ts";
+import { standInKind, standInPeers } from "../packages/provider-vmware/test/stand-in/vddk-stand-in.ts";
 import { World } from "../packages/provider-vmware/test/world.ts";
 import type { ReaderName } from "@diskferry/provider-vmware";
 import { describeWithPeers } from "./peers.ts";
 import { randomBytes, seedOf } from "./seed.ts";
 import { ReplicatedMachine } from "./vsphere/replicated-machine.ts";
+import { Stage } from "./vsphere/stage.ts";
 
 // A vSphere machine of several disks, written to all along, copied to three kinds of target: in full, then three times what
 // changed. Every replica has to be its snapshot, byte for byte.
@@ -35,16 +34,7 @@ const coarseLeaf = 4 * granularity;
 const seed = seedOf(4);
 const sizes = [6 * mebi + 512, 3 * mebi, mebi];
 
-let folder = "";
-const open: AsyncDisposable[] = [];
-
-beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), "diskferry-vsphere-"));
-});
-afterEach(async () => {
-  for (const each of open.splice(0).reverse()) await each[Symbol.asyncDispose]();
-  rmSync(folder, { recursive: true, force: true });
-});
+const stage = new Stage();
 
 interface Pair {
   world: World;
@@ -54,17 +44,13 @@ interface Pair {
 
 async function start(reader: ReaderName, target: TargetProvider, options: JobOptions = {}): Promise<Pair> {
   const spec = { name: "web", disks: sizes.map((size) => ({ size })), tracking: false };
-  const world = await World.start({ machines: [spec], granularity, areaLimit: 8, overReport: 0.02 });
-  open.push(world);
-  const standIn = reader === "vddk" ? await VddkStandIn.start(world.simulator) : undefined;
-  if (standIn !== undefined) open.push(standIn);
+  const world = stage.keep(await World.start({ machines: [spec], granularity, areaLimit: 8, overReport: 0.02 }));
   for (const [index, size] of sizes.entries()) {
     world.simulator.populate("web", 2000 + index, 0, randomBytes(Math.floor(size / 2 / 512) * 512, seed + index));
     world.simulator.populate("web", 2000 + index, size - 512, randomBytes(512, seed + 9));
   }
   const machine = new ReplicatedMachine(world);
-  const vddk = standIn === undefined ? {} : { vddk: standIn.options };
-  const source = machine.watched(await world.source({ readers: [reader], ...vddk }));
+  const source = machine.watched(await world.source(await stage.readBy(world, [reader])));
   const job: Job = {
     id: "pair",
     source,
@@ -100,10 +86,7 @@ async function fourRuns({ machine, job }: Pair): Promise<RunReport[]> {
 function copies(reader: ReaderName): void {
   test("vSphere → a chain of qcow2: every point in time stays what its snapshot was", async () => {
     if (reader === "vddk") console.info(`vddk: ${standInKind}`);
-    const directory = join(folder, "chain");
-    mkdirSync(directory);
-    const target = await local.target!({ directory, format: "qcow2-chain" });
-    open.push(target);
+    const target = await stage.chain();
     const pair = await start(reader, target);
     const reports = await fourRuns(pair);
     // The earlier points are restored too, after everything that came later.
@@ -112,11 +95,11 @@ function copies(reader: ReaderName): void {
 
   test("vSphere → NBD", async () => {
     const server = await serveNbd({
-      listen: { path: join(folder, "socket") },
+      listen: { path: join(stage.folder, "socket") },
       exports: (name) => ({ backend: exportOf(name) }),
       limits: { connections: 100 },
     });
-    open.push({ [Symbol.asyncDispose]: () => server.close() });
+    stage.keep({ [Symbol.asyncDispose]: () => server.close() });
     const disks = new Map<string, Uint8Array>();
     const exportOf = (name: string): ReturnType<typeof memoryBackend> => {
       const size = sizes[Number(decodeURIComponent(name).slice(-1))]!;
@@ -124,12 +107,13 @@ function copies(reader: ReaderName): void {
       if (!disks.has(name)) disks.set(name, randomBytes(size, 77));
       return memoryBackend(disks.get(name)!);
     };
-    const uri = (key: string): string => `nbd+unix:///${encodeURIComponent(key)}?socket=${join(folder, "socket")}`;
+    const uri = (key: string): string =>
+      `nbd+unix:///${encodeURIComponent(key)}?socket=${join(stage.folder, "socket")}`;
     const target = fanOut(
       (key) => local.target!({ uri: uri(key) }),
       (volume) => textOf(volume, "key"),
     );
-    open.push(target);
+    stage.keep(target);
     await fourRuns(await start(reader, target));
   });
 }
@@ -139,7 +123,7 @@ describeWithPeers(standInPeers, "read by vddk", () => copies("vddk"));
 
 test("vSphere → EBS snapshots", async () => {
   const simulator = await startAwsSimulator({ quotaScale: 100, delays: { completeMs: 2, changeMs: 2 } });
-  open.push({ [Symbol.asyncDispose]: () => simulator.close() });
+  stage.keep({ [Symbol.asyncDispose]: () => simulator.close() });
   const { accessKeyId, secretAccessKey } = simulator.credentials[0]!;
   const target = await aws.target!({
     region: "us-east-1",
@@ -147,7 +131,7 @@ test("vSphere → EBS snapshots", async () => {
     credentials: { accessKeyId, secretAccessKey },
     timeouts: { pollMs: 5 },
   });
-  open.push(target);
+  stage.keep(target);
   await fourRuns(await start("nfc", target, { leaf: 512 * 1024 }));
 });
 
@@ -170,13 +154,9 @@ describe("an incremental run reads and writes what changed, rounded to blocks", 
         }).flat(),
     ],
   ])("%s changes", async ([shape, change]) => {
-    const directory = join(folder, "chain");
-    mkdirSync(directory);
-    const target = await local.target!({ directory, format: "qcow2-chain" });
-    open.push(target);
+    const target = await stage.chain();
     const spec = { name: "web", disks: sizes.map((size) => ({ size })), tracking: true };
-    const world = await World.start({ machines: [spec], granularity, areaLimit: 8 });
-    open.push(world);
+    const world = stage.keep(await World.start({ machines: [spec], granularity, areaLimit: 8 }));
     world.simulator.populate("web", 2000, 0, randomBytes(sizes[0]!, seed));
     const machine = new ReplicatedMachine(world);
     const source = machine.watched(await world.source({ readers: ["folder"] }));
