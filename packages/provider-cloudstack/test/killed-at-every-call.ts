@@ -1,3 +1,5 @@
+import type { TargetProvider, Volume } from "@diskferry/core/provider";
+import { randomBytes } from "../../../test/seed.ts";
 import { Cloud } from "../src/cloud.ts";
 import type { CloudstackOptions } from "../src/index.ts";
 import type { TestCloud } from "./cloud.ts";
@@ -14,6 +16,22 @@ const patience: CloudstackOptions["timeouts"] = {
 /** The same options with patience: nothing here is about time, and a busy machine is no failure. */
 export function patient(options: CloudstackOptions): CloudstackOptions {
   return { ...options, timeouts: { ...options.timeouts, ...patience }, retryBudgetMs: 60_000 };
+}
+
+/** Writes the beginning of a volume, 64 KiB of a seed, in one run to its commit. */
+export async function writeBeginning(
+  target: TargetProvider,
+  volume: Volume,
+  { seed, epoch, run = "run" }: { seed: number; epoch: number; run?: string },
+): Promise<Volume> {
+  const writer = await target.open(volume, { run, epoch });
+  try {
+    await writer.write(0, randomBytes(65_536, seed));
+    await writer.flush();
+    return await writer.commit({ written: (async function* () {})() });
+  } finally {
+    await writer[Symbol.asyncDispose]();
+  }
 }
 
 /**

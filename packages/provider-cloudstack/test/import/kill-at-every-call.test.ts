@@ -5,7 +5,7 @@ import { randomBytes } from "../../../../test/seed.ts";
 import { Cloud } from "../../src/cloud.ts";
 import { importTarget } from "../../src/import/import-target.ts";
 import { launchScope } from "../../src/launch/launch-scope.ts";
-import { killedAtEveryCall, patient } from "../killed-at-every-call.ts";
+import { killedAtEveryCall, patient, writeBeginning } from "../killed-at-every-call.ts";
 import { type ImportCloud, startImportCloud } from "./import-cloud.ts";
 
 const size = 2 ** 20 + 512;
@@ -21,15 +21,7 @@ const living = async (): Promise<TargetProvider> => connect(await Cloud.open(pat
 const adopted = () => cloud.simulator.volumes().filter(({ path }) => path?.startsWith("df-") === true);
 
 async function write(target: TargetProvider, key: string, seed: number, epoch: number): Promise<Volume> {
-  const volume = await target.create({ key, size, job: "move" });
-  const writer = await target.open(volume, { run: "run", epoch });
-  try {
-    await writer.write(0, randomBytes(65_536, seed));
-    await writer.flush();
-    return await writer.commit({ written: (async function* () {})() });
-  } finally {
-    await writer[Symbol.asyncDispose]();
-  }
+  return writeBeginning(target, await target.create({ key, size, job: "move" }), { seed, epoch });
 }
 
 async function demandBytes(id: string, seed: number): Promise<void> {

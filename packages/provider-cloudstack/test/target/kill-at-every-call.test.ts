@@ -1,11 +1,11 @@
 import { afterEach, beforeEach, expect, test } from "vitest";
-import type { LaunchDisk, LaunchRequest, LaunchedMachine, TargetProvider, Volume } from "@diskferry/core/provider";
+import type { LaunchDisk, LaunchRequest, LaunchedMachine, TargetProvider } from "@diskferry/core/provider";
 import { randomBytes } from "../../../../test/seed.ts";
 import { Cloud } from "../../src/cloud.ts";
 import { launchScope } from "../../src/launch/launch-scope.ts";
 import { cloudstackTarget } from "../../src/target/cloudstack-target.ts";
 import { type TestCloud, startCloud } from "../cloud.ts";
-import { killedAtEveryCall, patient } from "../killed-at-every-call.ts";
+import { killedAtEveryCall, patient, writeBeginning } from "../killed-at-every-call.ts";
 
 // A process is killed after every single call of the API: the call was done, its answer never read. Whoever comes next has
 // to find what is there. No step is sampled: the scenario is repeated with one more call each time until none is left.
@@ -21,23 +21,6 @@ afterEach(() => cloud[Symbol.asyncDispose]());
 const connect = (own: Cloud): TargetProvider => cloudstackTarget(own);
 const living = async (): Promise<TargetProvider> => connect(await Cloud.open(patient(cloud.options)));
 
-async function write(
-  target: TargetProvider,
-  volume: Volume,
-  run: string,
-  epoch: number,
-  seed: number,
-): Promise<Volume> {
-  const writer = await target.open(volume, { run, epoch });
-  try {
-    await writer.write(0, randomBytes(65_536, seed));
-    await writer.flush();
-    return await writer.commit({ written: (async function* () {})() });
-  } finally {
-    await writer[Symbol.asyncDispose]();
-  }
-}
-
 const named = (prefix: string) => cloud.simulator.volumes().filter(({ tags }) => tags["diskferry.key"] === prefix);
 
 async function bytesOf(id: string): Promise<Uint8Array> {
@@ -51,7 +34,7 @@ test("a copy killed after any call goes on: one volume, its bytes, attached to n
     connect,
     async (target, round, attempt) => {
       const volume = await target.create({ key: `copy ${round}`, size, name: "web01 disk 0", job: "copy" });
-      await write(target, volume, "run", attempt, round);
+      await writeBeginning(target, volume, { seed: round, epoch: attempt });
     },
     async (round) => {
       const [volume, ...twins] = named(`copy ${round}`);
@@ -74,7 +57,7 @@ test("a removal killed after any call is finished by the next", async () => {
       const key = `removal ${round}`;
       const known = attempt === 1 ? await setUp.create({ key, size }) : { id: ids.get(round) ?? "", size };
       ids.set(round, known.id);
-      if (attempt === 1) await write(setUp, known, "run", 1, round);
+      if (attempt === 1) await writeBeginning(setUp, known, { seed: round, epoch: 1 });
       await target.remove(known);
     },
     async () => expect(cloud.simulator.volumes()).toHaveLength(before),
@@ -94,7 +77,7 @@ async function replicas(target: TargetProvider, key: string): Promise<Replicas> 
   for (const [index, disk] of ["boot", "data"].entries()) {
     const seed = 70 + index;
     const volume = await target.create({ key: `${key} ${disk}`, size });
-    disks.push({ disk, boot: disk === "boot", volume: await write(target, volume, "run", 1, seed) });
+    disks.push({ disk, boot: disk === "boot", volume: await writeBeginning(target, volume, { seed, epoch: 1 }) });
     contents.push([volume.id, randomBytes(65_536, seed)]);
   }
   return { disks, contents };

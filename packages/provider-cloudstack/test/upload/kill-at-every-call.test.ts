@@ -2,12 +2,12 @@ import { mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import type { TargetProvider } from "@diskferry/core/provider";
+import type { TargetProvider, Volume } from "@diskferry/core/provider";
 import { randomBytes } from "../../../../test/seed.ts";
 import { Cloud } from "../../src/cloud.ts";
 import { uploadTarget } from "../../src/upload/upload-target.ts";
 import { type TestCloud, startCloud } from "../cloud.ts";
-import { killedAtEveryCall, patient } from "../killed-at-every-call.ts";
+import { killedAtEveryCall, patient, writeBeginning } from "../killed-at-every-call.ts";
 
 const size = 2 ** 20 + 512;
 let cloud: TestCloud;
@@ -30,23 +30,15 @@ function passAnHour(): void {
   cloud.simulator.advance(-2 * 3_600_000);
 }
 
-async function write(target: TargetProvider, key: string, seed: number, epoch: number): Promise<void> {
-  const volume = await target.create({ key, size, job: "move" });
-  const writer = await target.open(volume, { run: "run", epoch });
-  try {
-    await writer.write(0, randomBytes(65_536, seed));
-    await writer.flush();
-    await writer.commit({ written: (async function* () {})() });
-  } finally {
-    await writer[Symbol.asyncDispose]();
-  }
+async function write(target: TargetProvider, key: string, seed: number, epoch: number): Promise<Volume> {
+  return writeBeginning(target, await target.create({ key, size, job: "move" }), { seed, epoch });
 }
 
 test("an upload killed after any call goes on: one volume with its bytes, and no row stays that an hour lets go", async () => {
   const calls = await killedAtEveryCall(
     cloud,
     connect,
-    (target, round, attempt) => write(target, `disk ${round}`, round, attempt),
+    async (target, round, attempt) => void (await write(target, `disk ${round}`, round, attempt)),
     async (round) => {
       const whole = uploaded().filter(({ state }) => state === "Uploaded");
       expect(whole).toHaveLength(1);
