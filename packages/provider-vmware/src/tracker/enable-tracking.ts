@@ -3,7 +3,7 @@ import { vsphereError } from "../errors.ts";
 import { shownName } from "../inventory/entity-names.ts";
 import type { MoRef } from "../vim/moref.ts";
 import { powerStateOf } from "../vim/power-calls.ts";
-import { readObject } from "../vim/property-collector.ts";
+import { readSeen } from "../vim/property-collector.ts";
 import { demandReaders } from "../readers/reader-fitness.ts";
 import { demandPrivileges } from "../preflight/privileges.ts";
 import { removeOfKey, takePlainSnapshot } from "../source/take-snapshot.ts";
@@ -207,7 +207,7 @@ async function standingOf(
   const about = { ...wait, about: machine.name };
   const state = await readTrackingState(client, ref, about);
   const paths = ["config.hardware.device", "snapshot", "runtime.powerState", "name"];
-  const properties = await readObject(client, ref, paths, about);
+  const properties = await readSeen(client, ref, paths, about);
   const eligible = new Set(machine.disks.filter(({ ineligible }) => ineligible === undefined).map(({ key }) => key));
   return {
     state,

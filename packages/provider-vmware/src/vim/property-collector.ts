@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { isProviderError, type Wait } from "@diskferry/core/provider";
-import { vsphereError } from "../errors.ts";
+import { translateFault, vsphereError } from "../errors.ts";
 import { type MoRef, moRefText } from "./moref.ts";
 import { type VimArgument, type VimArguments, vimData } from "./vim-argument.ts";
 import type { CallWait, VimClient } from "./vim-client.ts";
@@ -37,7 +37,11 @@ export async function readProperties(
   return found;
 }
 
-/** Reads properties of one object. @throws ProviderError NOT_FOUND where it does not exist */
+/**
+ * Reads properties of one object. What may not be seen counts as unset: see {@link readSeen} where that would mislead.
+ *
+ * @throws ProviderError NOT_FOUND where it does not exist
+ */
 export async function readObject(
   client: VimClient,
   object: MoRef,
@@ -50,6 +54,24 @@ export async function readObject(
     throw vsphereError("NOT_FOUND", `${wait.about ?? moRefText(object)} does not exist, or may not be seen`);
   }
   return found;
+}
+
+/**
+ * Reads properties of one object whose absence means something: an unset one is known to be unset.
+ *
+ * @throws ProviderError DENIED where one may not be seen; NOT_FOUND where the object does not exist
+ */
+export async function readSeen(
+  client: VimClient,
+  object: MoRef,
+  paths: readonly string[],
+  wait: CallWait = {},
+): Promise<VimProperties> {
+  const properties = await readObject(client, object, paths, wait);
+  for (const [path, why] of properties.unseen) {
+    throw translateFault(why, `reading ${path}`, wait.about ?? moRefText(object));
+  }
+  return properties;
 }
 
 /**
@@ -97,8 +119,9 @@ export async function* listObjects(
       }
     } catch (error) {
       wait.signal?.throwIfAborted();
-      // What was left of the pages went with the session.
-      if (client.generation === generation || restarts >= mostRestarts || !isProviderError(error)) throw error;
+      // The view and what was left of the pages went with the session, which a lost view may be the first to tell.
+      const ended = client.generation !== generation || faultOf(error)?.type === "ManagedObjectNotFound";
+      if (!ended || restarts >= mostRestarts || !isProviderError(error)) throw error;
     }
   }
 }

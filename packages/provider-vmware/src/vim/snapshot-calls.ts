@@ -1,6 +1,6 @@
 import { vsphereError } from "../errors.ts";
 import { type MoRef, moRef } from "./moref.ts";
-import { readObject } from "./property-collector.ts";
+import { readSeen } from "./property-collector.ts";
 import { runTask, type TaskWait } from "./tasks.ts";
 import { vimData, type VimData } from "./vim-argument.ts";
 import type { CallWait, VimClient } from "./vim-client.ts";
@@ -38,7 +38,7 @@ export type QuiesceWish =
 
 /** All snapshots of a machine, each before those that stand on it. */
 export async function listSnapshots(client: VimClient, machine: MoRef, wait: CallWait = {}): Promise<SnapshotNode[]> {
-  const properties = await readObject(client, machine, ["snapshot"], wait);
+  const properties = await readSeen(client, machine, ["snapshot"], wait);
   return snapshotTree(properties.get("snapshot"));
 }
 
@@ -104,7 +104,7 @@ export async function removeSnapshot(client: VimClient, snapshot: MoRef, wait: T
 
 /** Whether deltas are left whose snapshot is gone (`runtime.consolidationNeeded`). */
 export async function needsConsolidation(client: VimClient, machine: MoRef, wait: CallWait = {}): Promise<boolean> {
-  const properties = await readObject(client, machine, ["runtime.consolidationNeeded"], wait);
+  const properties = await readSeen(client, machine, ["runtime.consolidationNeeded"], wait);
   return properties.boolean("runtime.consolidationNeeded") ?? false;
 }
 
@@ -119,7 +119,7 @@ export async function consolidate(client: VimClient, machine: MoRef, wait: TaskW
  * @throws ProviderError NOT_FOUND where the snapshot is gone
  */
 export async function snapshotDisks(client: VimClient, snapshot: MoRef, wait: CallWait = {}): Promise<VirtualDisk[]> {
-  const properties = await readObject(client, snapshot, ["config.hardware.device"], wait);
+  const properties = await readSeen(client, snapshot, ["config.hardware.device"], wait);
   return readDisks(properties.get("config.hardware.device"));
 }
 

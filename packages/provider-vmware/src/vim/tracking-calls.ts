@@ -1,6 +1,6 @@
 import { vsphereError } from "../errors.ts";
 import type { MoRef } from "./moref.ts";
-import { readObject } from "./property-collector.ts";
+import { readSeen } from "./property-collector.ts";
 import { runTask, type TaskWait } from "./tasks.ts";
 import { vimData, VimTyped } from "./vim-argument.ts";
 import type { CallWait, VimClient } from "./vim-client.ts";
@@ -60,7 +60,7 @@ export async function readTrackingState(
   machine: MoRef,
   wait: CallWait = {},
 ): Promise<TrackingState> {
-  const properties = await readObject(
+  const properties = await readSeen(
     client,
     machine,
     ["capability.changeTrackingSupported", "config.changeTrackingEnabled", "config.extraConfig"],

@@ -13,6 +13,7 @@ import type { VimElement } from "./vim-element.ts";
 import { VimFault } from "./vim-fault.ts";
 import { type Trust, VimHttp } from "./vim-http.ts";
 import { vimMethod, type VimMethodName } from "./vim-methods.ts";
+import { endedSession } from "./vim-properties.ts";
 import { VimSession } from "./vim-session.ts";
 
 /** Who logs in: a user, or the bearer of a ticket that another session of the same user drew (good once). */
@@ -235,6 +236,8 @@ export class VimClient implements AsyncDisposable {
     const { path, headers, body } = this.#codec.encode(name, self, args, this.#session.credential);
     const answer = await this.http.request(path, { ...wait, headers, body, operation: name });
     const elements = decodeAnswer(this.#codec, name, answer, this.http.host);
+    const ended = endedSession(elements);
+    if (ended !== undefined) throw ended;
     this.#lastAnswer = Date.now();
     return elements;
   }

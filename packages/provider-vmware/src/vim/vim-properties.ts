@@ -1,9 +1,12 @@
 import type { MoRef } from "./moref.ts";
 import type { VimElement } from "./vim-element.ts";
+import { localizedFault, type VimFault } from "./vim-fault.ts";
 
 /** The properties of one object that were asked for, by path (`config.hardware.device`). */
 export class VimProperties {
   readonly object: MoRef;
+  /** By path: why the server left a property out that is asked for and may well be set. */
+  readonly unseen: Map<string, VimFault> = new Map();
   readonly #values: Map<string, VimElement> = new Map();
 
   constructor(object: MoRef) {
@@ -51,5 +54,23 @@ export function readObjectContent(content: VimElement): VimProperties | undefine
     const name = set.string("name");
     if (name !== undefined) properties.set(name, set.child("val"));
   }
+  for (const missing of content.all("missingSet")) {
+    const why = missing.child("fault");
+    properties.unseen.set(missing.string("path") ?? "", localizedFault(why ?? missing));
+  }
   return properties;
+}
+
+/**
+ * Why an answer of a property collector tells nothing: its session has ended. A collector answers strangers, too: with the
+ * objects, and with this fault in the place of each property, as if none was set. Undefined for what tells something.
+ */
+export function endedSession(answer: readonly VimElement[]): VimFault | undefined {
+  for (const object of answer.flatMap((each) => each.all("objects"))) {
+    for (const missing of object.all("missingSet")) {
+      const why = localizedFault(missing.child("fault") ?? missing);
+      if (why.type === "NotAuthenticated") return why;
+    }
+  }
+  return undefined;
 }

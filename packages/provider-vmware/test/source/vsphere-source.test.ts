@@ -155,6 +155,27 @@ test("a removal whose answer is lost is looked up, and not failed", async () => 
   expect(world.snapshots()).toHaveLength(0);
 });
 
+test("a session that ended is no machine without snapshots: what is there is found, and released", async () => {
+  const world = await start();
+  const source = await world.source();
+  const first = await take(source, { job: "nightly" });
+  world.simulator.expireSessions();
+  expect((await take(source, { job: "nightly" })).id).toBe(first.id);
+  expect(world.snapshots()).toHaveLength(1);
+  world.simulator.expireSessions();
+  await source.release(first);
+  expect(world.snapshots()).toEqual([]);
+});
+
+test("a role that may not see a machine's snapshots is told so, instead of finding none", async () => {
+  const world = await start();
+  const source = await world.source();
+  const first = await take(source, { job: "nightly" });
+  world.simulator.revokePrivilege("System.Read");
+  expect(await codeOf(source.release(first))).toBe("DENIED");
+  expect(world.snapshots()).toHaveLength(1);
+});
+
 test.for(["VirtualMachine.State.CreateSnapshot", "VirtualMachine.State.RemoveSnapshot"])(
   "without %s no snapshot is made that could not be removed again",
   async (privilege) => {

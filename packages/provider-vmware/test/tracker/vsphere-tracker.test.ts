@@ -220,6 +220,22 @@ describe("snapshots of others beneath a run's own", () => {
     expect(await site.source.tracker!.checkpoint((await take(site, "nightly")).disks[0]!)).toBeDefined();
   });
 
+  test("one from before tracking began is found also where the session has ended", async () => {
+    const site = await start();
+    site.world.simulator.takeSnapshot("web", "before the upgrade");
+    const first = await take(site, "nightly");
+    const checkpoint = await site.source.tracker!.checkpoint(first.disks[0]!);
+    await site.source.release(first);
+    const second = await take(site, "nightly");
+    // Tracking of the snapshot beneath is of another epoch than that of the two above.
+    const old = site.world.simulator.machine("web").roots[0]!.disks;
+    old.set(2000, { ...old.get(2000)!, changeId: { epoch: "52dec0d9-2c0b-7f1a-8d15-2f6e421190ab", sequence: 1 } });
+    site.world.simulator.expireSessions();
+    const found = await failureOf(tiles(site, second.disks[0]!, checkpoint));
+    expect(found.message).toMatch(/tracking began when the snapshot snapshot-\d+ was there already/);
+    expect(found.code).toBe("TRACKING_LOST");
+  });
+
   test("a revert that leaves the epoch and the count as they were is TRACKING_LOST", async () => {
     const site = await start();
     const machine = site.world.simulator.machine("web");

@@ -39,6 +39,18 @@ describeWithPeers([vcsimProgram], "govmomi's simulator", () => {
     await vcsim?.[Symbol.asyncDispose]();
   });
 
+  /** A client whose session another one ended. */
+  async function loggedOutElsewhere(): Promise<VimClient> {
+    const { username: userName, password } = vcsim;
+    const client = await VimClient.connect({ url: new URL(vcsim.url), credentials: { userName, password } });
+    const { http, cookie = "" } = client;
+    const body =
+      `<Envelope xmlns="http://schemas.xmlsoap.org/soap/envelope/"><Body><Logout xmlns="urn:vim25">` +
+      `<_this type="SessionManager">SessionManager</_this></Logout></Body></Envelope>`;
+    await http.request("/sdk", { headers: { cookie, "content-type": "text/xml" }, body, operation: "Logout" });
+    return client;
+  }
+
   test("tells its version, and is spoken to in SOAP", () => {
     const { client } = connection;
     expect([client.about.kind, client.protocol]).toEqual(["vcenter", "soap"]);
@@ -157,15 +169,21 @@ describeWithPeers([vcsimProgram], "govmomi's simulator", () => {
     const url = new URL(vcsim.url);
     await using worker = await VimClient.connect({ url, credentials: { cloneTicket } });
     expect(worker.user.userName).toBe(client.user.userName);
-    const { username: userName, password } = vcsim;
-    await using another = await VimClient.connect({ url, credentials: { userName, password } });
-    const { http, cookie = "" } = another;
-    const body =
-      `<Envelope xmlns="http://schemas.xmlsoap.org/soap/envelope/"><Body><Logout xmlns="urn:vim25">` +
-      `<_this type="SessionManager">SessionManager</_this></Logout></Body></Envelope>`;
-    await http.request("/sdk", { headers: { cookie, "content-type": "text/xml" }, body, operation: "Logout" });
+    await using another = await loggedOutElsewhere();
     expect(await another.call("CurrentTime", { type: "ServiceInstance", value: "ServiceInstance" })).toHaveLength(1);
     expect(another.generation).toBe(2);
+  });
+
+  test("answers a session that has ended without its properties, which is no machine without snapshots", async () => {
+    const machine = referenceOf(await inventory.machine("DC0_H0_VM0"));
+    const made = await createSnapshot(connection.client, machine, { name: "diskferry-ended", description: "" });
+    try {
+      await using another = await loggedOutElsewhere();
+      expect((await listSnapshots(another, machine)).map(({ name }) => name)).toEqual(["diskferry-ended"]);
+      expect(another.generation).toBe(2);
+    } finally {
+      await removeSnapshot(connection.client, made);
+    }
   });
 
   test("is looked over before a run, whatever it lacks", async () => {

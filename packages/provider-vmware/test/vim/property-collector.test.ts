@@ -1,7 +1,7 @@
 import { generateMachines, startVcenterSimulator } from "@diskferry/simulators";
 import { describe, expect, test } from "vitest";
 import { moRef } from "../../src/vim/moref.ts";
-import { listObjects, readObject, waitForProperties } from "../../src/vim/property-collector.ts";
+import { listObjects, readObject, readSeen, waitForProperties } from "../../src/vim/property-collector.ts";
 import { machineRef } from "../../src/vim/snapshot-calls.ts";
 import { VimClient } from "../../src/vim/vim-client.ts";
 import { openClient } from "./open-client.ts";
@@ -51,6 +51,36 @@ describe.each(["soap", "vi-json"] as const)("by %s", (protocol) => {
     expect(found).toHaveLength(250);
     expect(new Set(found).size).toBe(250);
     expect(client.generation).toBe(2);
+  });
+
+  test("a session that ends before the first page is begun anew, and its view with it", async () => {
+    await using simulator = await startVcenterSimulator({ tls: false, machines: generateMachines(5) });
+    await using client = await openClient(simulator, { protocol });
+    const run = (): void => simulator.expireSessions();
+    simulator.inject({ method: "RetrievePropertiesEx", calls: [1], action: { kind: "run", run } });
+    expect(await names(client)).toHaveLength(5);
+    expect(client.generation).toBe(2);
+  });
+
+  test("a session that has ended tells that an object is there and nothing of it, which is not believed", async () => {
+    await using simulator = await startVcenterSimulator({ tls: false, machines: generateMachines(1) });
+    await using client = await openClient(simulator, { protocol });
+    const [machine] = simulator.machines.keys();
+    simulator.expireSessions();
+    const properties = await readObject(client, machineRef(machine!), ["config.hardware.device"]);
+    expect(properties.get("config.hardware.device")?.children.length).toBeGreaterThan(0);
+    expect(client.generation).toBe(2);
+  });
+
+  test("a property that may not be seen is told from one that is unset, where that matters", async () => {
+    await using simulator = await startVcenterSimulator({ tls: false, machines: generateMachines(1) });
+    await using client = await openClient(simulator, { protocol });
+    const machine = machineRef([...simulator.machines.keys()][0]!);
+    expect((await readSeen(client, machine, ["snapshot"])).get("snapshot")).toBeUndefined();
+    simulator.revokePrivilege("System.Read");
+    expect((await readObject(client, machine, ["name"])).string("name")).toBeUndefined();
+    const failure = readSeen(client, machine, ["name"], { about: "web" });
+    await expect(failure).rejects.toMatchObject({ code: "DENIED", message: /reading name of web .*System\.Read/ });
   });
 
   test("an object that does not exist is not found, by its own words", async () => {

@@ -2,6 +2,7 @@ import { randomUUID } from "node:crypto";
 import { isA } from "./inventory.ts";
 import type { Properties } from "./inventory.ts";
 import { jsonOf } from "./json-writer.ts";
+import { localizedFault } from "./task-board.ts";
 import type { VimElement } from "./vim-element.ts";
 import { objectNotFound, VimFault } from "./vim-fault.ts";
 import { Any, Data, data, enumerated, List, list, Reference, reference } from "./vim-value.ts";
@@ -25,6 +26,8 @@ export interface CollectorWorld {
   readonly properties: (object: Reference) => Properties | undefined;
   /** Resolves at the next change of anything, or when the signal fires. */
   readonly nextChange: (signal: AbortSignal) => Promise<void>;
+  /** Why nothing of an object may be read, which is answered in the place of each property; undefined where it may be. */
+  readonly unreadable: (object: Reference) => VimFault | undefined;
   /** Objects in an answer where the client sets no limit. */
   readonly pageSize: number;
 }
@@ -203,15 +206,22 @@ export class PropertyCollectors {
   }
 
   #contents(specification: VimElement): VimValue[] {
-    return [...this.#select(specification, false)].map(({ object, values }) =>
-      data("ObjectContent", {
+    return [...this.#select(specification, false)].map(({ object, values }) => {
+      const why = this.#world.unreadable(object);
+      const read = why === undefined ? [...values] : [];
+      const missing = why === undefined ? [] : [...values.keys()];
+      return data("ObjectContent", {
         obj: object,
         propSet: list(
           "DynamicProperty",
-          [...values].map(([name, value]) => data("DynamicProperty", { name, val: new Any(value) })),
+          read.map(([name, value]) => data("DynamicProperty", { name, val: new Any(value) })),
         ),
-      }),
-    );
+        missingSet: list(
+          "MissingProperty",
+          missing.map((path) => data("MissingProperty", { path, fault: localizedFault(why!) })),
+        ),
+      });
+    });
   }
 
   /** The objects that a specification selects, with the properties that it asks of their type. */

@@ -61,6 +61,8 @@ export interface ServiceParts {
   readonly nextChange: (signal: AbortSignal) => Promise<void>;
 }
 
+const readPrivilege = "System.Read";
+
 const methods: VimMethods = { ...serviceMethods, ...machineMethods, ...leaseMethods };
 
 /** The vim25 service: managed objects and their methods, without any encoding. */
@@ -147,12 +149,10 @@ export class VimService {
     const method = methods[call.method];
     if (call.method === "RetrieveServiceContent") return this.content();
     const anonymous = call.method === "Login" || call.method === "CloneSession";
-    if (call.session === undefined && !anonymous) {
-      throw new VimFault("NotAuthenticated", "The session is not authenticated.", {
-        object: call.self,
-        privilegeId: "System.View",
-      });
+    if (call.session === undefined && call.self.type === "PropertyCollector" && call.method in withoutSession) {
+      return withoutSession[call.method]?.(this.#strangersCollectors(), call.args);
     }
+    if (call.session === undefined && !anonymous) throw notAuthenticated(call.self, "System.View");
     if (method === undefined || method.on !== call.self.type) throw methodNotFound(call.self, call.method);
     if (call.method.startsWith("CreateSnapshotEx") && !this.parts.release.snapshotEx) {
       throw methodNotFound(call.self, call.method);
@@ -177,10 +177,32 @@ export class VimService {
     const made = new PropertyCollectors({
       properties: (object) => this.properties(object, call.session),
       nextChange: this.parts.nextChange,
+      unreadable: (object) => this.#unreadable(object),
       pageSize: this.parts.pageSize,
     });
     this.#collectors.set(call.session.key, made);
     return made;
+  }
+
+  /** What whoever has no session collects: objects that exist, and of each property only that it may not be seen. */
+  #strangersCollectors(): PropertyCollectors {
+    return new PropertyCollectors({
+      // Views belong to their sessions.
+      properties: (object) => (object.type === "ContainerView" ? undefined : this.properties(object)),
+      nextChange: this.parts.nextChange,
+      unreadable: (object) => notAuthenticated(object, "System.Read"),
+      pageSize: this.parts.pageSize,
+    });
+  }
+
+  /** Of the inventory nothing is told to a role without System.Read. */
+  #unreadable(object: Reference): VimFault | undefined {
+    if (!this.parts.missingPrivileges.has(readPrivilege)) return undefined;
+    if (this.parts.inventory.properties(object) === undefined) return undefined;
+    return new VimFault("NoPermission", "Permission to perform this operation was denied.", {
+      object,
+      privilegeId: readPrivilege,
+    });
   }
 
   /** Starts a task on a machine. */
@@ -246,6 +268,19 @@ export class VimService {
     const all = [...this.parts.inventory.below(view.container, view.recursive)];
     return view.types.length === 0 ? all : all.filter(({ type }) => view.types.some((base) => isA(type, base)));
   }
+}
+
+/**
+ * A collector answers whoever has no session, too: with the objects as long as they exist, and with NotAuthenticated in the place
+ * of each property (govmomi's simulator, property_collector.go).
+ */
+const withoutSession: Readonly<Record<string, (from: PropertyCollectors, args: VimElement) => VimValue | undefined>> = {
+  RetrievePropertiesEx: (from, args) => from.retrieve(args),
+  RetrieveProperties: (from, args) => from.retrieveAll(args),
+};
+
+function notAuthenticated(object: Reference, privilegeId: string): VimFault {
+  return new VimFault("NotAuthenticated", "The session is not authenticated.", { object, privilegeId });
 }
 
 function sessionSummary(session: Session): Data {

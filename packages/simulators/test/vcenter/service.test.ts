@@ -53,6 +53,23 @@ describe("sessions", () => {
     expect(simulator.alive.sessions).toBe(0);
   });
 
+  test("are not asked for by collectors, which then tell that objects exist and nothing of them", async () => {
+    const { simulator, client, vm } = await start();
+    const nameOf = (id: string): ReturnType<VimClient["call"]> =>
+      client.call("RetrievePropertiesEx", collector, specOf(["VirtualMachine", id], ["name"]));
+    const whyMissing = async (): Promise<(string | undefined)[]> => {
+      const found = (await nameOf(vm)).child("returnval")?.child("objects");
+      expect(found?.ref("obj")?.id).toBe(vm);
+      return (found?.all("missingSet") ?? []).map((each) => each.child("fault")?.child("fault")?.xsiType);
+    };
+    expect(await whyMissing()).toEqual(["NotAuthenticated"]);
+    await expect(nameOf("vm-9999")).rejects.toMatchObject({ type: "ManagedObjectNotFound" });
+    await client.login();
+    expect(await whyMissing()).toEqual([]);
+    simulator.revokePrivilege("System.Read");
+    expect(await whyMissing()).toEqual(["NoPermission"]);
+  });
+
   test("end when idle, when told to and when vCenter restarts", async () => {
     const { simulator, client } = await start({ sessionIdleMs: 30 });
     const lost = expect.objectContaining({ type: "NotAuthenticated" }) as SoapFault;
