@@ -2,14 +2,7 @@ import type { BlockReader } from "@diskferry/core/provider";
 import { isProviderError } from "@diskferry/core/provider";
 import { translateTransport, vsphereError } from "../errors.ts";
 import { describeDisk } from "../source/disk-point.ts";
-import {
-  abortLease,
-  completeLease,
-  type LeasedFile,
-  type NfcLease,
-  openLease,
-  reportLeaseProgress,
-} from "../vim/lease-calls.ts";
+import { endLease, type LeasedFile, type NfcLease, openLease, reportLeaseProgress } from "../vim/lease-calls.ts";
 import type { VimClient } from "../vim/vim-client.ts";
 import { type HttpStream, isLoopback, type VimHttp } from "../vim/vim-http.ts";
 import type { VirtualDisk } from "../vim/virtual-disk.ts";
@@ -33,11 +26,11 @@ export async function openNfcReader(request: ReaderRequest): Promise<BlockReader
   try {
     const client = await connection.client.soap({ signal });
     const lease = await openLease(client, point.snapshot, { signal, about: describeDisk(point) });
-    const opened = { client, lease, what: `the export of ${describeDisk(point)}`, notice: connection.notice };
+    const opened = { client, lease, what: `the export of ${describeDisk(point)}` };
     try {
       return await NfcReader.open(opened, disk, free, signal);
     } catch (error) {
-      await endLease(opened, false);
+      await endLease(client, lease.ref, { whole: false, about: opened.what });
       throw error;
     }
   } catch (error) {
@@ -51,7 +44,6 @@ interface OpenLease {
   readonly lease: NfcLease;
   /** Names the stream in messages. */
   readonly what: string;
-  notice(message: string): void;
 }
 
 class NfcReader implements BlockReader {
@@ -143,7 +135,8 @@ class NfcReader implements BlockReader {
     this.#closing.abort();
     clearInterval(this.#teller);
     discardBody(this.#stream);
-    await endLease(this.#lease, this.#disk.finished);
+    const { client, lease, what } = this.#lease;
+    await endLease(client, lease.ref, { whole: this.#disk.finished, about: what });
     if (this.#ownsHttp) await this.#http[Symbol.asyncDispose]();
     this.#free();
   }
@@ -217,15 +210,4 @@ function serverOf(client: VimClient, { url, sslThumbprint }: LeasedFile): { http
     });
   }
   return { http: client.http.forServer(new URL(url.origin), { thumbprint: sslThumbprint }), owned: true };
-}
-
-/** Ends a lease that may be gone already. */
-async function endLease({ client, lease, what, notice }: OpenLease, whole: boolean): Promise<void> {
-  try {
-    await (whole ? completeLease(client, lease.ref) : abortLease(client, lease.ref));
-  } catch (error) {
-    // A lease ends by itself; one that ended already is what was wanted.
-    if (isProviderError(error) && (error.code === "NOT_FOUND" || error.code === "IN_USE")) return;
-    notice(`${what}: its lease was not ended and lapses by itself (${(error as Error).message})`);
-  }
 }

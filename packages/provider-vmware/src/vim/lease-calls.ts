@@ -1,8 +1,10 @@
+import { isProviderError } from "@diskferry/core/provider";
 import { translateFault, vsphereError } from "../errors.ts";
 import type { MoRef } from "./moref.ts";
 import { waitForProperties } from "./property-collector.ts";
 import type { CallWait, VimClient } from "./vim-client.ts";
 import { localizedFault } from "./vim-fault.ts";
+import type { VimMethodName } from "./vim-methods.ts";
 
 /** A disk that a lease serves. */
 export interface LeasedFile {
@@ -39,6 +41,22 @@ export interface NfcLease {
 export async function openLease(client: VimClient, object: MoRef, wait: CallWait = {}): Promise<NfcLease> {
   const method = object.type === "VirtualMachineSnapshot" ? "ExportSnapshot" : "ExportVm";
   const ref = await client.callForReference(method, object, {}, wait);
+  try {
+    return await whenReady(client, ref, method, object, wait);
+  } catch (error) {
+    // Whoever gave up is not told of it again: it would become ready for nobody, and hold the disks until it lapses.
+    await endLease(client, ref, { whole: false, about: wait.about ?? object.value });
+    throw error;
+  }
+}
+
+async function whenReady(
+  client: VimClient,
+  ref: MoRef,
+  method: VimMethodName,
+  object: MoRef,
+  wait: CallWait,
+): Promise<NfcLease> {
   const properties = await waitForProperties(
     client,
     ref,
@@ -89,6 +107,22 @@ export async function completeLease(client: VimClient, lease: MoRef, wait: CallW
 /** Ends a lease whose export was given up. */
 export async function abortLease(client: VimClient, lease: MoRef, wait: CallWait = {}): Promise<void> {
   await client.call("HttpNfcLeaseAbort", lease, {}, wait);
+}
+
+/** A server that is away must not hold up whoever is done; the lease lapses. */
+const endTimeoutMs = 10_000;
+
+/** Ends a lease that may be gone already, well where it was read to its end. What fails is told, and no reason to fail. */
+export async function endLease(client: VimClient, lease: MoRef, how: { whole: boolean; about: string }): Promise<void> {
+  const { whole, about } = how;
+  const wait = { about, timeoutMs: endTimeoutMs };
+  try {
+    await (whole ? completeLease(client, lease, wait) : abortLease(client, lease, wait));
+  } catch (error) {
+    // A lease ends by itself; one that ended already is what was wanted.
+    if (isProviderError(error) && (error.code === "NOT_FOUND" || error.code === "IN_USE")) return;
+    client.notice(`${about}: its lease was not ended and lapses by itself (${(error as Error).message})`);
+  }
 }
 
 /** A link of a lease. A server that does not know its own name writes `*` for it. @throws ProviderError UNEXPECTED */

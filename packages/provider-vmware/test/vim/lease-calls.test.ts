@@ -62,6 +62,21 @@ describe("a lease", () => {
     await expect(reportLeaseProgress(client, lease.ref, 1)).rejects.toMatchObject({ provider: "vsphere" });
   });
 
+  test("that is given up before it is ready is ended, and not left to hold the disks until it lapses", async () => {
+    await using simulator = await startVcenterSimulator({ tls: false, machines, leaseInitializeMs: 20_000 });
+    await using client = await openClient(simulator);
+    const snapshot = await createSnapshot(client, machineRef("vm-101"), { name: "s", description: "" });
+    const waits = simulator.calls.get("WaitForUpdatesEx") ?? 0;
+    const stop = new AbortController();
+    const reason = new Error("enough");
+    const opening = openLease(client, snapshot, { about: "web", signal: stop.signal });
+    const failure = expect(opening).rejects.toBe(reason);
+    await vi.waitFor(() => expect(simulator.calls.get("WaitForUpdatesEx")).toBeGreaterThan(waits), { timeout: 30_000 });
+    stop.abort(reason);
+    await failure;
+    expect(simulator.calls.get("HttpNfcLeaseAbort")).toBe(1);
+  });
+
   test("that fails before it is ready tells the fault", async () => {
     await using simulator = await startVcenterSimulator({ tls: false, machines, leaseInitializeMs: 20_000 });
     await using client = await openClient(simulator);
