@@ -1,4 +1,3 @@
-import { setTimeout as sleep } from "node:timers/promises";
 import { type Consistency, isProviderError, type Wait } from "@diskferry/core/provider";
 import { vsphereError } from "../errors.ts";
 import { guestFamily } from "../inventory/guest-family.ts";
@@ -6,6 +5,7 @@ import type { SnapshotOptions } from "../options.ts";
 import { demandPrivileges } from "../preflight/privileges.ts";
 import type { VsphereConnection } from "../vsphere-connection.ts";
 import type { MoRef } from "../vim/moref.ts";
+import { patiently } from "../vim/patiently.ts";
 import { readObject } from "../vim/property-collector.ts";
 import {
   consolidate,
@@ -18,9 +18,6 @@ import {
 } from "../vim/snapshot-calls.ts";
 import { consistencyOf, describeWay, notQuiesced, waysToQuiesce } from "./quiescing.ts";
 import { markedSnapshot, markOf, type SnapshotMark } from "./snapshot-mark.ts";
-
-const attempts = 4;
-const firstPauseMs = 500;
 
 /** A machine as this file speaks of it. */
 export interface SnapshotMachine {
@@ -272,19 +269,4 @@ async function mergeLeftOvers(connection: VsphereConnection, machine: SnapshotMa
       "has them attached, a stuck task). Free them and consolidate the disks in the vSphere client; no snapshot is taken before.",
     { operation: "ConsolidateVMDisks" },
   );
-}
-
-/** Repeats what looks before it acts, a few times, for what passes: a busy machine, a lost answer, a forgotten task. */
-async function patiently<Result>(wait: Wait, act: () => Promise<Result>): Promise<Result> {
-  for (let attempt = 1; ; attempt++) {
-    try {
-      return await act();
-    } catch (error) {
-      wait.signal?.throwIfAborted();
-      const passes = isProviderError(error) && (error.retryable || error.code === "NOT_FOUND");
-      if (!passes || attempt === attempts) throw error;
-      const pauseMs = error.retryAfterMs ?? firstPauseMs * 2 ** (attempt - 1) * (0.5 + Math.random() / 2);
-      await sleep(pauseMs, undefined, { signal: wait.signal }).catch(() => wait.signal?.throwIfAborted());
-    }
-  }
 }

@@ -5,7 +5,7 @@ import { readHostLoad, readMachineLoad } from "../../src/inventory/host-load.ts"
 import { vspherePower } from "../../src/inventory/vsphere-power.ts";
 import { moRef } from "../../src/vim/moref.ts";
 import { connectVsphere } from "../../src/vsphere-connection.ts";
-import type { MachineSpec, VcenterSimulator } from "@diskferry/simulators";
+import type { MachineSpec, VcenterSimulator, VcenterSimulatorOptions } from "@diskferry/simulators";
 import type { Machine, SourceConnector } from "@diskferry/core/provider";
 
 interface Place extends AsyncDisposable {
@@ -14,10 +14,15 @@ interface Place extends AsyncDisposable {
   readonly machine: Machine;
 }
 
-async function start(spec: Partial<MachineSpec> = {}, protocol: "soap" | "vi-json" = "soap"): Promise<Place> {
+async function start(
+  spec: Partial<MachineSpec> = {},
+  protocol: "soap" | "vi-json" = "soap",
+  simulated: VcenterSimulatorOptions = {},
+): Promise<Place> {
   const simulator = await startVcenterSimulator({
     tls: false,
     machines: [{ name: "web", disks: [{ size: 1 << 20 }], tracking: true, ...spec }],
+    ...simulated,
   });
   const { url, userName: username, password } = simulator;
   const connection = await connectVsphere({ url, username, password, protocol });
@@ -62,6 +67,36 @@ describe("power", () => {
     await failure;
     expect(simulator.machine("web").power).toBe("poweredOn");
     expect(simulator.calls.get("PowerOffVM_Task")).toBeUndefined();
+  });
+
+  test.each([
+    ["no", []],
+    // VMware Tools stop while the guest shuts down.
+    ["the tools' own", [{ method: "ShutdownGuest", calls: [2], action: { kind: "fault", type: "ToolsUnavailable" } }]],
+  ] as const)("goes on by a shutdown whose answer was lost, with %s refusal of the second", async (_, more) => {
+    const lost = { method: "ShutdownGuest", calls: [1], action: { kind: "drop-after" } } as const;
+    await using place = await start({}, "soap", { shutdownMs: 3_000, faults: [lost, ...more] });
+    const { power, machine, simulator } = place;
+    await power.shutdown(machine);
+    expect(await power.state(machine)).toBe("off");
+    expect(simulator.machine("web").cleanPowerOff).toBe(true);
+  });
+
+  test("that is as wanted by the time it is asked for is left alone, and a lost answer is looked up", async () => {
+    await using place = await start();
+    const { power, machine, simulator } = place;
+    for (const [method, change, state] of [
+      ["PowerOffVM_Task", power.powerOff, "off"],
+      ["PowerOnVM_Task", power.powerOn, "on"],
+    ] as const) {
+      simulator.inject({ method, calls: [1], action: { kind: "drop-after" } });
+      await change(machine);
+      expect(await power.state(machine)).toBe(state);
+    }
+    const run = (): void => simulator.machine("web").shutDown();
+    simulator.inject({ method: "PowerOffVM_Task", times: 1, action: { kind: "run", run } });
+    await power.powerOff(machine);
+    expect(await power.state(machine)).toBe("off");
   });
 
   test("cannot be asked of a guest without tools, and the error says what to do", async () => {
