@@ -157,8 +157,9 @@ export class VsphereTracker implements ChangeTracker {
       wait.signal?.throwIfAborted();
       const fault = faultOf(error);
       // Without a fault nothing was said about tracking: the answer was lost, or the request never arrived.
-      if (fault === undefined || !isProviderError(error) || passes(error.code)) throw error;
-      throw lost(point, await this.#reasonOf(point, fault.message, wait), error);
+      if (fault === undefined || !isProviderError(error) || passes(error.code) || ofTheHost.has(fault.type))
+        throw error;
+      throw lost(point, await this.#reasonOf(point, fault.message, { ...wait, mayPass: error.retryable }), error);
     }
   }
 
@@ -184,9 +185,13 @@ export class VsphereTracker implements ChangeTracker {
     return undefined;
   }
 
-  /** vSphere faults alike whatever is wrong with tracking; what it is has to be looked for. */
-  async #reasonOf(point: DiskPoint, fault: string, wait: Wait): Promise<string> {
+  /**
+   * vSphere faults alike whatever is wrong with tracking; what it is has to be looked for. A fault that may pass is no reason to
+   * begin anew, which costs whoever else reads these changes theirs.
+   */
+  async #reasonOf(point: DiskPoint, fault: string, how: Wait & { mayPass: boolean }): Promise<string> {
     const { client } = this.#connection;
+    const { mayPass, ...wait } = how;
     try {
       const { supported, enabled } = await readTrackingState(client, point.machine, wait);
       if (!supported) return `${fault}; the machine's hardware version cannot track changes`;
@@ -197,6 +202,7 @@ export class VsphereTracker implements ChangeTracker {
       if (live.backing.changeId === undefined) return `${fault}; change tracking of this disk is off (${slotOf(live)})`;
       const [now, then] = [parseChangeId(live.backing.changeId), parseChangeId(point.changeId ?? "")];
       if (now?.epoch !== then?.epoch) return `${fault}; tracking began anew while the snapshot existed`;
+      if (mayPass) return `${fault}; tracking is on, and this may have another cause`;
       this.#broken.add(point.machine.value);
       return `${fault}; tracking is on and does not answer, see the host's log (vmkernel.log)`;
     } catch (error) {
@@ -227,6 +233,18 @@ export class VsphereTracker implements ChangeTracker {
 function passes(code: string): boolean {
   return code === "AUTH" || code === "DENIED" || code === "THROTTLED" || code === "NOT_FOUND";
 }
+
+/** Faults of a host that is away, or of a machine at which somebody works: asked again later, tracking answers. */
+const ofTheHost: ReadonlySet<string> = new Set([
+  "HostCommunication",
+  "HostNotConnected",
+  "HostNotReachable",
+  "HostConnectFault",
+  "RequestCanceled",
+  "TaskInProgress",
+  "VAppTaskInProgress",
+  "ConcurrentAccess",
+]);
 
 function lost(point: DiskPoint, reason: string, cause?: unknown): Error {
   return vsphereError("TRACKING_LOST", `${describeDisk(point)}: ${reason}`, {

@@ -137,6 +137,10 @@ describe("tracking that cannot be trusted is TRACKING_LOST, with the reason", ()
     ["SystemError", "TRACKING_LOST"],
     ["SomethingNew", "TRACKING_LOST"],
     ["NoPermission", "DENIED"],
+    ["HostCommunication", "UNAVAILABLE"],
+    ["HostNotConnected", "UNAVAILABLE"],
+    ["TaskInProgress", "IN_USE"],
+    ["Timedout", "TRACKING_LOST"],
   ])("the fault %s is %s", async ([type, code]) => {
     const site = await start({}, { faults: [{ method: "QueryChangedDiskAreas", action: { kind: "fault", type } }] });
     const since = await recorded(site);
@@ -406,6 +410,24 @@ describe("tracking that is on and does not answer is begun anew with the next ru
     site.world.simulator.write("web", 2000, 0, randomBytes(512, 1));
     expect(changed(await tiles(site, await point(site), fresh))).toEqual([[0, granularity]]);
   });
+
+  test.for(["Timedout", "SystemError", "HostCommunication"])(
+    "and is left alone where %s tells of something else",
+    async (type) => {
+      const site = await start(
+        {},
+        { faults: [{ method: broken.method, calls: [1], action: { kind: "fault", type } }] },
+      );
+      const since = await recorded(site);
+      const snapshot = await site.source.snapshot(await site.source.machine("web"), { key: "passing" });
+      expect((await failureOf(tiles(site, snapshot.disks[0]!, since))).code).toMatch(/TRACKING_LOST|UNAVAILABLE/);
+      await site.source.release(snapshot);
+      await site.source.tracker!.enable!(await site.source.machine("web"));
+      expect(site.world.simulator.calls.get("ReconfigVM_Task")).toBeUndefined();
+      site.world.simulator.write("web", 2000, 0, randomBytes(512, 1));
+      expect(changed(await tiles(site, await point(site), since))).toEqual([[0, granularity]]);
+    },
+  );
 
   test("unless snapshots are in the way, or the options forbid it", async () => {
     const site = await start({}, { faults: [broken] });
