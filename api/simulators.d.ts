@@ -533,7 +533,7 @@ interface DiskSpec {
   /** The name of its datastore; the machine's datacenter's first unless given. */
   readonly datastore?: string;
   /** `persistent` unless given; the independent modes have neither snapshots nor change tracking. */
-  readonly mode?: "persistent" | "independent_persistent" | "independent_nonpersistent";
+  readonly mode?: DiskMode;
   /** `flat` unless given; a physical mapping has neither snapshots nor change tracking. */
   readonly backing?: "flat" | "rdm-virtual" | "rdm-physical";
   /** Shared by several machines, which excludes change tracking. */
@@ -548,11 +548,14 @@ interface ChangeId {
   readonly epoch: string;
   readonly sequence: number;
 }
+/** Whether snapshots take a disk along. */
+type DiskMode = "persistent" | "independent_persistent" | "independent_nonpersistent";
 /** What a disk was when a snapshot was made. */
 interface DiskState {
   readonly disk: VirtualDisk;
   layer: DiskLayer;
   readonly capacity: number;
+  readonly mode: DiskMode;
   readonly changeId: ChangeId | undefined;
 }
 /** Bugs of old releases that can be switched on. */
@@ -598,6 +601,8 @@ declare class VirtualDisk implements DiskSlot {
   readonly baseName: string;
   readonly uuid: string;
   readonly spec: DiskSpec;
+  /** `diskMode`, which can be edited while the machine is off. */
+  mode: DiskMode;
   /** Where the guest writes. */
   current: DiskLayer;
   /** The machine's flag or the disk's own asks for tracking; it begins at the next stun without snapshots. */
@@ -623,6 +628,8 @@ declare class VirtualDisk implements DiskSlot {
   stun(): void;
   /** Begins a new epoch: every change id from before is refused. */
   reset(): void;
+  /** How a snapshot's configuration tells a disk that it does not hold: where the guest goes on writing. */
+  passBy(): DiskState;
   /** Freezes the current layer for a snapshot and lets the guest write to a new one. */
   freeze(): DiskState;
   /** Continues on a new, empty delta over `layer`. */
@@ -705,6 +712,8 @@ interface Snapshot {
   parent: Snapshot | undefined;
   readonly children: Snapshot[];
   readonly disks: Map<number, DiskState>;
+  /** Disks of the machine that it does not hold, which its configuration tells all the same. */
+  readonly others: readonly DiskState[];
 }
 /** What quiescing was asked of a snapshot. */
 interface SnapshotWish {

@@ -17,6 +17,7 @@ import { vsphereError } from "../errors.ts";
 import { demandReaders } from "../readers/reader-fitness.ts";
 import { DiskReaders } from "../readers/disk-readers.ts";
 import { VsphereTracker } from "../tracker/vsphere-tracker.ts";
+import { ineligibility } from "../inventory/eligibility.ts";
 import { readMachineLoad } from "../inventory/host-load.ts";
 import { machineId } from "../inventory/read-machine.ts";
 import type { MoRef } from "../vim/moref.ts";
@@ -81,9 +82,12 @@ export class VsphereSource implements SourceConnector {
     const disks = chosenDisks(machine, undefined);
     for (const node of await listSnapshots(this.#connection.client, about.ref, { ...wait, about: machine.name })) {
       const consistency = await worthOf(this.#connection, about, node, wait);
-      // A disk that was added since is not in it.
+      // A disk that was added since is not in it, nor is one that was independent then.
       const frozen = await snapshotDisks(this.#connection.client, node.ref, wait);
-      const there = disks.filter(({ key }) => frozen.some((each) => String(each.key) === key));
+      const there = disks.filter(({ key }) => {
+        const found = frozen.find((each) => String(each.key) === key);
+        return found !== undefined && notHeld(found) === undefined;
+      });
       const key = markOf(node)?.key ?? node.ref.value;
       yield this.#snapshotOf(machine, about, { node, consistency }, { key, disks: there }, wait, frozen);
     }
@@ -158,6 +162,7 @@ export class VsphereSource implements SourceConnector {
           { operation: "snapshot" },
         );
       }
+      demandHeld(found, `${node.ref.value} of ${machine.name}`);
       return {
         id: `${placeId}/${node.ref.value}/${disk.key}`,
         machine: machine.id,
@@ -192,7 +197,10 @@ export class VsphereSource implements SourceConnector {
     const about = `${point.snapshot.value} of ${point.machineName}`;
     const frozen = await snapshotDisks(this.#connection.client, point.snapshot, { ...wait, about });
     const found = frozen.find(({ key }) => key === point.deviceKey);
-    if (found !== undefined && found.capacity === disk.size) return found;
+    if (found !== undefined && found.capacity === disk.size) {
+      demandHeld(found, about);
+      return found;
+    }
     throw vsphereError(
       "NOT_FOUND",
       `${describeDisk(point)} is not in ${point.snapshot.value} any more; begin a new run`,
@@ -201,6 +209,25 @@ export class VsphereSource implements SourceConnector {
       },
     );
   }
+}
+
+/** Why a disk that a snapshot's configuration names is not held by it; undefined where it is. Encrypted ones are. */
+function notHeld(disk: VirtualDisk): string | undefined {
+  return ineligibility(disk, true);
+}
+
+/**
+ * A snapshot's configuration tells every disk that the machine had then, also one whose bytes go on changing under it: the
+ * machine may have been changed since it was listed.
+ *
+ * @throws ProviderError UNSUPPORTED
+ */
+function demandHeld(disk: VirtualDisk, snapshot: string): void {
+  const why = notHeld(disk);
+  if (why === undefined) return;
+  throw vsphereError("UNSUPPORTED", `disk ${disk.key} (${disk.label}) is not in the snapshot ${snapshot}: ${why}`, {
+    operation: "snapshot",
+  });
 }
 
 /** The disks that were asked for; every eligible one where nothing was. @throws ProviderError CONFIG_INVALID, UNSUPPORTED */

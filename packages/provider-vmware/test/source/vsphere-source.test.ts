@@ -2,7 +2,7 @@ import { isProviderError, type Snapshot, type SourceConnector } from "@diskferry
 import type { MachineSpec, VcenterSimulatorOptions } from "@diskferry/simulators";
 import { afterEach, describe, expect, test } from "vitest";
 import { randomBytes } from "../../../../test/seed.ts";
-import { readAll, World } from "../world.ts";
+import { readAll, snapshotIdOf, World } from "../world.ts";
 
 const mebi = 1 << 20;
 const size = 4 * mebi + 512;
@@ -195,6 +195,23 @@ test("disks are chosen by key; unknown and ineligible ones are refused before an
   expect(await codeOf(take(source, { disks: ["2009"] }))).toBe("CONFIG_INVALID");
   expect(await codeOf(take(source, { disks: ["2001"] }))).toBe("UNSUPPORTED");
   expect(world.snapshots()).toHaveLength(0);
+});
+
+test("a disk that a snapshot names and does not hold is refused, also where it was eligible when it was listed", async () => {
+  const world = await start({ power: "poweredOff" });
+  const source = await world.source();
+  const listed = await source.machine("web");
+  const held = await source.snapshot(listed, { key: "run-1" });
+  await source.release(held);
+  const disk = world.simulator.machine("web").disks.get(2001)!;
+  disk.mode = "independent_persistent";
+  const error: unknown = await source.snapshot(listed, { key: "run-2" }).catch((thrown: unknown) => thrown);
+  expect(error).toMatchObject({ code: "UNSUPPORTED", message: expect.stringMatching(/2001.*independent/) as string });
+  disk.mode = "persistent";
+  const [point] = await gather(source.snapshots!(await source.machine("web")));
+  expect(point?.disks.map((each) => each.disk)).toEqual(["2000"]);
+  const forged = { ...held.disks[1]!, data: { ...held.disks[1]!.data, snapshot: snapshotIdOf(point!) } };
+  expect(await codeOf(source.open(forged))).toBe("UNSUPPORTED");
 });
 
 test("a disk that was removed or resized since its snapshot is told", async () => {

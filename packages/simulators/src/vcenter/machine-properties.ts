@@ -1,6 +1,6 @@
 import { controllerFamily, controllerLabel, controllerType, slotName } from "./disk-slot.ts";
 import { formatChangeId } from "./virtual-disk.ts";
-import type { ChangeId, VirtualDisk } from "./virtual-disk.ts";
+import type { ChangeId, DiskMode, VirtualDisk } from "./virtual-disk.ts";
 import type { Snapshot, VirtualMachine } from "./virtual-machine.ts";
 import { Any, data, enumerated, list, long, reference, subtype } from "./vim-value.ts";
 import type { Data, Fields, List } from "./vim-value.ts";
@@ -102,13 +102,13 @@ export function machineProperties(machine: VirtualMachine, place: MachinePlace):
   };
 }
 
-/** The properties of a VirtualMachineSnapshot; its configuration is the one frozen with it. */
+/** The properties of a VirtualMachineSnapshot; its configuration is that of the moment, with disks that it does not hold. */
 export function snapshotProperties(
   machine: VirtualMachine,
   snapshot: Snapshot,
   place: MachinePlace,
 ): Record<string, () => Fields[string]> {
-  const disks = [...snapshot.disks.values()];
+  const disks = [...snapshot.disks.values(), ...snapshot.others].sort((one, other) => one.disk.key - other.disk.key);
   return {
     vm: () => reference("VirtualMachine", machine.id),
     config: () => machineConfig(machine, place, disks),
@@ -124,6 +124,7 @@ interface ShownDisk {
   readonly disk: VirtualDisk;
   readonly layer: DiskLayer;
   readonly capacity: number;
+  readonly mode: DiskMode;
   readonly changeId: ChangeId | undefined;
 }
 
@@ -132,6 +133,7 @@ function liveDisks(machine: VirtualMachine): ShownDisk[] {
     disk,
     layer: disk.current,
     capacity: disk.capacity,
+    mode: disk.mode,
     changeId: disk.tracker === undefined ? undefined : { epoch: disk.tracker.epoch, sequence: disk.tracker.sequence },
   }));
 }
@@ -254,12 +256,12 @@ function devices(machine: VirtualMachine, place: MachinePlace, disks: readonly S
 }
 
 function diskDevice(machine: VirtualMachine, place: MachinePlace, shown: ShownDisk, index: number): Data {
-  const { disk, layer, capacity } = shown;
+  const { disk, capacity } = shown;
   const kib = Math.floor(capacity / 1024);
   return subtype("VirtualDisk", {
     key: disk.key,
     deviceInfo: describe(`Hard disk ${index + 1}`, `${kib.toLocaleString("en-US")} KB`),
-    backing: backing(place, disk, layer, shown.changeId),
+    backing: backing(place, shown),
     controllerKey: disk.controller.key,
     unitNumber: disk.unitNumber,
     capacityInKB: long(kib),
@@ -269,20 +271,21 @@ function diskDevice(machine: VirtualMachine, place: MachinePlace, shown: ShownDi
   });
 }
 
-function backing(place: MachinePlace, disk: VirtualDisk, layer: DiskLayer, changeId: ChangeId | undefined): Data {
+function backing(place: MachinePlace, shown: Omit<ShownDisk, "capacity">): Data {
+  const { disk, layer, mode, changeId } = shown;
   const file = {
     fileName: layer.fileName,
     datastore: reference("Datastore", place.datastore(disk.datastore.name)),
     backingObjectId: disk.datastore.type === "vsan" ? layer.objectId : undefined,
   };
-  const parent = layer.parent === undefined ? undefined : backing(place, disk, layer.parent, undefined);
+  const parent =
+    layer.parent === undefined ? undefined : backing(place, { disk, layer: layer.parent, mode, changeId: undefined });
   const common = {
     uuid: disk.uuid,
     contentId: disk.uuid.replaceAll("-", ""),
     changeId: changeId === undefined ? undefined : formatChangeId(changeId),
     parent: parent === undefined ? undefined : data(parent.type, parent.fields),
   };
-  const mode = disk.spec.mode ?? "persistent";
   const sharing = disk.spec.shared === true ? "sharingMultiWriter" : "sharingNone";
   if (disk.spec.backing === "rdm-physical" || disk.spec.backing === "rdm-virtual") {
     return subtype("VirtualDiskRawDiskMappingVer1BackingInfo", {

@@ -19,7 +19,7 @@ export interface DiskSpec {
   /** The name of its datastore; the machine's datacenter's first unless given. */
   readonly datastore?: string;
   /** `persistent` unless given; the independent modes have neither snapshots nor change tracking. */
-  readonly mode?: "persistent" | "independent_persistent" | "independent_nonpersistent";
+  readonly mode?: DiskMode;
   /** `flat` unless given; a physical mapping has neither snapshots nor change tracking. */
   readonly backing?: "flat" | "rdm-virtual" | "rdm-physical";
   /** Shared by several machines, which excludes change tracking. */
@@ -36,11 +36,15 @@ export interface ChangeId {
   readonly sequence: number;
 }
 
+/** Whether snapshots take a disk along. */
+export type DiskMode = "persistent" | "independent_persistent" | "independent_nonpersistent";
+
 /** What a disk was when a snapshot was made. */
 export interface DiskState {
   readonly disk: VirtualDisk;
   layer: DiskLayer;
   readonly capacity: number;
+  readonly mode: DiskMode;
   readonly changeId: ChangeId | undefined;
 }
 
@@ -91,6 +95,8 @@ export class VirtualDisk implements DiskSlot {
   readonly baseName: string;
   readonly uuid: string;
   readonly spec: DiskSpec;
+  /** `diskMode`, which can be edited while the machine is off. */
+  mode: DiskMode;
   /** Where the guest writes. */
   current: DiskLayer;
   /** The machine's flag or the disk's own asks for tracking; it begins at the next stun without snapshots. */
@@ -108,6 +114,7 @@ export class VirtualDisk implements DiskSlot {
       throw new RangeError(`a disk of ${spec.size} bytes: the size is a positive multiple of 512`);
     }
     this.spec = spec;
+    this.mode = spec.mode ?? "persistent";
     this.key = place.slot.key;
     this.unitNumber = place.slot.unitNumber;
     this.controller = place.slot.controller;
@@ -127,7 +134,7 @@ export class VirtualDisk implements DiskSlot {
 
   /** Whether a snapshot takes this disk along. */
   get snapshotted(): boolean {
-    return (this.spec.mode ?? "persistent") === "persistent" && this.spec.backing !== "rdm-physical";
+    return this.mode === "persistent" && this.spec.backing !== "rdm-physical";
   }
 
   /** Whether the platform can track this disk (KB 320557). */
@@ -163,6 +170,11 @@ export class VirtualDisk implements DiskSlot {
     this.tracker = { epoch: this.#newUuid(), sequence: 1, wildcardValid: this.current.parent === undefined };
   }
 
+  /** How a snapshot's configuration tells a disk that it does not hold: where the guest goes on writing. */
+  passBy(): DiskState {
+    return { disk: this, layer: this.current, capacity: this.capacity, mode: this.mode, changeId: undefined };
+  }
+
   /** Freezes the current layer for a snapshot and lets the guest write to a new one. */
   freeze(): DiskState {
     const layer = this.current;
@@ -176,7 +188,7 @@ export class VirtualDisk implements DiskSlot {
       }
     }
     this.branchFrom(layer);
-    return { disk: this, layer, capacity: layer.capacity, changeId };
+    return { disk: this, layer, capacity: layer.capacity, mode: this.mode, changeId };
   }
 
   /** Continues on a new, empty delta over `layer`. */

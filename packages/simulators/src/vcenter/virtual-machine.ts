@@ -75,6 +75,8 @@ export interface Snapshot {
   parent: Snapshot | undefined;
   readonly children: Snapshot[];
   readonly disks: Map<number, DiskState>;
+  /** Disks of the machine that it does not hold, which its configuration tells all the same. */
+  readonly others: readonly DiskState[];
 }
 
 /** What quiescing was asked of a snapshot. */
@@ -227,7 +229,11 @@ export class VirtualMachine {
   snapshot(wish: SnapshotWish, id: string): Snapshot {
     const quiesced = wish.quiesce && this.#freezeGuest();
     const disks = new Map<number, DiskState>();
-    for (const disk of this.disks.values()) if (disk.snapshotted) disks.set(disk.key, disk.freeze());
+    const others: DiskState[] = [];
+    for (const disk of this.disks.values()) {
+      if (disk.snapshotted) disks.set(disk.key, disk.freeze());
+      else others.push(disk.passBy());
+    }
     const parent = this.currentSnapshot;
     const snapshot: Snapshot = {
       id,
@@ -240,6 +246,7 @@ export class VirtualMachine {
       parent,
       children: [],
       disks,
+      others,
     };
     (parent?.children ?? this.roots).push(snapshot);
     this.currentSnapshot = snapshot;

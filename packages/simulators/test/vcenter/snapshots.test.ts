@@ -152,10 +152,16 @@ test("CreateSnapshotEx_Task takes a VSS specification in the order of the schema
   await expect(short).rejects.toMatchObject({ type: "InvalidArgument" });
 });
 
-test("an independent disk is in no snapshot", async () => {
+test("an independent disk is in no snapshot, though a snapshot's configuration tells it", async () => {
   const { simulator, client, vm } = await start({ disks: [{ size }, { size, mode: "independent_persistent" }] });
   const snapshot = await client.snapshot(vm);
   expect(() => simulator.readDisk(vm, 2001, { snapshot })).toThrow(RangeError);
+  const config = await client.properties(["VirtualMachineSnapshot", snapshot], "config.hardware.device");
+  const disks = config.get("config.hardware.device")?.children.filter(({ xsiType }) => xsiType === "VirtualDisk");
+  expect(disks?.map((each) => [each.string("key"), each.child("backing")?.string("diskMode")])).toEqual([
+    ["2000", "persistent"],
+    ["2001", "independent_persistent"],
+  ]);
 });
 
 test("power follows its rules", async () => {
