@@ -22,13 +22,15 @@ export interface DiskPoint extends SnapshotPoint {
   readonly wasOn: boolean;
   /** The snapshots that it stands on, by their ids, as `snapshotsBeneath` tells. */
   readonly beneath: readonly string[];
+  /** The file that the snapshot froze; undefined for a disk that is none. */
+  readonly file: string | undefined;
 }
 
 /** A disk's point as the JSON of its handle. */
 export function diskPointData(point: DiskPoint): JsonObject {
-  const { machine, snapshot, machineName, deviceKey, label, changeId, wasOn, beneath } = point;
+  const { machine, snapshot, machineName, deviceKey, label, changeId, wasOn, beneath, file } = point;
   const ids = { vm: machine.value, snapshot: snapshot.value, beneath: [...beneath] };
-  return { ...ids, machineName, deviceKey, label, changeId, wasOn };
+  return { ...ids, machineName, deviceKey, label, changeId, wasOn, file };
 }
 
 /**
@@ -38,7 +40,7 @@ export function diskPointData(point: DiskPoint): JsonObject {
  */
 export function diskPointOf(disk: DiskSnapshot, placeId: string): DiskPoint {
   demandPlace(disk.id, placeId);
-  const { vm, snapshot, machineName, deviceKey, label, changeId, wasOn, beneath } = disk.data ?? {};
+  const { vm, snapshot, machineName, deviceKey, label, changeId, wasOn, beneath, file } = disk.data ?? {};
   if (
     typeof vm !== "string" ||
     typeof snapshot !== "string" ||
@@ -57,6 +59,7 @@ export function diskPointOf(disk: DiskSnapshot, placeId: string): DiskPoint {
     changeId: typeof changeId === "string" ? changeId : undefined,
     wasOn: wasOn === true,
     beneath: Array.isArray(beneath) ? beneath.filter((id) => typeof id === "string") : [],
+    file: typeof file === "string" ? file : undefined,
   };
 }
 

@@ -177,6 +177,7 @@ export class VsphereSource implements SourceConnector {
           changeId: found.backing.changeId,
           wasOn: node.powerState === "poweredOn",
           beneath,
+          file: found.backing.fileName,
         }),
       };
     });

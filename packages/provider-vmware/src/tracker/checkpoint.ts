@@ -12,13 +12,15 @@ export interface TrackedPoint {
   readonly changeId: string;
   /** The snapshots that it stood on, by their ids. */
   readonly beneath: readonly string[];
+  /** The file that held the disk then; undefined for a disk that is no file, or where an older version did not keep it. */
+  readonly file?: string | undefined;
 }
 
 const prefix = "cbt1:";
 
 /** A tracked point as the opaque token that core keeps. */
-export function formatCheckpoint({ machine, disk, size, changeId, beneath }: TrackedPoint): Checkpoint {
-  return `${prefix}${JSON.stringify({ machine, disk, size, changeId, beneath })}`;
+export function formatCheckpoint({ machine, disk, size, changeId, beneath, file }: TrackedPoint): Checkpoint {
+  return `${prefix}${JSON.stringify({ machine, disk, size, changeId, beneath, file })}`;
 }
 
 /** Reads a token; undefined for what this tracker never gave. */
@@ -31,9 +33,10 @@ export function parseCheckpoint(token: Checkpoint): TrackedPoint | undefined {
     return undefined;
   }
   if (typeof value !== "object" || value === null) return undefined;
-  const { machine, disk, size, changeId, beneath = [] } = value as Record<string, unknown>;
+  const { machine, disk, size, changeId, beneath = [], file } = value as Record<string, unknown>;
   if (typeof machine !== "string" || typeof disk !== "string") return undefined;
   if (typeof size !== "number" || typeof changeId !== "string") return undefined;
   if (!Array.isArray(beneath) || !beneath.every((id) => typeof id === "string")) return undefined;
-  return { machine, disk, size, changeId, beneath };
+  if (file !== undefined && typeof file !== "string") return undefined;
+  return { machine, disk, size, changeId, beneath, file };
 }

@@ -67,16 +67,16 @@ export class VsphereTracker implements ChangeTracker {
 
   async checkpoint(disk: DiskSnapshot, wait: Wait = {}): Promise<Checkpoint | undefined> {
     wait.signal?.throwIfAborted();
-    const { changeId, beneath } = diskPointOf(disk, this.#connection.placeId);
-    if (changeId === undefined || parseChangeId(changeId) === undefined) return undefined;
     const point = diskPointOf(disk, this.#connection.placeId);
+    const { changeId, beneath, file } = point;
+    if (changeId === undefined || parseChangeId(changeId) === undefined) return undefined;
     const gap = await this.#gapBeneath(point, wait);
     if (gap !== undefined) {
       this.#connection.notice(`${describeDisk(point)} gets no checkpoint: ${gap}`);
       return undefined;
     }
     const { machine, size } = disk;
-    return formatCheckpoint({ machine, disk: disk.disk, size, changeId, beneath });
+    return formatCheckpoint({ machine, disk: disk.disk, size, changeId, beneath, file });
   }
 
   async *changes(disk: DiskSnapshot, options: ChangesOptions = {}): AsyncGenerator<Tile, void> {
@@ -138,6 +138,17 @@ export class VsphereTracker implements ChangeTracker {
     // Every snapshot counts on, so a count that stands still went back and came again (KB 1021607).
     if (now.sequence === before.sequence && tracked.beneath.length > 0) {
       throw lost(point, `its change id is that of the checkpoint, as after a revert to ${tracked.beneath.join(", ")}`);
+    }
+    // A revert throws the machine's delta away and begins another file above the snapshot, wherever the count goes on from. Where
+    // the snapshot was removed, the file is merged into one below either way.
+    const [nearest] = tracked.beneath;
+    const moved = tracked.file !== undefined && point.file !== undefined && tracked.file !== point.file;
+    if (moved && nearest !== undefined && nearest === point.beneath[0]) {
+      throw lost(
+        point,
+        `it goes on in another file (${point.file}) than at the checkpoint (${tracked.file}), as after a revert to ` +
+          `${nearest}, or a move to another datastore`,
+      );
     }
     return tracked;
   }

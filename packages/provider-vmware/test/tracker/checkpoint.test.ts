@@ -16,6 +16,8 @@ test("a change id is read in the form that vCenter writes, and in no other", () 
 test("a checkpoint survives its way through core, and what was none is told", () => {
   const point = { machine: "5029b4f1", disk: "2000", size: 1 << 30, changeId: "52 de/81", beneath: ["snapshot-7"] };
   expect(parseCheckpoint(formatCheckpoint(point))).toEqual(point);
+  const inFile = { ...point, file: "[datastore1] web/web.vmdk" };
+  expect(parseCheckpoint(formatCheckpoint(inFile))).toEqual(inFile);
   for (const token of ["", "token", "cbt1:", "cbt1:{", "cbt1:null", 'cbt1:{"machine":"a"}', 'cbt2:{"machine":"a"}']) {
     expect(parseCheckpoint(token), token).toBeUndefined();
   }
