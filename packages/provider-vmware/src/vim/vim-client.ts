@@ -14,7 +14,7 @@ import { VimFault } from "./vim-fault.ts";
 import { type Trust, VimHttp } from "./vim-http.ts";
 import { vimMethod, type VimMethodName } from "./vim-methods.ts";
 import { endedSession } from "./vim-properties.ts";
-import { VimSession } from "./vim-session.ts";
+import { abandonable, VimSession } from "./vim-session.ts";
 
 /** Who logs in: a user, or the bearer of a ticket that another session of the same user drew (good once). */
 export type VimCredentials =
@@ -156,11 +156,12 @@ export class VimClient implements AsyncDisposable {
    */
   soap(wait: Wait = {}): Promise<VimClient> {
     if (this.#codec.name === "soap") return Promise.resolve(this);
-    this.#soap ??= this.#openSoap(wait).catch((error: unknown) => {
+    // The second login is everybody's, too: it ends with this client, and not with the first who asked for it.
+    this.#soap ??= this.#openSoap({ signal: this.#closing.signal }).catch((error: unknown) => {
       this.#soap = undefined;
       throw error;
     });
-    return this.#soap;
+    return abandonable(this.#soap, wait.signal);
   }
 
   /** A ticket with which a worker joins as the same user without the password, once and soon. */

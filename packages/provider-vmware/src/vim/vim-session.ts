@@ -48,17 +48,17 @@ export class VimSession {
 }
 
 /** Waits for `work` until the signal fires; the work itself goes on. */
-async function abandonable(work: Promise<void>, signal: AbortSignal | undefined): Promise<void> {
+export async function abandonable<Result>(work: Promise<Result>, signal: AbortSignal | undefined): Promise<Result> {
   if (signal === undefined) return work;
+  // Nobody may be left to hear how it ended.
+  work.catch(() => undefined);
   signal.throwIfAborted();
   const { promise, reject } = Promise.withResolvers<never>();
   const onAbort = (): void => reject(signal.reason as Error);
   signal.addEventListener("abort", onAbort, { once: true });
   try {
-    await Promise.race([work, promise]);
+    return await Promise.race([work, promise]);
   } finally {
     signal.removeEventListener("abort", onAbort);
-    // Nobody may be left to hear how the login ended.
-    work.catch(() => undefined);
   }
 }

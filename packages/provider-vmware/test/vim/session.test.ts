@@ -84,6 +84,25 @@ describe("a session", () => {
     }
   });
 
+  test("for leases is everybody's: whoever gives its login up does not end it for the others", async () => {
+    await using simulator = await startVcenterSimulator({ tls: false });
+    await using client = await openClient(simulator, { protocol: "vi-json" });
+    simulator.inject({ method: "Login", times: 1, action: { kind: "delay", ms: 1_000 } });
+    const [first, second] = [new AbortController(), new AbortController()];
+    const soap = [client.soap({ signal: first.signal }), client.soap(), client.soap({ signal: second.signal })];
+    const reasons = [new Error("first"), new Error("second")];
+    const given = Promise.allSettled(soap);
+    await vi.waitFor(() => expect(simulator.calls.get("Login")).toBe(2), { timeout: 30_000 });
+    first.abort(reasons[0]);
+    second.abort(reasons[1]);
+    expect(await given).toEqual([
+      { status: "rejected", reason: reasons[0] },
+      { status: "fulfilled", value: await client.soap() },
+      { status: "rejected", reason: reasons[1] },
+    ]);
+    expect(simulator.calls.get("Login")).toBe(2);
+  });
+
   test("outlives a vCenter that restarts: calls wait for it, and the login is made anew", async () => {
     await using simulator = await startVcenterSimulator({ tls: false, machines });
     await using client = await openClient(simulator);
