@@ -92,7 +92,8 @@ export async function resetTracking(
   const { client } = connection;
   const { name } = tracked.machine;
   const about = { ...wait, about: name };
-  const { state, disks, snapshots } = await standingOf(connection, tracked, wait);
+  const standing = await standingOf(connection, tracked, wait);
+  const { state, disks, snapshots } = standing;
   if (!state.supported) {
     throw vsphereError(
       "UNSUPPORTED",
@@ -100,6 +101,13 @@ export async function resetTracking(
       {
         operation: "reset tracking",
       },
+    );
+  }
+  if (!mayStun(connection, standing)) {
+    throw vsphereError(
+      "UNSUPPORTED",
+      `tracking of ${name} is not begun anew: the machine runs and tracking.enableOnRunning is false`,
+      { operation: "reset tracking" },
     );
   }
   await demandPrivileges(client, { ref: tracked.ref, name }, [trackingPrivilege], wait);
@@ -121,8 +129,8 @@ export async function resetTracking(
 }
 
 /**
- * Begins tracking anew where it was found broken, unless snapshots are in the way, with which it would stay off. Resolves to
- * whether it was done.
+ * Begins tracking anew where it was found broken, unless snapshots are in the way, with which it would stay off, or the options
+ * forbid to stun a machine that runs for it. Resolves to whether it was done.
  */
 export async function mendTracking(
   connection: VsphereConnection,
@@ -130,7 +138,14 @@ export async function mendTracking(
   wait: Wait = {},
 ): Promise<boolean> {
   const { name } = tracked.machine;
-  const { snapshots } = await standingOf(connection, tracked, wait);
+  const standing = await standingOf(connection, tracked, wait);
+  const { snapshots } = standing;
+  if (!mayStun(connection, standing)) {
+    connection.notice(
+      `${name}: change tracking is broken; it is begun anew when the machine is off, since tracking.enableOnRunning is false`,
+    );
+    return false;
+  }
   if (snapshots > 0) {
     connection.notice(`${name}: change tracking is broken; remove its ${snapshots} snapshots, then it is begun anew`);
     return false;
@@ -189,11 +204,16 @@ function runs({ backing }: VirtualDisk): boolean {
   return backing.changeId !== undefined;
 }
 
-function obstacleTo({ options }: VsphereConnection, standing: Standing): string | undefined {
-  const { enable = true, enableOnRunning = true } = options.tracking ?? {};
+/** Whether a stun is allowed, which a machine that is off does not feel. */
+function mayStun({ options }: VsphereConnection, { power }: Standing): boolean {
+  return power !== "on" || options.tracking?.enableOnRunning !== false;
+}
+
+function obstacleTo(connection: VsphereConnection, standing: Standing): string | undefined {
+  const { enable = true } = connection.options.tracking ?? {};
   if (!standing.state.supported) return "the machine's hardware version is older than 7; upgrade it";
   if (!enable) return "tracking.enable is false";
-  if (standing.power === "on" && !enableOnRunning) return "the machine runs and tracking.enableOnRunning is false";
+  if (!mayStun(connection, standing)) return "the machine runs and tracking.enableOnRunning is false";
   // Deltas that exist when tracking begins are not in its map (KB 320557).
   if (standing.snapshots > 0) return `the machine has ${standing.snapshots} snapshots; remove them`;
   return undefined;

@@ -432,6 +432,18 @@ describe("tracking that is on and does not answer is begun anew with the next ru
     },
   );
 
+  test("not under a machine that runs, where the options forbid its stun, and once it is off", async () => {
+    const site = await start({}, { faults: [broken] }, { tracking: { enableOnRunning: false } });
+    await findBroken(site);
+    await site.source.tracker!.enable!(await site.source.machine("web"));
+    expect(site.world.notices.join("\n")).toMatch(/is broken; .* tracking.enableOnRunning is false/);
+    expect((await failureOf(site.source.tracker!.reset!(await site.source.machine("web")))).code).toBe("UNSUPPORTED");
+    expect(site.world.simulator.calls.get("ReconfigVM_Task")).toBeUndefined();
+    site.world.simulator.machine("web").shutDown();
+    await site.source.tracker!.enable!(await site.source.machine("web"));
+    expect(site.world.notices.join("\n")).toMatch(/found broken and is begun anew/);
+  });
+
   test("unless snapshots are in the way, or the options forbid it", async () => {
     const site = await start({}, { faults: [broken] });
     await findBroken(site);
