@@ -159,6 +159,8 @@ class Cutover {
     try {
       await source.power.shutdown(machine, this.#options);
     } catch (error) {
+      // The guest may be shutting down by now, and is not started again before it has: calling again, or reverting, finds it.
+      if (this.#options.signal?.aborted === true) throw error;
       if (this.#options.allowPowerOff !== true) {
         await this.#goBack(machine);
         throw error;

@@ -175,6 +175,24 @@ describe("cutover", () => {
     expect(it.notices.some((line) => line.includes("powered off"))).toBe(true);
   });
 
+  it("does not take a guest for running that was asked to shut down when its caller gave up", async () => {
+    for (const next of ["go on", "revert"] as const) {
+      const it = await replicated();
+      const caller = new AbortController();
+      it.place.fault = async ({ method }) => {
+        if (method === "power.shutdown") caller.abort(new Error("given up"));
+      };
+      await expect(cutover(it.job(), { signal: caller.signal })).rejects.toThrow("given up");
+      calm(it.place);
+      expect((await status(it.store, "job")).cutover).toMatchObject({ step: "begun", wasRunning: true });
+      // What it was asked to do, it does now.
+      it.place.setPower("vm", "off");
+      if (next === "revert") await revertCutover(it.job());
+      else await cutover(it.job());
+      expect(await power(it), next).toBe(next === "revert" ? "on" : "off");
+    }
+  });
+
   it("ends with the source running again, or goes on when called again, wherever a call fails", async () => {
     const count = (
       await (async () => {
