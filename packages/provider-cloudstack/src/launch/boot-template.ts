@@ -12,11 +12,18 @@ export type TemplateOrigin = { volumeid: string } | { snapshotid: string };
 /** The template of a launch; undefined: there is none. */
 export async function launchTemplate(cloud: Cloud, scope: LaunchScope, wait: Wait): Promise<CloudTemplate | undefined> {
   const name = templateName(scope.job, scope.key);
+  const found = await listed(cloud, name, wait);
+  if (found === undefined || found.isReady) return found;
+  const jobId = found.jobId ?? (await cloud.client.pendingJobOf(found.id, wait));
+  // A job that ended since the list was made is pending no more: the next list tells what it left.
+  return jobId === undefined ? listed(cloud, name, wait) : { ...found, jobId };
+}
+
+async function listed(cloud: Cloud, name: string, wait: Wait): Promise<CloudTemplate | undefined> {
   let found: CloudTemplate | undefined;
   for await (const template of cloud.templates({ keyword: name }, wait))
     if (template.name === name && (found === undefined || template.isReady)) found = template;
-  if (found === undefined || found.isReady) return found;
-  return { ...found, jobId: found.jobId ?? (await cloud.client.pendingJobOf(found.id, wait)) };
+  return found;
 }
 
 /** Makes the template of a launch, once, and waits until machines can be made of it. One that a dead job left is made anew. */
