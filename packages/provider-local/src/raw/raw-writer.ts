@@ -40,8 +40,8 @@ const laneModule = new URL(
   import.meta.url,
 ).href;
 
-/** A file system lets one write at a time into a file; others spin for their turn, see docs/performance.md. Devices do not. */
-const writesAtOnce = { file: 1, device: 2 };
+/** The next write lies ready when one is done. */
+const writesAtOnce = 2;
 const preferredLength = 1024 * 1024;
 
 /** Writes in place into a raw file or block device that exists already and has its full size. */
@@ -64,6 +64,16 @@ export async function openRawWriter(path: string, options: RawWriterOptions): Pr
     }
   }
 
+  let before: Promise<unknown> = Promise.resolve();
+
+  /** A file system lets one write at a time into a file, and others spin until it is done: they wait here. Devices take several. */
+  function inTurn(work: () => Promise<void>): Promise<void> {
+    if (file.kind === "device") return work();
+    const mine = before.then(work);
+    before = mine.catch(() => {});
+    return mine;
+  }
+
   async function flush(): Promise<void> {
     checkGate(gate, file.path);
     try {
@@ -82,7 +92,7 @@ export async function openRawWriter(path: string, options: RawWriterOptions): Pr
   return {
     size,
     blockSize,
-    concurrency: writesAtOnce[file.kind],
+    concurrency: writesAtOnce,
     preferredLength,
     generation: options.generation,
     ...(options.blank === true ? { blank: true } : {}),
@@ -90,7 +100,12 @@ export async function openRawWriter(path: string, options: RawWriterOptions): Pr
     async write(offset, data, wait): Promise<void> {
       wait?.signal?.throwIfAborted();
       checkRange(file.path, size, offset, data.byteLength);
-      await guarded("writing", () => writeFully(fd, file.path, offset, data));
+      await guarded("writing", () =>
+        inTurn(async () => {
+          wait?.signal?.throwIfAborted();
+          await writeFully(fd, file.path, offset, data);
+        }),
+      );
     },
     async zero(offset, length, wait): Promise<void> {
       wait?.signal?.throwIfAborted();

@@ -317,10 +317,20 @@ describe("bad targets", () => {
     });
   }
 
-  test("a file is written by one write at a time", async () => {
+  test("a write that waits for another's end is given up without a byte", async () => {
     await using target = await targetOf({ path: join(freshFolder(), "disk.raw") });
-    await using writer = await target.open(await target.create({ key: "disk", size }), { run: "run-1", epoch: 1 });
-    expect(writer.concurrency).toBe(1);
+    const volume = await target.create({ key: "disk", size });
+    await using writer = await target.open(volume, { run: "run-1", epoch: 1 });
+    const caller = new AbortController();
+    const first = writer.write(0, randomBytes(block, seed));
+    const second = writer.write(block, randomBytes(block, seed + 1), { signal: caller.signal });
+    caller.abort(new Error("given up"));
+    await expect(second).rejects.toThrow("given up");
+    await first;
+    const read = new Uint8Array(block);
+    await writer.read!(block, read);
+    expect(read.every((byte) => byte === 0)).toBe(true);
+    await writer.write(block, randomBytes(block, seed + 1));
   });
 
   test("a state file that is not ours is reported, not guessed at", async () => {
