@@ -1,8 +1,11 @@
 import { randomUUID } from "node:crypto";
 import { cp, mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { setTimeout as sleep } from "node:timers/promises";
 
 /** Bytes of a block; the last one of a disk may be shorter. */
 export const blockSize: number = 64 * 1024;
+
+const MOST_TRIES = 20;
 
 /** What the store says when something is wrong. */
 export class StoreError extends Error {
@@ -85,24 +88,33 @@ export class BlockStore {
     if (offset + length > size) throw new StoreError("OutOfRange", `${id} ends at ${size}`);
     for (let done = 0; done < length; done += blockSize) {
       const path = this.#block(id, (offset + done) / blockSize);
-      const beside = `${path}.${randomUUID()}.new`;
-      await writeFile(beside, data?.subarray(done, done + blockSize) ?? new Uint8Array(), { flush: true });
-      await rename(beside, path);
+      await this.#replace(path, data?.subarray(done, done + blockSize) ?? new Uint8Array());
     }
   }
 
-  /** Makes a snapshot of a layer's blocks: the layer goes on above it, empty. */
+  /** Written beside and renamed; once more where a snapshot took the folder meanwhile and has yet to leave another. */
+  async #replace(path: string, bytes: Uint8Array): Promise<void> {
+    for (let tries = 1; ; tries++) {
+      const beside = `${path}.${randomUUID()}.new`;
+      try {
+        await writeFile(beside, bytes, { flush: true });
+        return await rename(beside, path);
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== "ENOENT" || tries === MOST_TRIES) throw error;
+        await sleep(tries);
+      }
+    }
+  }
+
+  /** Makes a snapshot of a layer's blocks, all at once: it takes the folder they are in. The layer goes on above it, empty. */
   async freeze(id: string, tags: Layer["tags"]): Promise<Layer> {
     const layer = await this.layer(id);
-    const frozen = `${id}@${randomUUID()}`;
     const { parent, size } = layer;
-    await mkdir(this.#at(frozen), { recursive: true });
-    await cp(`${this.#at(id)}/blocks`, `${this.#at(frozen)}/blocks`, { recursive: true });
-    const changes = await this.#own(frozen);
-    const snapshot = await this.put({ id: frozen, kind: "snapshot", size, parent, changes, tags });
-    await this.put({ ...layer, parent: frozen });
-    for (const block of changes) await rm(this.#block(id, block), { force: true });
-    return snapshot;
+    const snapshot = await this.put({ id: `${id}@${randomUUID()}`, kind: "snapshot", size, parent, tags });
+    await this.put({ ...layer, parent: snapshot.id });
+    await rename(`${this.#at(id)}/blocks`, `${this.#at(snapshot.id)}/blocks`);
+    await mkdir(`${this.#at(id)}/blocks`);
+    return await this.put({ ...snapshot, changes: await this.#own(snapshot.id) });
   }
 
   /** What changed from one snapshot to a later one; undefined where the one is not below the other. */
