@@ -182,8 +182,9 @@ export class Arena implements AsyncDisposable {
    * memory away, the first touch of a page costs many times the copy of its bytes, and falls on whoever comes to it.
    */
   async warm(size: number): Promise<void> {
+    if (size === 0) return;
     await using used = this.name("memory", ".used");
-    execFileSync("fallocate", ["--length", String(size), used.path]);
+    execFileSync("fallocate", ["--length", String(Math.ceil(size)), used.path]);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
