@@ -420,7 +420,7 @@ function ended(child: ChildProcess): Promise<number | NodeJS.Signals | null> {
 }
 
 const writesIn = (log: string): number =>
-  existsSync(log) ? notesOf(readFileSync(log)).filter(({ kind }) => kind === "write" || kind === "zero").length : 0;
+  existsSync(log) ? notesOf(readFileSync(log)).filter(({ kind }) => kind === "wrote").length : 0;
 
 describeWithPeers(["nbdkit"], "two workers on one job", () => {
   test.for([0, 2])(
@@ -446,7 +446,7 @@ describeWithPeers(["nbdkit"], "two workers on one job", () => {
       expect(endOfNewer, readFileSync(newer.errand.report, "utf8")).toBe(0);
       expect(await olderEnd).toBe(1);
       expect(readFileSync(older.errand.report, "utf8")).toContain('"failure":"FENCED ');
-      // The note stands before the write; whatever was begun had ended before the newer one could begin.
+      // What was begun had ended before the newer one could begin; what was tried since was refused.
       expect(writesIn(older.errand.log)).toBe(written);
       expectEqual();
     },

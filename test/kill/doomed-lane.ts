@@ -40,9 +40,10 @@ export function doomedWrites<Writer extends Pick<LaneWriter, "write" | "zero">>(
 ): Writer {
   const { zero } = writer;
   return replaced<Pick<LaneWriter, "write" | "zero">>(writer, {
-    write(offset, data, options) {
+    async write(offset, data, options) {
       executioner.note("write", offset, data.length);
-      return executioner.at("write", () => writer.write(offset, data, options));
+      await executioner.at("write", () => writer.write(offset, data, options));
+      executioner.note("wrote", offset, data.length);
     },
     ...(zero === undefined
       ? {}

@@ -30,13 +30,13 @@ export interface Doom {
   kill: KillPoint | undefined;
   /** How often the kill's moment came. */
   times: SharedArrayBuffer;
-  /** Where every read and write is noted before it begins. */
+  /** Where every read and write is noted before it begins, and every write once more when it is done. */
   log: string;
 }
 
-const kinds = ["read", "write", "zero", "lane", "full", "incremental", "rescan"] as const;
+const kinds = ["read", "write", "zero", "lane", "full", "incremental", "rescan", "wrote"] as const;
 
-/** One noted read, write or zero, a worker thread that began, or the mode in which a disk is copied. */
+/** One noted read, write or zero, a write that was done, a worker thread that began, or the mode in which a disk is copied. */
 export interface Noted {
   kind: (typeof kinds)[number];
   offset: number;
