@@ -67,6 +67,8 @@ export class LoadWatch implements AsyncDisposable {
         const bounded = AbortSignal.any([signal, AbortSignal.timeout(LONGEST_QUESTION)]);
         // A provider that does not heed its signal must not hold up the end of a run.
         const late = Promise.withResolvers<never>();
+        // Nobody listens to it where the question fails at once.
+        late.promise.catch(() => {});
         bounded.addEventListener("abort", () => late.reject(bounded.reason as Error), { once: true });
         const load = await Promise.race([source.load?.(machine, { signal: bounded }), late.promise]);
         if (load !== undefined && !signal.aborted) {

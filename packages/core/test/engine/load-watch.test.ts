@@ -69,6 +69,28 @@ it("fails no run: errors are told, and after three in a row nobody asks any more
   expect(world.notices.at(-1)).toMatch(/nobody asks any more/);
 });
 
+it("fails no run, and leaves no rejection to nobody, where the source throws at once", async () => {
+  let asked = 0;
+  const { it: world, job } = told(
+    () => {
+      asked++;
+      throw new Error("no counters");
+    },
+    () => asked >= 3,
+  );
+  const unheard: unknown[] = [];
+  const hear = (reason: unknown): void => void unheard.push(reason);
+  process.on("unhandledRejection", hear);
+  try {
+    world.expectEqual(await replicate(job));
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  } finally {
+    process.off("unhandledRejection", hear);
+  }
+  expect(asked).toBe(3);
+  expect(unheard).toEqual([]);
+});
+
 it("does not hold a run up whose source neither answers nor heeds its signal", async () => {
   const { it: world, job } = told(
     () => new Promise(() => {}),
