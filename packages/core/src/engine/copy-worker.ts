@@ -1,5 +1,6 @@
 import { parentPort, workerData } from "node:worker_threads";
-import { digester, digestLength } from "../manifest/digest.ts";
+import { digester } from "../manifest/digest.ts";
+import { leafDigests } from "../manifest/leaf-digests.ts";
 import { errorToJson } from "../provider/error-json.ts";
 import type { Lane, LaneWriter, ReaderLaneModule, WriterLaneModule } from "../provider/lane.ts";
 import type { BlockReader } from "../provider/reader.ts";
@@ -30,13 +31,7 @@ async function openWriter(lane: Lane | undefined): Promise<LaneWriter | undefine
 function hashOf(algorithm: WorkerSetup["algorithm"]): ((block: Uint8Array, leaf: number) => Uint8Array) | undefined {
   if (algorithm === undefined) return undefined;
   const digest = digester(algorithm);
-  return (block, leaf) => {
-    const digests = new Uint8Array(Math.ceil(block.length / leaf) * digestLength);
-    for (let start = 0, at = 0; start < block.length; start += leaf, at += digestLength) {
-      digests.set(digest(block.subarray(start, start + leaf)), at);
-    }
-    return digests;
-  };
+  return (block, leaf) => leafDigests(digest, block, leaf);
 }
 
 const opening = Promise.all([openReader(setup.reader), openWriter(setup.writer)]).then(([reader, writer]) => ({
