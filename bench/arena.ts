@@ -177,10 +177,7 @@ export class Arena implements AsyncDisposable {
     await truncate(path, size);
   }
 
-  /**
-   * Uses memory and gives it back, so that the next `size` bytes anybody asks for are at hand. Where a hypervisor takes free
-   * memory away, the first touch of a page costs many times the copy of its bytes, and falls on whoever comes to it.
-   */
+  /** Uses `size` bytes of memory and gives them back, so that whoever is measured next begins like everybody else. */
   async warm(size: number): Promise<void> {
     if (size === 0) return;
     await using used = this.name("memory", ".used");

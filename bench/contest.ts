@@ -56,7 +56,7 @@ export interface RowResult {
   contestants: { name: string; runs: Measured[] }[];
 }
 
-/** More than a run touches before memory is taken away again. */
+/** Bytes of memory that are used and given back before a run, at most. */
 const MOST_WARMED = 2 * 2 ** 30;
 
 /**
