@@ -63,6 +63,9 @@ const SKEW_MS = 60_000;
 const PAGE_SIZE = 200;
 const SMALL_PAGE_SIZE = 20;
 
+/** How often a list is read that shrinks while it is. */
+const MOST_READINGS = 10;
+
 /**
  * A client of the CloudStack API: signed POST or session, lenient answers, pages always, jobs. Typed for nothing but the
  * envelope: {@link import("./entities.ts")} reads what the commands of this provider answer, any other command is open.
@@ -128,14 +131,19 @@ export class CloudstackClient implements AsyncDisposable {
   /**
    * Every item of a list, page by page; an id that comes twice because the list moved meanwhile is given once. What is deleted
    * meanwhile moves others to a page that was read already: a list that shrank is read again, until that brings nothing new.
+   * @throws ProviderError UNAVAILABLE where it changes faster than it is read
    */
   async *list(command: string, parameters: Parameters = {}, wait: Wait = {}): AsyncGenerator<AnswerObject> {
     const seen = new Set<string>();
-    for (;;) {
+    for (let reading = 1; reading <= MOST_READINGS; reading++) {
       const before = seen.size;
       const shrank = yield* this.#pages(command, parameters, seen, wait);
       if (!shrank || seen.size === before) return;
     }
+    throw cloudstackError("UNAVAILABLE", `${command} changed in each of ${MOST_READINGS} readings; try again later.`, {
+      operation: command,
+      retryable: true,
+    });
   }
 
   /** Goes through a list once, past what was seen before. @returns whether rows that a page had promised did not come */

@@ -198,6 +198,17 @@ describe("lists", () => {
     for (const id of rows) expect(found).toContain(id);
   });
 
+  it("that never come to rest are given up", async () => {
+    let next = 0;
+    await using server = await startScripted(({ form }) => {
+      const volume = Array.from({ length: form.get("page") === "1" ? 200 : 0 }, () => ({ id: `v${next++}` }));
+      return { body: { listvolumesresponse: volume.length === 0 ? { count: 200 } : { count: 400, volume } } };
+    });
+    await using client = clientOf(server.url);
+    await expect(gather(client.list("listVolumes"))).rejects.toMatchObject({ code: "UNAVAILABLE", retryable: true });
+    expect(server.calls).toHaveLength(20);
+  });
+
   it("of a whole number of pages are read once", async () => {
     await using server = await startScripted(({ form }) => {
       const page = Number(form.get("page"));
