@@ -335,6 +335,7 @@ declare class CloudstackClient implements AsyncDisposable {
   /**
    * Every item of a list, page by page; an id that comes twice because the list moved meanwhile is given once. What is deleted
    * meanwhile moves others to a page that was read already: a list that shrank is read again, until that brings nothing new.
+   * @throws ProviderError UNAVAILABLE where it changes faster than it is read
    */
   list(command: string, parameters?: Parameters, wait?: Wait): AsyncGenerator<AnswerObject>;
   /** Submits a command that may start a job; {@link finish} waits for it. */
