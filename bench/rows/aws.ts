@@ -26,7 +26,7 @@ export function awsRows(arena: Arena): Row[] {
       farRow(arena, direction, 100),
       farRow(arena, direction, 20),
     ]),
-    ...(arena.options.quick ? [1, 64] : [1, 1024, 16_384]).map((gibibytes) => listingRow(arena, gibibytes)),
+    ...(arena.options.quick ? [1, 64] : [1, 64, 1024, 16_384]).map((gibibytes) => listingRow(arena, gibibytes)),
   ];
 }
 

@@ -56,11 +56,14 @@ export async function* listBlocks(
     }
     const begun = from;
     const blocks = (function* (): Generator<ListedBlock> {
-      for (const block of blocksOf(request, page)) {
-        if (block.index < from)
-          throw outOfOrder(request, `block ${block.index} where ${from} or a later one had to follow`);
-        from = block.index + 1;
-        yield block;
+      for (const some of entriesOf(request, page)) {
+        for (const entry of some) {
+          const block = blockOf(request, entry);
+          if (block.index < from)
+            throw outOfOrder(request, `block ${block.index} where ${from} or a later one had to follow`);
+          from = block.index + 1;
+          yield block;
+        }
       }
     })();
     yield blocks;
@@ -94,19 +97,14 @@ async function listPage(
   return page;
 }
 
-function* blocksOf(request: ListingRequest, page: BlockPage): Generator<ListedBlock> {
+function blockOf(request: ListingRequest, entry: unknown): ListedBlock {
   const isComparison = request.firstSnapshotId !== undefined;
-  for (const some of entriesOf(request, page)) {
-    for (const entry of some) {
-      if (typeof entry !== "object" || entry === null)
-        throw outOfOrder(request, "something else where its blocks belong");
-      const { BlockIndex, BlockToken, SecondBlockToken } = entry as Record<string, unknown>;
-      const index = indexOf(request, BlockIndex);
-      const token = tokenOf(request, index, isComparison ? SecondBlockToken : BlockToken);
-      if (token === undefined && !isComparison) throw outOfOrder(request, `block ${index} without a token`);
-      yield token === undefined ? { index } : { index, token };
-    }
-  }
+  if (typeof entry !== "object" || entry === null) throw outOfOrder(request, "something else where its blocks belong");
+  const { BlockIndex, BlockToken, SecondBlockToken } = entry as Record<string, unknown>;
+  const index = indexOf(request, BlockIndex);
+  const token = tokenOf(request, index, isComparison ? SecondBlockToken : BlockToken);
+  if (token === undefined && !isComparison) throw outOfOrder(request, `block ${index} without a token`);
+  return token === undefined ? { index } : { index, token };
 }
 
 function* entriesOf(request: ListingRequest, page: BlockPage): Generator<readonly unknown[]> {

@@ -23,8 +23,14 @@ import {
 } from "./checkpoint.ts";
 import { demandReadable, describeSnapshot, ebsBlockSize } from "./snapshot-facts.ts";
 
-/** What a range of a listing means where it names no block. */
-type Gap = "zero" | "unchanged";
+/** A range of a disk and what is listed of it. */
+interface Part {
+  from: number;
+  to: number;
+  /** What it holds where the listing names no block. */
+  gap: "zero" | "unchanged";
+  pages: AsyncIterable<Iterable<ListedBlock>> | [];
+}
 
 /**
  * Changes between two snapshots of a volume, by the EBS direct APIs. It is always on: AWS keeps for every snapshot which
@@ -60,29 +66,30 @@ export class EbsTracker implements ChangeTracker {
     return writeCheckpoint({ snapshotId: disk.id, volumeId, region, size: disk.size });
   }
 
-  async *changes(disk: DiskSnapshot, options: ChangesOptions = {}): AsyncIterable<Tile> {
-    const { since, from = 0, to = disk.size, signal } = options;
+  changes(disk: DiskSnapshot, options: ChangesOptions = {}): AsyncIterable<Tile> {
+    return tiles(this.#parts(disk, options));
+  }
+
+  async *#parts(disk: DiskSnapshot, { since, from = 0, to = disk.size, signal }: ChangesOptions): AsyncGenerator<Part> {
     signal?.throwIfAborted();
     if (from < 0 || to > disk.size || from > to || from % 512 !== 0 || to % 512 !== 0)
       throw new RangeError(`${disk.id}: ${from} to ${to} is no range of ${disk.size} bytes`);
     if (since === undefined) {
-      yield* tiles(this.#list(disk.id, undefined, from, signal), from, to, "zero");
+      yield { from, to, gap: "zero", pages: this.#list(disk.id, undefined, from, signal) };
       return;
     }
     const base = readCheckpoint(since);
     demandLineage(base, { ...diskData(disk), size: disk.size });
     if (base.snapshotId === disk.id) {
-      yield* tiles(nothing(), from, to, "unchanged");
+      yield { from, to, gap: "unchanged", pages: [] };
       return;
     }
     await this.#demandBase(base, signal);
     const oldEnd = Math.min(to, base.size);
-    if (from < oldEnd) yield* tiles(this.#list(disk.id, base, from, signal), from, oldEnd, "unchanged");
+    if (from < oldEnd) yield { from, to: oldEnd, gap: "unchanged", pages: this.#list(disk.id, base, from, signal) };
     // What the disk grew by is told by what the snapshot holds there: nothing documents how a comparison ends.
-    if (to > base.size) {
-      const start = Math.max(from, base.size);
-      yield* tiles(this.#list(disk.id, undefined, start, signal), start, to, "zero");
-    }
+    const grown = Math.max(from, base.size);
+    if (grown < to) yield { from: grown, to, gap: "zero", pages: this.#list(disk.id, undefined, grown, signal) };
   }
 
   async *#list(
@@ -117,34 +124,24 @@ export class EbsTracker implements ChangeTracker {
   }
 }
 
-async function* nothing(): AsyncGenerator<Iterable<ListedBlock>> {
-  yield* [];
-}
-
-/** The tiles of [from, to): a listing's blocks, and between them what the listing leaves out. */
-async function* tiles(
-  pages: AsyncIterable<Iterable<ListedBlock>>,
-  from: number,
-  to: number,
-  gap: Gap,
-): AsyncGenerator<Tile> {
-  let at = from;
-  // By the page: a wait for every block of a large disk would cost more than its listing.
-  for await (const page of pages) {
-    for (const { index, token } of page) {
-      const start = Math.max(from, index * ebsBlockSize);
-      const end = Math.min(to, (index + 1) * ebsBlockSize);
-      if (start >= to) {
-        if (at < to) yield { offset: at, length: to - at, kind: gap };
-        return;
+/** The tiles of all parts: their listings' blocks, and between them what the listings leave out. */
+async function* tiles(parts: AsyncIterable<Part>): AsyncGenerator<Tile> {
+  for await (const { from, to, gap, pages } of parts) {
+    let at = from;
+    // By the page, and yielded here alone: a further wait for every block of a large disk would cost more than its listing.
+    listing: for await (const page of pages) {
+      for (const { index, token } of page) {
+        const start = Math.max(from, index * ebsBlockSize);
+        const end = Math.min(to, (index + 1) * ebsBlockSize);
+        if (start >= to) break listing;
+        if (start > at) yield { offset: at, length: start - at, kind: gap };
+        const tile: Tile = { offset: start, length: end - start, kind: token === undefined ? "zero" : "changed" };
+        // A tile that is cut lies on no block, and a token is good for a whole one alone.
+        if (token !== undefined && tile.length === ebsBlockSize) tile.hint = token;
+        yield tile;
+        at = end;
       }
-      if (start > at) yield { offset: at, length: start - at, kind: gap };
-      const tile: Tile = { offset: start, length: end - start, kind: token === undefined ? "zero" : "changed" };
-      // A tile that is cut lies on no block, and a token is good for a whole one alone.
-      if (token !== undefined && tile.length === ebsBlockSize) tile.hint = token;
-      yield tile;
-      at = end;
     }
+    if (at < to) yield { offset: at, length: to - at, kind: gap };
   }
-  if (at < to) yield { offset: at, length: to - at, kind: gap };
 }
