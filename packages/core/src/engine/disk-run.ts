@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { digester, preferredAlgorithm } from "../manifest/digest.ts";
+import { digester } from "../manifest/digest.ts";
 import { openManifest, type Manifest } from "../manifest/manifest.ts";
 import { ProviderError } from "../provider/error.ts";
 import type { Extent } from "../provider/extents.ts";
@@ -24,7 +24,7 @@ import { UnchangedLeaves } from "./leaf-sample.ts";
 import { patient } from "./patient.ts";
 import { ReopeningReader } from "./reopening-reader.ts";
 import type { Settings } from "./settings.ts";
-import { tilesOf } from "./tile-source.ts";
+import { begun, tilesOf } from "./tile-source.ts";
 import { zeroDigests } from "./work-plan.ts";
 
 export interface DiskRunOptions {
@@ -240,34 +240,41 @@ export class DiskRunner {
       await this.#distrust("an earlier attempt of this run found that the tracker missed writes");
       state = this.#state;
     }
-    const { writer, knowledge } = await this.#live();
-    meter.setPhase("copying");
-    if (!this.#began) this.#tellBegin(knowledge);
     const from = range?.from ?? 0;
     const to = range?.to ?? state.size;
     let sendAll =
       (state.mode === "full" && settings.mode === "full") ||
       (state.distrusted === true && settings.onTrackingLost === "full");
+    // Some sources look at their whole disk first: meanwhile the target is opened.
+    const tiles = begun(
+      tilesOf({
+        tracker: job.source.tracker,
+        snapshot,
+        mode: state.mode,
+        since: state.since,
+        from,
+        to,
+        onTrackingLost: settings.onTrackingLost,
+        attempts: settings.attempts,
+        onFallback: (lost, position) => {
+          // Without digests there is nothing to compare with: all is sent, and it is called what it is.
+          const fallback = lost.to === "rescan" && state.digest === "none" ? { ...lost, to: "full" } : lost;
+          this.#fall({ ...fallback, reason: `${fallback.reason} (from offset ${position} on)` });
+          if (fallback.to === "full") sendAll = true;
+          if (fallback.from === "incremental") this.#report.mode = sendAll ? "full" : "rescan";
+        },
+        signal,
+      }),
+    );
+    const giveUp = (error: unknown): never => {
+      tiles.return().catch(() => {});
+      throw error;
+    };
+    const { writer, knowledge } = await this.#live().catch(giveUp);
+    meter.setPhase("copying");
+    if (!this.#began) this.#tellBegin(knowledge);
     const canary = settings.canary > 0 && state.mode === "incremental" && range === undefined;
     const unchanged = canary ? new UnchangedLeaves(state.size, state.leaf) : undefined;
-    const tiles = tilesOf({
-      tracker: job.source.tracker,
-      snapshot,
-      mode: state.mode,
-      since: state.since,
-      from,
-      to,
-      onTrackingLost: settings.onTrackingLost,
-      attempts: settings.attempts,
-      onFallback: (lost, position) => {
-        // Without digests there is nothing to compare with: all is sent, and it is called what it is.
-        const fallback = lost.to === "rescan" && state.digest === "none" ? { ...lost, to: "full" } : lost;
-        this.#fall({ ...fallback, reason: `${fallback.reason} (from offset ${position} on)` });
-        if (fallback.to === "full") sendAll = true;
-        if (fallback.from === "incremental") this.#report.mode = sendAll ? "full" : "rescan";
-      },
-      signal,
-    });
     const outcome = await copyDisk({
       store: job.store,
       journalKey: journalKey(job.id, run, this.disk, lease.epoch),
@@ -308,7 +315,7 @@ export class DiskRunner {
       notice: settings.notice,
     }).catch((error: unknown) => {
       this.#writer = undefined;
-      throw error;
+      return giveUp(error);
     });
     this.#writer = outcome.writer;
     this.#count(outcome.counts);
@@ -600,8 +607,9 @@ function journalKey(job: string, run: string, disk: string, epoch: number): stri
   return `${keyOf.journals(job, run, disk)}/${part}`;
 }
 
+/** A journal names an algorithm also where it holds no digests; SHA-256 needs nothing to be loaded. */
 function journalAlgorithm(digest: DigestAlgorithm | "none"): DigestAlgorithm {
-  return digest === "none" ? preferredAlgorithm() : digest;
+  return digest === "none" ? "sha256" : digest;
 }
 
 /** Makes a range of a volume zero, in pieces that each are tried again on their own. */

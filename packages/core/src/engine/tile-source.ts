@@ -29,6 +29,24 @@ export async function* tilesOf(request: TileRequest): AsyncGenerator<Tile, void>
   yield* provenTiles(listed(request), request.from, request.to, request.snapshot.disk);
 }
 
+/** The same items, of which the first is asked for at once. Whoever does not go through them returns them. */
+export function begun<Item>(items: AsyncGenerator<Item, void>): Required<AsyncIterableIterator<Item, void>> {
+  let first: Promise<IteratorResult<Item, void>> | undefined = items.next();
+  first.catch(() => {});
+  return {
+    next() {
+      const next = first ?? items.next();
+      first = undefined;
+      return next;
+    },
+    return: () => items.return(),
+    throw: (error: unknown) => items.throw(error),
+    [Symbol.asyncIterator]() {
+      return this;
+    },
+  };
+}
+
 async function* listed(request: TileRequest): AsyncGenerator<Tile, void> {
   const { tracker, snapshot, mode, to, attempts, signal } = request;
   if (tracker === undefined) {
