@@ -1,7 +1,7 @@
-import { pageAlignedMemory, PAGE } from "./page-aligned-memory.ts";
-
 /** The bytes before a block's data that a writer may use for a header, so that header and data go out in one piece. */
 export const HEADROOM = 64;
+/** Bytes of a page of memory on the machines this runs on, or a part of it. */
+export const PAGE = 4096;
 
 /** One reusable buffer. `data` is a view of what was asked for; disposing returns the buffer to its pool. */
 export interface PooledBlock extends Disposable {
@@ -68,8 +68,13 @@ export class BlockPool {
     return PAGE + index * (Math.ceil(this.#length / PAGE) + 1) * PAGE;
   }
 
+  /**
+   * What can grow V8 takes from whole pages (backing-store.cc, TryAllocateAndPartiallyCommitMemory), though it never does; other
+   * buffers begin where malloc has room. Unlike the memory of WebAssembly it goes with its last view.
+   */
   #memoryFor(count: number): SharedArrayBuffer {
-    return pageAlignedMemory(this.#startOf(count));
+    const bytes = this.#startOf(count);
+    return new SharedArrayBuffer(bytes, { maxByteLength: bytes });
   }
 
   #lend({ buffer, start }: Place, length: number): PooledBlock {

@@ -74,8 +74,9 @@ export class Knowledge {
     let unsent: [first: number, count: number][] = [];
     for await (const entry of replayJournals(store, keyOf.journals(job, run, disk), request)) {
       if (entry.kind === "open") {
-        belongs =
-          entry.generation === generation && entry.leaf === leaf && entry.algorithm === request.journalAlgorithm;
+        // Without digests it does not matter which algorithm a journal names.
+        const isOurKind = request.algorithm === "none" || entry.algorithm === request.journalAlgorithm;
+        belongs = entry.generation === generation && entry.leaf === leaf && isOurKind;
         unsent = [];
       } else if (entry.kind === "intent") {
         // Whatever was written in place may be there still, though its generation is over.

@@ -1,8 +1,5 @@
-import { afterEach, expect, test, vi } from "vitest";
-import { BlockPool, HEADROOM } from "../../src/engine/block-pool.ts";
-import { PAGE } from "../../src/engine/page-aligned-memory.ts";
-
-afterEach(() => vi.unstubAllGlobals());
+import { expect, test } from "vitest";
+import { BlockPool, HEADROOM, PAGE } from "../../src/engine/block-pool.ts";
 
 test.for([1 << 20, 64 << 10, 512, 4097])(
   "blocks of %i bytes begin at pages, and headroom and what is read behind them are no other's",
@@ -32,18 +29,4 @@ test("a forsaken block's memory is lent to nobody again, and the pool keeps its 
   const third = pool.take(4096, stop.signal);
   stop.abort(new Error("nothing came free"));
   await expect(third).rejects.toThrow("nothing came free");
-});
-
-test("without WebAssembly, and where it has no address space left, memory is shared all the same", async () => {
-  vi.stubGlobal("WebAssembly", undefined);
-  const { data } = await new BlockPool(2, 512).take(512);
-  expect(data.buffer).toBeInstanceOf(SharedArrayBuffer);
-  class Memory {
-    constructor() {
-      throw new RangeError("could not allocate memory");
-    }
-  }
-  vi.stubGlobal("WebAssembly", { Memory });
-  const again = await new BlockPool(2, 512).take(512);
-  expect(again.data.buffer).toBeInstanceOf(SharedArrayBuffer);
 });

@@ -17,7 +17,9 @@ const unit = 4096;
  */
 export class DirectWrites {
   readonly #fd: number;
+  #underWay = 0;
   #isRefused = false;
+  #isClosed = false;
 
   private constructor(fd: number) {
     this.#fd = fd;
@@ -36,15 +38,18 @@ export class DirectWrites {
 
   /** Whether to try. */
   takes(offset: number, data: Uint8Array): boolean {
-    if (this.#isRefused || data.byteLength < leastLength) return false;
+    if (this.#isRefused || this.#isClosed || data.byteLength < leastLength) return false;
     // Where memory begins cannot be seen, but a buffer that is cut out at a page mostly lies in one that begins at a page.
     return offset % unit === 0 && data.byteLength % unit === 0 && data.byteOffset % unit === 0;
   }
 
-  /** Writes the beginning of `data`. Resolves with how many bytes of it are at the disk, which may be none. */
+  /** Writes the beginning of `data`. Resolves with how many bytes of it the disk took, which may be none. */
   write(offset: number, data: Uint8Array): Promise<number> {
     return new Promise((resolve, reject) => {
+      this.#underWay++;
       write(this.#fd, data, 0, data.byteLength, offset, (error, wrote) => {
+        this.#underWay--;
+        this.#closeIfIdle();
         if (error === null) resolve(wrote);
         else if (this.#isRefusal(error)) resolve(0);
         else reject(error);
@@ -52,8 +57,17 @@ export class DirectWrites {
     });
   }
 
+  /**
+   * Closes the descriptor, at the end of the writes that are under way: one that waits for a thread knows it by its number alone,
+   * and would go into whatever file is opened under that number next.
+   */
   close(): void {
-    closeSync(this.#fd);
+    this.#isClosed = true;
+    this.#closeIfIdle();
+  }
+
+  #closeIfIdle(): void {
+    if (this.#isClosed && this.#underWay === 0) closeSync(this.#fd);
   }
 
   /** EINVAL: memory, offset or length are not aligned as this disk wants it (open(2)); the next ones will not be either. */

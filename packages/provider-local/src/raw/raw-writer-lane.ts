@@ -1,5 +1,6 @@
 import { closeSync } from "node:fs";
 import type { LaneWriter } from "@diskferry/core/provider";
+import { localError } from "../errors.ts";
 import { DirectWrites } from "./direct-writes.ts";
 import { openRaw } from "./raw-file.ts";
 import { type RawWriterLaneData, checkRange, clearRange, writeFullySync } from "./raw-writer.ts";
@@ -30,6 +31,10 @@ export async function open(data: unknown): Promise<LaneWriter> {
       checkRange(path, size, offset, bytes.byteLength);
       await guarded(async () => {
         const done = direct?.takes(offset, bytes) === true ? await direct.write(offset, bytes) : 0;
+        if (done === bytes.byteLength) return;
+        wait?.signal?.throwIfAborted();
+        if (closed)
+          throw localError("UNEXPECTED", `${path} was written to after it had been closed`, { operation: "write" });
         writeFullySync(file.fd, path, offset + done, bytes.subarray(done));
       });
     },

@@ -108,6 +108,7 @@ export async function openRawWriter(path: string, options: RawWriterOptions): Pr
         if (done === data.byteLength) return;
         await inTurn(async () => {
           wait?.signal?.throwIfAborted();
+          checkGate(gate, file.path);
           await writeFully(fd, file.path, offset + done, data.subarray(done));
         });
       });

@@ -1,4 +1,15 @@
-import { closeSync, readFileSync, statfsSync, truncateSync, writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import {
+  closeSync,
+  openSync,
+  readFileSync,
+  readdirSync,
+  readlinkSync,
+  statfsSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
+import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { MemoryStateStore, openSource, openTarget, transfer } from "@diskferry/core";
 import { afterEach, expect, test, vi } from "vitest";
@@ -92,6 +103,45 @@ test("a write that the disk took a part of is finished, and one that fails fails
   partly.mockRejectedValue(Object.assign(new Error("full"), { code: "ENOSPC" }));
   if (isTaking) await expect(writer.write(MIB, bytes)).rejects.toMatchObject({ code: "UNAVAILABLE" });
 });
+
+test("a write that still waits for a thread when its writer is closed never goes into the next file that is opened", async () => {
+  const { path, isTaking } = fileOf(2 * MIB);
+  const folder = freshFolder();
+  const fifos = Array.from({ length: 32 }, (_, index) => join(folder, `fifo-${index}`));
+  execFileSync("mkfifo", fifos);
+  const file = openRaw(path, { write: true });
+  const direct = DirectWrites.open(file);
+  expect(direct === undefined).toBe(!isTaking);
+  // Each holds a thread until somebody writes to it.
+  const held = fifos.map((fifo) => open(fifo, "r"));
+  const block = new Uint8Array(new SharedArrayBuffer(MIB, { maxByteLength: MIB })).fill(7);
+  const written = direct?.write(MIB, block);
+  direct?.close();
+  expect(direct?.takes(0, block)).toBe(isTaking ? false : undefined);
+  const next = fileOf(2 * MIB);
+  const victim = openSync(next.path, "r+");
+  const writers = fifos.map((fifo) => openSync(fifo, "r+"));
+  for (const handle of await Promise.all(held)) await handle.close();
+  expect(await written).toBe(isTaking ? MIB : undefined);
+  expect(readFileSync(next.path).every((byte) => byte === 0)).toBe(true);
+  expect(
+    readFileSync(path)
+      .subarray(MIB)
+      .every((byte) => byte === (isTaking ? 7 : 0)),
+  ).toBe(true);
+  const leading = readdirSync("/proc/self/fd").filter((fd) => isLinkTo(`/proc/self/fd/${fd}`, path));
+  expect(leading).toEqual([String(file.fd)]);
+  for (const fd of [...writers, victim, file.fd]) closeSync(fd);
+});
+
+function isLinkTo(link: string, path: string): boolean {
+  try {
+    return readlinkSync(link) === path;
+  } catch {
+    // The descriptor by which the folder was read is gone.
+    return false;
+  }
+}
 
 test("another file that took the name is not written to", () => {
   const { path, isTaking } = fileOf(MIB);
