@@ -52,6 +52,8 @@ export interface DiskReport {
   moved: number;
   /** Bytes made zero at the target. */
   zeroed: number;
+  /** Bytes that the source's tracker called changed; the whole disk where it could not tell. */
+  changed: number;
   /** Bytes read whose digest the target held already. */
   same: number;
   /** Bytes that the tracker, or an earlier attempt of this run, left nothing to do for. */
@@ -92,6 +94,7 @@ export class DiskRunner {
       read: 0,
       moved: 0,
       zeroed: 0,
+      changed: 0,
       same: 0,
       settled: 0,
       verifiedBytes: verified === true ? (verifiedBytes ?? 0) : 0,
@@ -231,6 +234,7 @@ export class DiskRunner {
           this.#manifest = await openManifest(job.store, keyOf.pages(job.id, this.disk), manifest, { signal });
           this.#report.root = manifest.root;
         }
+        this.#report.changed = state.copied.changed ?? state.size;
         meter.advance(state.size, 0);
         return true;
       }
@@ -245,6 +249,7 @@ export class DiskRunner {
     let sendAll =
       (state.mode === "full" && settings.mode === "full") ||
       (state.distrusted === true && settings.onTrackingLost === "full");
+    let changed = 0;
     // Some sources look at their whole disk first: meanwhile the target is opened.
     const tiles = begun(
       tilesOf({
@@ -256,6 +261,9 @@ export class DiskRunner {
         to,
         onTrackingLost: settings.onTrackingLost,
         attempts: settings.attempts,
+        onTile: ({ kind, length }) => {
+          if (kind !== "unchanged") changed += length;
+        },
         onFallback: (lost, position) => {
           // Without digests there is nothing to compare with: all is sent, and it is called what it is.
           const fallback = lost.to === "rescan" && state.digest === "none" ? { ...lost, to: "full" } : lost;
@@ -319,6 +327,7 @@ export class DiskRunner {
     });
     this.#writer = outcome.writer;
     this.#count(outcome.counts);
+    this.#report.changed = changed;
     if (!outcome.done || range !== undefined) return outcome.done;
     if (unchanged !== undefined && !(await this.#believes(unchanged.leaves, knowledge))) return this.#copy();
     await this.#finish(knowledge);
@@ -425,7 +434,8 @@ export class DiskRunner {
     this.#manifest = manifest;
     if (manifest !== undefined) this.#report.root = manifest.root;
     await this.#change((disk) => {
-      disk.copied = manifest === undefined ? {} : { manifest: manifest.toJson() };
+      const { changed } = this.#report;
+      disk.copied = manifest === undefined ? { changed } : { changed, manifest: manifest.toJson() };
       disk.fallbacks = this.#report.fallbacks;
     });
   }

@@ -53,7 +53,7 @@ export interface DiskRun {
   /** The tracker called unchanged what had changed: nothing that it said of this disk counts. */
   distrusted?: true;
   /** Everything is copied and flushed; the manifest is final. */
-  copied?: { manifest?: ManifestJson };
+  copied?: { manifest?: ManifestJson; changed?: number };
   verified?: boolean;
   /** Bytes that were read back for that. */
   verifiedBytes?: number;

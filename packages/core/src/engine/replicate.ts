@@ -677,7 +677,7 @@ export class Replication implements AsyncDisposable {
         ...times,
         readBytes: sum((disk) => disk.read),
         movedBytes: sum((disk) => disk.moved),
-        changedBytes: sum((disk) => disk.read + disk.zeroed),
+        changedBytes: sum((disk) => disk.changed),
         fullBytes: sum((disk) => disk.size),
       });
     }

@@ -17,6 +17,8 @@ export interface TileRequest extends Wait {
   to: number;
   onTrackingLost: TrackingLostPolicy;
   attempts: AttemptPolicy;
+  /** Told of each tile that is passed on. */
+  onTile?(tile: Tile): void;
   /** Told when the tracker gave up, and from where on the policy applies. */
   onFallback(fallback: Fallback, from: number): void;
 }
@@ -26,7 +28,10 @@ export interface TileRequest extends Wait {
  * and from where it lost track on the policy's answer. Without a tracker, or in a rescan: everything may have changed.
  */
 export async function* tilesOf(request: TileRequest): AsyncGenerator<Tile, void> {
-  yield* provenTiles(listed(request), request.from, request.to, request.snapshot.disk);
+  for await (const tile of provenTiles(listed(request), request.from, request.to, request.snapshot.disk)) {
+    request.onTile?.(tile);
+    yield tile;
+  }
 }
 
 /** The same items, of which the first is asked for at once. Whoever does not go through them returns them. */

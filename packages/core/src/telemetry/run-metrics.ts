@@ -13,7 +13,7 @@ export interface RunFacts {
   readBytes: number;
   /** Bytes sent to the target. */
   movedBytes: number;
-  /** Bytes that the tracker called changed; the whole disks where there was no tracker. */
+  /** Bytes that the tracker called changed; of a disk of which it could not tell, all. */
   changedBytes: number;
   /** Bytes of the disks. */
   fullBytes: number;
@@ -30,7 +30,10 @@ export interface RunMetrics {
    * moment would have lost all changes since `previousTakenAt`.
    */
   lag: { leastMs: number; mostMs?: number | undefined };
-  /** `ratio`: moved ÷ full; what this run sent of what a full copy would have sent. 0 for disks of no size. */
+  /**
+   * In bytes. `changed`: what the tracker called changed, the whole disk where it could not tell. `ratio`: moved ÷ full; what
+   * this run sent of what a full copy would have sent. 0 for disks of no size.
+   */
   efficiency: { moved: number; changed: number; full: number; ratio: number };
 }
 
