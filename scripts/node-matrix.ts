@@ -6,10 +6,12 @@ import { packedProject } from "./packed-project.ts";
 
 /**
  * `node scripts/node-matrix.ts`: installs the packages from their tarballs into an empty project and has every version
- * of Node that is supported import all of them, copy a disk with a worker thread, verify it, and run the command. The
- * versions come as npm packages; on another platform than Linux x64 only the running one is tried.
+ * of Node that is supported import all of them, copy a disk with a worker thread, verify it, and run the command. An older one
+ * has to bring a checkout to the project's own. The versions come as npm packages; on another platform than Linux x64 only
+ * the running one is tried.
  */
 const versions = ["22.23.3", "24.21.0", "26.10.0"];
+const older = "20.20.2";
 
 const program = `
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
@@ -66,6 +68,14 @@ try {
     const ok = status === 0;
     failed ||= !ok;
     console.log(`${ok ? "ok" : "FAILED"}  Node ${version}: ${doors.length} doors, ${stdout.trim()}${ok ? "" : stderr}`);
+  }
+  const old = nodeOf(older, folder);
+  if (old !== undefined) {
+    const setup = join(import.meta.dirname, "setup.mjs");
+    const { stdout, stderr } = spawnSync(old, [setup, "node", "--print", "process.version"], { encoding: "utf8" });
+    const ok = /^v(?:2[4-9]|[3-9]\d)\./.test(stdout);
+    failed ||= !ok;
+    console.log(`${ok ? "ok" : "FAILED"}  Node ${older} runs the scripts by ${stdout.trim()}${ok ? "" : stderr}`);
   }
 } finally {
   rmSync(folder, { recursive: true, force: true });
