@@ -61,14 +61,17 @@ export class Credentials {
   }
 }
 
+/** The SDK remembers files of profiles as long as the process lives: keys that were renewed there would never be seen. */
+const renewed = { ignoreCache: true } as const;
+
 /** Where the options say that keys come from; absent: the SDK's default chain. */
 export function credentialProvider(
   options: CredentialOptions | undefined,
   place: { region: string | undefined; stsEndpoint: string | undefined },
 ): Provide {
-  if (options === undefined) return fresh(() => fromNodeProviderChain());
+  if (options === undefined) return fresh(() => fromNodeProviderChain(renewed));
   if (typeof options === "function") return async () => identityOf(await options());
-  if ("profile" in options) return fresh(() => fromIni({ profile: options.profile }));
+  if ("profile" in options) return fresh(() => fromIni({ ...renewed, profile: options.profile }));
   if ("accessKeyId" in options) return async () => identityOf(options);
   const { roleArn, externalId, durationSeconds, from, sessionName = "diskferry" } = options;
   const { region, stsEndpoint } = place;

@@ -1,10 +1,13 @@
 import { createHash } from "node:crypto";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { StartSnapshotCommand } from "@aws-sdk/client-ebs";
 import { DescribeInstancesCommand, DescribeVolumesCommand } from "@aws-sdk/client-ec2";
 import { expect, test, vi } from "vitest";
-import type { AwsOptions } from "../../src/index.ts";
+import type { AwsOptions, StaticKeys } from "../../src/index.ts";
 import { AwsConnection } from "../../src/connection/connection.ts";
 import { putSnapshotBlock } from "../../src/connection/ebs-block-calls.ts";
 import { awsWorld, block } from "../aws-world.ts";
@@ -140,6 +143,108 @@ test("without a Region, without keys and with wrong keys there are three differe
   } finally {
     vi.unstubAllEnvs();
   }
+});
+
+/** Runs something in an environment that holds these AWS variables and no others, with a folder for its files. */
+async function inEnvironment(
+  variables: (folder: string) => Record<string, string>,
+  files: Record<string, string>,
+  run: () => Promise<void>,
+): Promise<void> {
+  const folder = await mkdtemp(join(tmpdir(), "diskferry-aws-keys-"));
+  try {
+    for (const [name, text] of Object.entries(files)) await writeFile(join(folder, name), text, { mode: 0o600 });
+    for (const name of Object.keys(process.env)) if (name.startsWith("AWS_")) vi.stubEnv(name, undefined);
+    vi.stubEnv("AWS_EC2_METADATA_DISABLED", "true");
+    const none = { AWS_SHARED_CREDENTIALS_FILE: join(folder, "none"), AWS_CONFIG_FILE: join(folder, "none") };
+    for (const [name, value] of Object.entries({ ...none, ...variables(folder) })) vi.stubEnv(name, value);
+    await run();
+  } finally {
+    vi.unstubAllEnvs();
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+/** A section of a file of profiles with the keys of one of the simulator's accounts. */
+function section(title: string, { accessKeyId, secretAccessKey }: StaticKeys): string {
+  return `[${title}]\naws_access_key_id = ${accessKeyId}\naws_secret_access_key = ${secretAccessKey}\n`;
+}
+
+test.for([
+  ["credentials", "AWS_SHARED_CREDENTIALS_FILE", "backup"],
+  ["config", "AWS_CONFIG_FILE", "profile backup"],
+] as const)("a profile's keys are found in the file of %s, and no other profile's", async ([file, variable, title]) => {
+  await using world = await awsWorld();
+  const [first, second] = world.simulator.credentials as [StaticKeys, StaticKeys];
+  const { region, endpoint } = world.options();
+  const text = section("default", first) + section(title, second);
+  await inEnvironment(
+    (folder) => ({ [variable]: join(folder, file) }),
+    { [file]: text },
+    async () => {
+      await using connection = await AwsConnection.open({ region, endpoint, credentials: { profile: "backup" } });
+      expect(connection.accountId).toBe("222222222222");
+      await connection.ec2(new DescribeVolumesCommand({}), { object: "volumes" });
+      const missing = AwsConnection.open({ region, endpoint, credentials: { profile: "elsewhere" } });
+      await expect(missing).rejects.toMatchObject({
+        code: "AUTH",
+        message: expect.stringContaining("elsewhere") as string,
+      });
+    },
+  );
+});
+
+test.for([
+  ["a profile's", "backup", { profile: "backup" }],
+  ["the default profile's", "default", undefined],
+] as const)(
+  "%s keys are read anew when AWS calls them expired, for the file may have been renewed meanwhile",
+  async ([, title, credentials]) => {
+    await using world = await awsWorld();
+    const { region, endpoint } = world.options();
+    let path = "";
+    const variables = (folder: string) => ({ AWS_SHARED_CREDENTIALS_FILE: (path = join(folder, "credentials")) });
+    const old = { accessKeyId: "ASIAOLD", secretAccessKey: keys.secretAccessKey, accountId: "111111111111" };
+    world.simulator.addCredentials(old);
+    await inEnvironment(variables, { credentials: section(title, old) }, async () => {
+      const options = { region, endpoint, ...(credentials === undefined ? {} : { credentials }) };
+      await using connection = await AwsConnection.open(options);
+      await writeFile(path, section(title, world.simulator.credentials[0]!));
+      world.simulator.addCredentials({ ...old, expiresAt: Date.now() - 1 });
+      await connection.ec2(new DescribeVolumesCommand({}), { object: "volumes" });
+    });
+  },
+);
+
+test("without credentials in the options the default chain finds keys: of the environment, then of the default profile", async () => {
+  await using world = await awsWorld();
+  const [first, second] = world.simulator.credentials as [StaticKeys, StaticKeys];
+  const { region, endpoint } = world.options();
+  const account = async (): Promise<string> => {
+    await using connection = await AwsConnection.open({ region, endpoint });
+    await connection.ec2(new DescribeVolumesCommand({}), { object: "volumes" });
+    return connection.accountId;
+  };
+  const files = { credentials: section("default", first) };
+  const shared = (folder: string) => ({ AWS_SHARED_CREDENTIALS_FILE: join(folder, "credentials") });
+  const own = { AWS_ACCESS_KEY_ID: second.accessKeyId, AWS_SECRET_ACCESS_KEY: second.secretAccessKey };
+  await inEnvironment(shared, files, async () => expect(await account()).toBe("111111111111"));
+  await inEnvironment(
+    (folder) => ({ ...shared(folder), ...own }),
+    files,
+    async () => expect(await account()).toBe("222222222222"),
+  );
+  const session = { ...keys, accessKeyId: "ASIASESSION", accountId: "111111111111", expiresAt: Date.now() + 3_600_000 };
+  world.simulator.addCredentials(session);
+  await inEnvironment(
+    () => ({
+      AWS_ACCESS_KEY_ID: session.accessKeyId,
+      AWS_SECRET_ACCESS_KEY: session.secretAccessKey,
+      AWS_SESSION_TOKEN: session.sessionToken,
+    }),
+    {},
+    async () => expect(await account()).toBe("111111111111"),
+  );
 });
 
 test("the SDK repeats nothing: a call of the data plane that fails is sent once", async () => {
