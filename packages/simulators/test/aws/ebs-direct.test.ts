@@ -7,10 +7,25 @@ import {
   DescribeInstancesCommand,
   DescribeSnapshotsCommand,
   DescribeVpnGatewaysCommand,
+  type EC2Client,
   ModifySnapshotAttributeCommand,
 } from "@aws-sdk/client-ec2";
 import { expect, test } from "vitest";
-import { block, changed, closing, later, list, noWaits, put, refusal, setup, sha, size, upload } from "./aws-client.ts";
+import {
+  block,
+  changed,
+  clientsOf,
+  closing,
+  later,
+  list,
+  noWaits,
+  put,
+  refusal,
+  setup,
+  sha,
+  size,
+  upload,
+} from "./aws-client.ts";
 
 test("number BlockIndex, ascending; BlockSize 524288: blocks put in disorder are listed in order with their data", async () => {
   const { ebs } = await setup();
@@ -122,18 +137,36 @@ test("state machine and Timeout: a snapshot nobody writes goes to error, a compl
   await expect(list(ebs, id)).rejects.toEqual(refusal("INVALID_SNAPSHOT_ID"));
   const short = await setup();
   const { SnapshotId = "" } = await short.ebs.send(new StartSnapshotCommand({ VolumeSize: 1, Timeout: 10 }));
-  const aged = later(short.simulator, 600_000).ebs;
-  await expect(put(aged, SnapshotId, 0, block(1))).rejects.toEqual(refusal("INVALID_SNAPSHOT_ID"));
+  const told = async (client: EC2Client): Promise<[string | undefined, string | undefined]> => {
+    const { Snapshots } = await client.send(new DescribeSnapshotsCommand({ SnapshotIds: [SnapshotId] }));
+    return [Snapshots?.[0]?.State, Snapshots?.[0]?.StateMessage];
+  };
+  // A block begins the minutes anew.
+  const nearly = later(short.simulator, 590_000);
+  expect(await told(nearly.ec2)).toEqual(["pending", undefined]);
+  await put(nearly.ebs, SnapshotId, 0, block(1));
+  short.simulator.advance(590_000);
+  const before = clientsOf(short.simulator, { clockMs: 1_180_000 });
+  expect(await told(before.ec2)).toEqual(["pending", undefined]);
+  short.simulator.advance(10_000);
+  const aged = clientsOf(short.simulator, { clockMs: 1_190_000 });
+  expect(await told(aged.ec2)).toEqual(["error", "The snapshot timed out"]);
+  await expect(put(aged.ebs, SnapshotId, 1, block(1))).rejects.toEqual(refusal("INVALID_SNAPSHOT_ID"));
 });
 
-test("lag of 'does not exist' after Start and after complete", async () => {
-  const { ebs } = await setup({ delays: { ...noWaits, startVisibleMs: 3_600_000 } });
+test("lag of 'does not exist' after Start and after complete, which ends", async () => {
+  // After a whole hour a snapshot that nobody writes has timed out.
+  const halfHour = 1_800_000;
+  const { ebs, simulator } = await setup({ delays: { ...noWaits, startVisibleMs: halfHour } });
   const { SnapshotId = "" } = await ebs.send(new StartSnapshotCommand({ VolumeSize: 1 }));
   const missing = expect.objectContaining({ name: "ResourceNotFoundException", Reason: "SNAPSHOT_NOT_FOUND" });
   await expect(put(ebs, SnapshotId, 0, block(1))).rejects.toEqual(missing);
-  const late = await setup({ delays: { ...noWaits, listableMs: 3_600_000 } });
+  await expect(put(later(simulator, halfHour).ebs, SnapshotId, 0, block(1))).resolves.toBeDefined();
+  const late = await setup({ delays: { ...noWaits, listableMs: halfHour } });
   const id = await upload(late.ebs, { 0: block(1) });
   await expect(list(late.ebs, id)).rejects.toEqual(missing);
+  const { Blocks } = await list(later(late.simulator, halfHour).ebs, id);
+  expect(Blocks?.map(({ BlockIndex }) => BlockIndex)).toEqual([0]);
 });
 
 test("ClientToken idempotency + Conflict: the same request gives the same snapshot, another one is refused", async () => {

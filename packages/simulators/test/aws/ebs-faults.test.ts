@@ -1,6 +1,7 @@
+import { setImmediate } from "node:timers/promises";
 import { GetSnapshotBlockCommand, StartSnapshotCommand } from "@aws-sdk/client-ebs";
 import { CreateSnapshotCommand, DescribeVolumesCommand } from "@aws-sdk/client-ec2";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import type { AwsFault } from "../../src/index.ts";
 import {
   block,
@@ -198,9 +199,26 @@ test("over-reporting: unchanged blocks may be told as changed, with tokens for b
 });
 
 test("latency: answers come later, and the calls of many connections wait side by side", async () => {
-  const { ebs } = await setup({ latencyMs: 30 });
+  const { ebs, simulator } = await setup({ latencyMs: 30 });
   const id = (await ebs.send(new StartSnapshotCommand({ VolumeSize: 1 }))).SnapshotId ?? "";
-  await Promise.all([0, 1, 2, 3].map((index) => put(ebs, id, index, block(1))));
+  // The waits of the simulator, which runs in this process, end only when this clock goes on.
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  try {
+    let answered = 0;
+    const puts = [0, 1, 2, 3].map((index) => put(ebs, id, index, block(1)).then(() => answered++));
+    while (simulator.faults.counters()["PutSnapshotBlock"] !== 4) await setImmediate();
+    // Who may not ask is refused without a wait, and so is a later call that is answered before them.
+    const refused = await fetch(`${simulator.endpoint}/snapshots/${id}/blocks`);
+    expect([refused.ok, answered]).toEqual([false, 0]);
+    vi.advanceTimersByTime(29);
+    await fetch(`${simulator.endpoint}/snapshots/${id}/blocks`);
+    expect(answered).toBe(0);
+    vi.advanceTimersByTime(1);
+    await Promise.all(puts);
+    expect(answered).toBe(4);
+  } finally {
+    vi.useRealTimers();
+  }
 });
 
 test("keys of an account serve every Region, and its own account only", async () => {
