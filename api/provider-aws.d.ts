@@ -204,8 +204,9 @@ interface PolicyScope {
 /** Every action that the duties need, sorted, each once. */
 declare function actionsOf(duties: readonly Duty[]): string[];
 /**
- * The IAM policy for a job: what only looks is allowed everywhere, blocks on snapshots alone, and stopping or deleting on
- * what carries the job's tag alone.
+ * The IAM policy for a job: what only looks is allowed everywhere, blocks on snapshots alone, and deleting, stopping, starting,
+ * attaching and detaching on what carries the job's tag alone. Two things carry none: the source's instance, so `power` stops
+ * and starts any; and the instance this runs on, so `attached` attaches to and detaches from any, but volumes of ours alone.
  */
 declare function policyFor(duties: readonly Duty[], scope: PolicyScope): PolicyDocument;
 /** Which volume is looked for among the block devices of this machine. */

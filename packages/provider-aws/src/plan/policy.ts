@@ -54,15 +54,20 @@ export interface PolicyScope {
   passRoles?: readonly string[];
 }
 
-/** The actions of each duty: those over snapshots, those that only look, those over what we made, and the rest. */
-const actions: Readonly<Record<Duty, { blocks?: string[]; look?: string[]; make?: string[]; own?: string[] }>> = {
+type Part = "blocks" | "look" | "make" | "own" | "attach";
+
+/**
+ * The actions of each duty: those over snapshots, those that only look, those over what we made, those that put a volume which
+ * we made to an instance which we did not, and the rest.
+ */
+const actions: Readonly<Record<Duty, { [part in Part]?: string[] }>> = {
   source: {
     blocks: ["ebs:ListSnapshotBlocks", "ebs:ListChangedBlocks", "ebs:GetSnapshotBlock"],
     look: ["ec2:DescribeInstances", "ec2:DescribeVolumes", "ec2:DescribeSnapshots", "ec2:DescribeInstanceTypes"],
     make: ["ec2:CreateSnapshot", "ec2:CreateSnapshots", "ec2:CreateTags"],
     own: ["ec2:DeleteSnapshot", "ec2:DeleteTags"],
   },
-  // The source's instance carries no tag of ours.
+  // The source's instance is its owner's and carries no tag of ours.
   power: { look: ["ec2:DescribeInstances"], make: ["ec2:StopInstances", "ec2:StartInstances"] },
   target: {
     blocks: [
@@ -110,8 +115,9 @@ const actions: Readonly<Record<Duty, { blocks?: string[]; look?: string[]; make?
   },
   attached: {
     look: ["ec2:DescribeInstances", "ec2:DescribeVolumes", "ec2:DescribeSnapshots"],
-    // The instance that this runs on carries no tag of ours.
-    make: ["ec2:CreateVolume", "ec2:AttachVolume", "ec2:DetachVolume", "ec2:CreateSnapshot", "ec2:CreateTags"],
+    make: ["ec2:CreateVolume", "ec2:CreateSnapshot", "ec2:CreateTags"],
+    // The instance that this runs on carries no tag of ours, and the volumes do.
+    attach: ["ec2:AttachVolume", "ec2:DetachVolume"],
     own: ["ec2:DeleteVolume", "ec2:DeleteSnapshot"],
   },
   ssm: { make: ["ssm:SendCommand"], look: ["ssm:GetCommandInvocation", "ssm:DescribeInstanceInformation"] },
@@ -139,13 +145,13 @@ export function actionsOf(duties: readonly Duty[]): string[] {
 }
 
 /**
- * The IAM policy for a job: what only looks is allowed everywhere, blocks on snapshots alone, and stopping or deleting on
- * what carries the job's tag alone.
+ * The IAM policy for a job: what only looks is allowed everywhere, blocks on snapshots alone, and deleting, stopping, starting,
+ * attaching and detaching on what carries the job's tag alone. Two things carry none: the source's instance, so `power` stops
+ * and starts any; and the instance this runs on, so `attached` attaches to and detaches from any, but volumes of ours alone.
  */
 export function policyFor(duties: readonly Duty[], scope: PolicyScope): PolicyDocument {
   const { region, account = "*", partition = "aws", madeBy, kmsKeys, passRoles = [] } = scope;
-  const of = (part: "blocks" | "look" | "make" | "own"): string[] =>
-    [...new Set(duties.flatMap((duty) => actions[duty][part] ?? []))].sort();
+  const of = (part: Part): string[] => [...new Set(duties.flatMap((duty) => actions[duty][part] ?? []))].sort();
   const statements: PolicyStatement[] = [];
   const allow = (Sid: string, Action: string[], more: Pick<PolicyStatement, "Resource" | "Condition">): void => {
     if (Action.length > 0) statements.push({ Sid, Effect: "Allow", Action, ...more });
@@ -157,6 +163,10 @@ export function policyFor(duties: readonly Duty[], scope: PolicyScope): PolicyDo
   const made =
     madeBy === undefined ? {} : { Condition: { StringEquals: { [`aws:ResourceTag/${madeBy.key}`]: madeBy.value } } };
   allow("ChangeAndDeleteOwn", of("own"), { Resource: "*", ...made });
+  // Both calls are judged by the volume and by the instance, and each has to be allowed.
+  const each = (kind: string): string => `arn:${partition}:ec2:${region}:${account}:${kind}/*`;
+  allow("AttachOwnVolumes", of("attach"), { Resource: each("volume"), ...made });
+  allow("AttachToInstances", of("attach"), { Resource: each("instance") });
   if (duties.includes("kms")) {
     const Resource = kmsKeys === undefined ? `arn:${partition}:kms:${region}:${account}:key/*` : [...kmsKeys];
     allow("Keys", kmsActions, { Resource });

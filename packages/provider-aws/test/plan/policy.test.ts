@@ -65,15 +65,49 @@ describe("the IAM policy of a job", () => {
     expect(actionsOf(["target", "kms"])).toContain("kms:CreateGrant");
   });
 
-  test("deletes, stops and detaches only what carries the job's tag", () => {
-    const policy = policyFor(["source", "target", "launch", "convert", "copy"], scope);
-    for (const { Action, Condition } of policy.Statement) {
-      const harmful = Action.some((action) => /Delete|Terminate|Deregister|Cancel|Revoke/.test(action));
-      expect(Condition !== undefined, Action.join()).toBe(harmful);
-    }
-    expect(policy.Statement.find(({ Sid }) => Sid === "ChangeAndDeleteOwn")?.Condition).toEqual({
-      StringEquals: { "aws:ResourceTag/CreatedBy": "diskferry" },
-    });
+  const own = { StringEquals: { "aws:ResourceTag/CreatedBy": "diskferry" } };
+  const changing = /^ec2:(Delete|Terminate|Deregister|Cancel|Revoke|Stop|Start|Attach|Detach|Modify)/;
+  /** Actions that change or end what is there already, and are allowed whether or not it carries the job's tag, and on what. */
+  const unbound = (named: Duty[]): [string, string | string[]][] =>
+    policyFor(named, scope).Statement.flatMap(({ Action, Resource, Condition }) =>
+      Condition === undefined
+        ? Action.filter((action) => changing.test(action)).map((action): [string, string | string[]] => [
+            action,
+            Resource,
+          ])
+        : [],
+    );
+
+  test.for(duties.filter((duty) => duty !== "power" && duty !== "attached"))(
+    "%s deletes, stops, starts, attaches, detaches and shares only what carries the job's tag",
+    (duty) => {
+      expect(unbound([duty])).toEqual([]);
+      for (const { Action, Condition } of policyFor([duty], scope).Statement) {
+        if (Condition === undefined) continue;
+        expect(Condition).toEqual(own);
+        expect(Action.filter((action) => !changing.test(action))).toEqual([]);
+      }
+    },
+  );
+
+  test("power alone stops and starts what carries no tag of the job, for the source's instance is its owner's; no more", () => {
+    const both = [
+      ["ec2:StartInstances", "*"],
+      ["ec2:StopInstances", "*"],
+    ];
+    expect(unbound(["power"])).toEqual(both);
+    expect(unbound(duties.filter((duty) => duty !== "attached"))).toEqual(both);
+  });
+
+  test("attached attaches and detaches volumes that carry the job's tag alone, at whichever instance this runs on", () => {
+    const actions = ["ec2:AttachVolume", "ec2:DetachVolume"];
+    const instances = "arn:aws:ec2:eu-central-1:*:instance/*";
+    expect(unbound(["attached"])).toEqual(actions.map((action) => [action, instances]));
+    const bound = policyFor(["attached"], scope).Statement.filter(({ Action }) => Action.includes("ec2:DetachVolume"));
+    expect(bound.map(({ Action, Resource, Condition }) => ({ Action, Resource, Condition }))).toEqual([
+      { Action: actions, Resource: "arn:aws:ec2:eu-central-1:*:volume/*", Condition: own },
+      { Action: actions, Resource: instances, Condition: undefined },
+    ]);
   });
 
   test("allows blocks on snapshots of the Region alone, and keys as they are named", () => {
