@@ -1,3 +1,4 @@
+import { DetachVolumeCommand } from "@aws-sdk/client-ec2";
 import { expect, onTestFinished, test } from "vitest";
 import type { Volume } from "@diskferry/core/provider";
 import { randomBytes, seedOf } from "../../../../test/seed.ts";
@@ -71,7 +72,6 @@ test("a volume is made once, attached under a free name, found by the job, and r
   // /dev/sdf and /dev/sdg are taken.
   expect(volume).toMatchObject({ size: 2 ** 30, data: { device: "/dev/sdh" } });
   expect(place.simulator.volumesOf(place.simulator.instances.linux)).toEqual([...before, volume.id]);
-  await expect(target.create({ key: "k", size: 2 ** 31 })).rejects.toMatchObject({ code: "UNSUPPORTED" });
   const owned = [];
   for await (const { id } of target.owned("job")) owned.push(id);
   expect(owned).toEqual([volume.id]);
@@ -80,6 +80,32 @@ test("a volume is made once, attached under a free name, found by the job, and r
   expect(place.simulator.volumesOf(place.simulator.instances.linux)).toEqual(before);
   const again = await target.create({ key: "k", size: 5 * mebi, job: "job" });
   expect(again.id).not.toBe(volume.id);
+});
+
+test("a volume smaller than the disk is refused with both sizes and the remedy; nothing is attached, made or left", async () => {
+  const place = await startPlace();
+  const target = await open(place, deviceMachine());
+  const { linux } = place.simulator.instances;
+  const before = place.simulator.volumesOf(linux);
+  const volume = await target.create({ key: "k", size: 5 * mebi, job: "job" });
+  const refusal = {
+    code: "UNSUPPORTED",
+    message: `Volume ${volume.id} has 1 GiB, fewer than the ${2 ** 31} bytes of the disk: begin a new job.`,
+  };
+  const large = (): Promise<Volume> => target.create({ key: "k", size: 2 ** 31, job: "job" });
+  await expect(large()).rejects.toMatchObject(refusal);
+  // Taken off meanwhile, it is not attached again before its size is looked at.
+  await using connection = await AwsConnection.open(place.options);
+  await connection.ec2(new DetachVolumeCommand({ VolumeId: volume.id }), { object: volume.id });
+  await expect.poll(() => place.simulator.volumesOf(linux)).toEqual(before);
+  const calls = place.simulator.faults.counters();
+  await expect(large()).rejects.toMatchObject(refusal);
+  const after = place.simulator.faults.counters();
+  expect(place.simulator.volumesOf(linux)).toEqual(before);
+  for (const call of ["AttachVolume", "CreateVolume"]) expect(after[call], call).toBe(calls[call]);
+  const owned = [];
+  for await (const { kind, id } of target.owned("job")) owned.push([kind, id]);
+  expect(owned).toEqual([["volume", volume.id]]);
 });
 
 test("a run does not start from a commit of another volume", async () => {
