@@ -195,15 +195,113 @@ test("waiters are served in order, and one that gives up leaves its place", asyn
 test("a snapshot's refusal slows that snapshot alone, and an account's all of them", async () => {
   const clock = new TestClock();
   const limits = new AccountLimits({ clock });
-  const permit = await limits.take("GetSnapshotBlock", "snap-1");
-  permit.refused("snapshot");
-  const report = limits.report();
-  expect(report["GetSnapshotBlock snap-1"]?.throttled).toBe(1);
-  expect(report["GetSnapshotBlock"]?.throttled).toBe(0);
+  const rates = (): Record<string, number> =>
+    Object.fromEntries(Object.entries(limits.report()).map(([name, { rate }]) => [name, rate]));
+  const permits = [await limits.take("GetSnapshotBlock", "snap-1")];
   await clock.step(1000);
-  (await limits.take("GetSnapshotBlock", "snap-2")).refused();
-  expect(limits.report()["GetSnapshotBlock"]?.throttled).toBe(1);
-  expect(limits.report()["GetSnapshotBlock snap-2"]?.throttled).toBe(0);
+  permits.push(await limits.take("GetSnapshotBlock", "snap-2"));
+  const before = rates();
+  expect(Object.keys(before).sort()).toEqual([
+    "GetSnapshotBlock",
+    "GetSnapshotBlock snap-1",
+    "GetSnapshotBlock snap-2",
+  ]);
+  permits[0]!.refused("snapshot");
+  const slowed = rates();
+  expect(slowed["GetSnapshotBlock snap-1"]).toBeLessThanOrEqual(before["GetSnapshotBlock snap-1"]! / 2);
+  expect({ ...slowed, "GetSnapshotBlock snap-1": 0 }).toEqual({ ...before, "GetSnapshotBlock snap-1": 0 });
+  permits[1]!.refused();
+  const all = rates();
+  expect(all["GetSnapshotBlock"]).toBeLessThanOrEqual(before["GetSnapshotBlock"]! / 2);
+  expect({ ...all, GetSnapshotBlock: 0 }).toEqual({ ...slowed, GetSnapshotBlock: 0 });
+});
+
+/** Full at the start, and full again after a second. */
+class Bucket {
+  #tokens: number;
+  #at = 0;
+  readonly #quota: number;
+  constructor(quota: number) {
+    this.#quota = quota;
+    this.#tokens = quota;
+  }
+  has(now: number): boolean {
+    this.#tokens = Math.min(this.#quota, this.#tokens + ((now - this.#at) / 1000) * this.#quota);
+    this.#at = now;
+    return this.#tokens >= 1;
+  }
+  take(): void {
+    this.#tokens--;
+  }
+}
+
+/** What workers on several snapshots get from an account of 1000 calls a second, and from snapshots of their own quotas. */
+async function loadAccount(
+  clock: TestClock,
+  limits: AccountLimits,
+  quotas: Readonly<Record<string, number>>,
+  seconds: number,
+): Promise<Record<string, Outcome>> {
+  const account = new Bucket(1000);
+  const end = clock.now() + seconds * 1000;
+  let running = 0;
+  const outcomes: Record<string, Outcome> = {};
+  const worker = async (id: string, outcome: Outcome, own: Bucket): Promise<void> => {
+    running++;
+    while (clock.now() < end) {
+      const permit = await limits.take("GetSnapshotBlock", id);
+      const now = clock.now();
+      const scope = !own.has(now) ? "snapshot" : !account.has(now) ? "account" : undefined;
+      if (scope === undefined) for (const bucket of [own, account]) bucket.take();
+      await new Promise<void>((resolve) => clock.after(20, resolve));
+      if (scope === undefined) {
+        outcome.accepted++;
+        permit.answered();
+      } else {
+        outcome.refused++;
+        permit.refused(scope === "snapshot" ? scope : undefined);
+      }
+    }
+    running--;
+  };
+  const all = Object.entries(quotas).flatMap(([id, quota]) => {
+    const outcome = (outcomes[id] = { accepted: 0, refused: 0 });
+    const own = new Bucket(quota);
+    return Array.from({ length: 32 }, () => worker(id, outcome, own));
+  });
+  while (running > 0) await clock.step(clock.now() + 60_000);
+  await Promise.all(all);
+  return outcomes;
+}
+
+test("several snapshots under load use up one account's quota together, and each gets its share", async () => {
+  const clock = new TestClock();
+  const limits = new AccountLimits({ clock });
+  const ids = ["snap-1", "snap-2", "snap-3", "snap-4"];
+  const quotas = Object.fromEntries(ids.map((id) => [id, 1000]));
+  const outcomes = Object.values(await loadAccount(clock, limits, quotas, 30));
+  const accepted = outcomes.reduce((sum, each) => sum + each.accepted, 0);
+  const refused = outcomes.reduce((sum, each) => sum + each.refused, 0);
+  expect(accepted).toBeGreaterThan(0.95 * 30_000);
+  expect(refused).toBeLessThan(0.05 * accepted);
+  for (const [at, each] of outcomes.entries()) {
+    expect(each.accepted, ids[at]).toBeGreaterThan((0.8 * accepted) / 4);
+    expect(each.accepted, ids[at]).toBeLessThan((1.2 * accepted) / 4);
+  }
+  // It is the account's limiter that has learned of it, and none of the snapshots'.
+  const report = limits.report();
+  expect(report["GetSnapshotBlock"]?.learned).toBeGreaterThan(950);
+  for (const id of ids) expect(report[`GetSnapshotBlock ${id}`]).toMatchObject({ throttled: 0 });
+});
+
+test("a snapshot with a small quota of its own takes its quota, and the others all that it leaves of the account's", async () => {
+  const clock = new TestClock();
+  const limits = new AccountLimits({ clock });
+  const outcomes = await loadAccount(clock, limits, { slow: 100, "snap-1": 1000, "snap-2": 1000 }, 30);
+  expect(outcomes["slow"]!.accepted).toBeGreaterThan(0.9 * 30 * 100);
+  expect(outcomes["slow"]!.refused).toBeLessThan(0.1 * outcomes["slow"]!.accepted);
+  const others = outcomes["snap-1"]!.accepted + outcomes["snap-2"]!.accepted;
+  expect(others).toBeGreaterThan(0.95 * 30 * 900);
 });
 
 test("limiters of snapshots are forgotten when there are many, those of accounts never", async () => {
