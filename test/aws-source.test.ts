@@ -2,8 +2,16 @@ import { spawn } from "node:child_process";
 import { mkdtemp, open, readFile, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type Job, MemoryStateStore, type RunReport, replicate, status } from "@diskferry/core";
-import { copySnapshot, provider as aws } from "@diskferry/provider-aws";
+import {
+  type Job,
+  MemoryStateStore,
+  type RunReport,
+  type Snapshot,
+  type SourceConnector,
+  replicate,
+  status,
+} from "@diskferry/core";
+import { type AwsOptions, type CopiedSnapshot, copySnapshot, provider as aws } from "@diskferry/provider-aws";
 import { provider as local } from "@diskferry/provider-local";
 import type { AwsSimulator } from "@diskferry/simulators";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
@@ -273,3 +281,78 @@ test("from Region to Region and account inside AWS: a copy reads as the volume d
   const report = await replicate(job);
   expect(await differencesOf(target, report.disks[0]!.volume!, guest.content(root))).toEqual([]);
 });
+
+/** Copies every snapshot of a machine by CopySnapshot and hands the copies on: no byte is read where the machine is. */
+function byCopies(
+  { from, to }: { from: AwsOptions; to: AwsOptions },
+  { here, there }: { here: SourceConnector; there: SourceConnector },
+  copies: CopiedSnapshot[][],
+): SourceConnector {
+  const handles = new Map<string, Snapshot[]>();
+  return {
+    machines: (wait) => here.machines(wait),
+    machine: (id, wait) => here.machine(id, wait),
+    tracker: there.tracker!,
+    open: (disk, wait) => there.open(disk, wait),
+    owned: (job, wait) => there.owned(job, wait),
+    async snapshot(machine, request) {
+      const original = await here.snapshot(machine, request);
+      const { key, job } = request;
+      const made = await Promise.all(
+        original.disks.map(({ id }) => copySnapshot({ from, to, snapshotId: id, key, job })),
+      );
+      copies.push(made);
+      const parts = made.map(({ snapshot }) => snapshot);
+      handles.set(original.id, parts);
+      return { ...original, disks: parts.flatMap(({ disks }) => disks) };
+    },
+    async release({ id }, wait) {
+      for (const part of handles.get(id) ?? []) await there.release(part, wait);
+    },
+    async [Symbol.asyncDispose]() {},
+  };
+}
+
+for (const [name, place, account] of [
+  ["to another Region", { region: "eu-west-1" }, "111111111111"],
+  ["to another account", { account: 1 }, "222222222222"],
+  ["to another Region of another account", { account: 1, region: "eu-west-1" }, "222222222222"],
+] as const) {
+  test(`three volumes copied ${name} by CopySnapshot are replicated there: in full, then what changed and was freed`, async () => {
+    await using simulator = await quickSimulator();
+    const guest = new AwsGuest(simulator, simulator.instances.linux, seed);
+    const [root, data, more] = guest.volumes as [string, string, string];
+    await guest.write(root, 0, 1, 2, 9, 2047);
+    await guest.write(data, 5, 6);
+    await guest.write(more, 100);
+    const ends = { from: optionsTo(simulator), to: optionsTo(simulator, place) };
+    await using here = await aws.source!(ends.from);
+    await using there = await aws.source!(ends.to);
+    const copies: CopiedSnapshot[][] = [];
+    const source = byCopies(ends, { here, there }, copies);
+    await using target = await local.target!({ directory: fresh(), format: "qcow2-chain" });
+    const machine = simulator.instances.linux;
+    const job: Job = { id: "copies", source, machine, target, store: new MemoryStateStore() };
+    const gets = (): number => simulator.faults.counters()["GetSnapshotBlock"] ?? 0;
+
+    const full = await replicate(job);
+    expect(full.disks.map(({ mode }) => mode)).toEqual(["full", "full", "full"]);
+    expect(gets()).toBe(8);
+    await demandEqual(job, guest, full);
+
+    await guest.write(root, 1, 700);
+    await guest.trim(root, 2);
+    await guest.write(more, 100);
+    const second = await replicate(job);
+    expect(second.disks.map(({ mode }) => mode)).toEqual(["incremental", "incremental", "incremental"]);
+    expect(second.fallbacks).toEqual([]);
+    // What was freed is told by the listing, and not read.
+    expect(gets()).toBe(8 + 3);
+    await demandEqual(job, guest, second);
+
+    const [first, later] = copies as [CopiedSnapshot[], CopiedSnapshot[]];
+    expect(later.map(({ builtOn }) => builtOn)).toEqual(first.map(({ snapshotId }) => snapshotId));
+    for (const each of [...first, ...later])
+      expect(each).toMatchObject({ accountId: account, region: ends.to.region! });
+  });
+}
