@@ -282,6 +282,48 @@ test("from Region to Region and account inside AWS: a copy reads as the volume d
   expect(await differencesOf(target, report.disks[0]!.volume!, guest.content(root))).toEqual([]);
 });
 
+for (const what of ["archived", "removed"] as const) {
+  test(`after the base was ${what} digests decide: every block is read, what differs is moved, and the target is equal`, async () => {
+    await using simulator = await quickSimulator();
+    const guest = new AwsGuest(simulator, simulator.instances.linux, seed);
+    const [root, data] = guest.volumes as [string, string];
+    await guest.write(root, ...Array.from({ length: 40 }, (_, index) => index));
+    await guest.write(data, 3);
+    await using source = await aws.source!(optionsTo(simulator));
+    await using target = await local.target!({ directory: fresh(), format: "qcow2-chain" });
+    const machine = simulator.instances.linux;
+    const disks = [root, data];
+    const job: Job = { id: "lost", source, machine, disks, target, store: new MemoryStateStore() };
+    await demandEqual(job, guest, await replicate(job));
+
+    await guest.write(root, 7, 900);
+    await guest.trim(root, 8);
+    const bases: Snapshot[] = [];
+    for await (const { snapshot } of source.owned("lost")) bases.push(snapshot!);
+    expect(bases).toHaveLength(1);
+    const [base] = bases as [Snapshot];
+    // Archived is the base of one disk, and what is removed goes for both.
+    if (what === "archived") simulator.archiveSnapshot(base.disks.find(({ disk }) => disk === root)!.id);
+    else await source.release(base);
+    const gets = simulator.faults.counters()["GetSnapshotBlock"] ?? 0;
+    const second = await replicate(job);
+    const modes = Object.fromEntries(second.disks.map(({ disk, mode }) => [disk, mode]));
+    expect(modes).toEqual({ [root]: "rescan", [data]: what === "archived" ? "incremental" : "rescan" });
+    expect(new Set(second.fallbacks.map(({ disk }) => disk))).toEqual(new Set(what === "archived" ? [root] : disks));
+    // The root's snapshot holds forty blocks and the other's one; two of them and the freed one differ from the last record.
+    expect((simulator.faults.counters()["GetSnapshotBlock"] ?? 0) - gets).toBe(what === "archived" ? 40 : 41);
+    expect(second.disks.find(({ disk }) => disk === root)!.moved).toBe(2 * block);
+    expect(second.disks.find(({ disk }) => disk === data)!.moved).toBe(0);
+    await demandEqual(job, guest, second);
+
+    // The next run stands on the snapshot that was compared.
+    await guest.write(root, 7);
+    const third = await replicate(job);
+    expect(third.disks.map(({ mode }) => mode)).toEqual(["incremental", "incremental"]);
+    await demandEqual(job, guest, third);
+  });
+}
+
 /** Copies every snapshot of a machine by CopySnapshot and hands the copies on: no byte is read where the machine is. */
 function byCopies(
   { from, to }: { from: AwsOptions; to: AwsOptions },
