@@ -14,7 +14,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
 import { cleanup, type Job, launch, openDirectoryState, plan, replicate, terminate } from "@diskferry/core";
-import { type AwsOptions, provider as aws } from "@diskferry/provider-aws";
+import { type AwsOptions, createVolume, provider as aws, removeCreatedVolume } from "@diskferry/provider-aws";
 import { type LocalOptions, provider as local } from "@diskferry/provider-local";
 import { type AwsSimulator, type AwsSimulatorOptions, startAwsSimulator } from "@diskferry/simulators";
 import type { Errand } from "./aws/replicate-to-aws.ts";
@@ -80,7 +80,15 @@ const digest = (bytes: Uint8Array): string => createHash("sha256").update(bytes)
 
 /** Demands that a launched instance finds the disks' bytes, and zeroes behind their ends. */
 async function holds(simulator: AwsSimulator, instance: string, raws: readonly string[]): Promise<void> {
-  const volumes = simulator.volumesOf(instance);
+  await volumesHold(simulator, simulator.volumesOf(instance), raws);
+}
+
+/** Demands of volumes that they hold the files' bytes, and zeroes behind their ends. */
+async function volumesHold(
+  simulator: AwsSimulator,
+  volumes: readonly string[],
+  raws: readonly string[],
+): Promise<void> {
   expect(volumes).toHaveLength(raws.length);
   for (const [at, raw] of raws.entries()) {
     const bytes = execFileSync("cat", [raw], { maxBuffer: 2 ** 30 });
@@ -128,7 +136,7 @@ test("what a disk's first run and an increment ask of the control plane, and no 
 });
 
 describeWithPeers(["qemu-img"], "files to AWS", () => {
-  test("raw and qcow2 disks become snapshots, an image and an instance with equal bytes; an increment moves what changed", async () => {
+  test("raw and qcow2 disks become snapshots, volumes, an image and an instance with equal bytes; an increment moves what changed", async () => {
     const { simulator, target } = await simulate();
     const root = rawFile("root.raw", 12, [0, 1, 2, 9], 1);
     const data = rawFile("data.raw", 20, [0, 7, 19], 2);
@@ -152,9 +160,28 @@ describeWithPeers(["qemu-img"], "files to AWS", () => {
     const first = await replicate(job);
     expect(first.disks.map(({ mode }) => mode)).toEqual(["full", "full"]);
     expect(puts(simulator)).toBe(4 + 3);
+    const standAlone = first.disks.map(({ disk, volume }) => ({
+      in: target,
+      snapshotId: volume!.id,
+      zone: "us-east-1b",
+      key: `volume of ${disk}`,
+      job: "several",
+    }));
+    const made = await Promise.all(standAlone.map((request) => createVolume(request)));
+    expect(made.map(({ zone, size }) => [zone, size])).toEqual([
+      ["us-east-1b", 2 ** 30],
+      ["us-east-1b", 2 ** 30],
+    ]);
     const machine = await launch(job);
     await holds(simulator, machine.id, [root, data]);
     await terminate(job, machine.id);
+    // The volumes are nobody's but the caller's: a launched instance that went took none of them along.
+    await volumesHold(
+      simulator,
+      made.map(({ volumeId }) => volumeId),
+      [root, data],
+    );
+    for (const { key } of standAlone) await removeCreatedVolume({ in: target, key });
 
     overwrite(root, 2, 3);
     overwrite(root, 5, 3);
