@@ -1,9 +1,11 @@
 import { spawn } from "node:child_process";
-import { mkdtemp, open, readFile, rm, truncate, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, open, readFile, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import {
   type Job,
+  type JobOptions,
+  type Layer,
   MemoryStateStore,
   type RunReport,
   type Snapshot,
@@ -88,6 +90,51 @@ test("an instance of three volumes goes into a qcow2 chain: in full, then what c
   // The first recovery point still reads as it was.
   for (const [, { volume, content }] of points) expect(await differencesOf(target, volume, content)).toEqual([]);
 });
+
+for (const format of ["qcow2-chain", "raw"] as const) {
+  test(`two machines are downloaded into one directory at once, as ${format} (coldsnap #353 hangs on two)`, async () => {
+    await using simulator = await quickSimulator();
+    const { linux, windows } = simulator.instances;
+    const directory = fresh();
+    await mkdir(directory);
+    const downloads = [linux, windows].map((machine, at) => {
+      const guest = new AwsGuest(simulator, machine, seed + 1000 * at);
+      return { machine, guest, disk: guest.volumes[0]! };
+    });
+    for (const { guest, disk } of downloads)
+      await guest.write(disk, ...Array.from({ length: 40 }, (_, index) => index * 2));
+    // Until both have begun to read, neither is given a block.
+    const begun = new Set<string>();
+    const both = Promise.withResolvers<void>();
+    const together = (machine: string): Layer => {
+      return async (call, run) => {
+        if (call.side === "source" && call.method === "read") {
+          if (begun.add(machine).size === downloads.length) both.resolve();
+          await both.promise;
+        }
+        return run(call);
+      };
+    };
+    const stores = new Map(downloads.map(({ machine }) => [machine, new MemoryStateStore()]));
+    const all = (options: (machine: string) => JobOptions): Promise<void[]> =>
+      Promise.all(
+        downloads.map(async ({ machine, guest, disk }) => {
+          await using source = await aws.source!(optionsTo(simulator));
+          const to = format === "raw" ? { path: join(directory, `${machine}.raw`), format } : { directory, format };
+          await using target = await local.target!(to);
+          const store = stores.get(machine)!;
+          const job: Job = { id: machine, source, machine, disks: [disk], target, store, options: options(machine) };
+          await demandEqual(job, guest, await replicate(job));
+        }),
+      );
+    await all((machine) => ({ layers: [together(machine)] }));
+    expect(begun.size).toBe(2);
+    for (const { guest, disk } of downloads)
+      await guest.write(disk, ...Array.from({ length: 40 }, (_, index) => index * 3));
+    // And as it is by default, on threads.
+    await all(() => ({}));
+  });
+}
 
 test("a raw file full of old bytes holds zeroes afterwards where the snapshot holds nothing", async () => {
   await using simulator = await quickSimulator();
