@@ -27,9 +27,14 @@ export class NbdPlace {
     this.#contexts = contexts;
   }
 
-  /** The shared session, opened when there is none. */
+  /**
+   * The shared session, opened when there is none or the one there was has ended: what that one knew of the export, its
+   * size and its bitmaps, may be another server's by now.
+   */
   async client(wait: Wait = {}): Promise<NbdClient> {
     wait.signal?.throwIfAborted();
+    const before = await this.#live;
+    if (before?.alive === false) await this.retire(before);
     if (this.#live === undefined) {
       const opening = connectNbd(this.address, { metaContexts: this.#contexts, signal: wait.signal });
       this.#live = opening;

@@ -12,7 +12,16 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import type { SourceConnector, Volume } from "@diskferry/core/provider";
-import { type NbdBackend, type NbdServer, memoryBackend, serveNbd } from "@diskferry/nbd";
+import {
+  type ChangeTracking,
+  type NbdBackend,
+  type NbdClient,
+  type NbdServer,
+  connectNbd,
+  memoryBackend,
+  serveNbd,
+  trackChanges,
+} from "@diskferry/nbd";
 import type { ConformanceHarness, SourceHarness, TargetHarness } from "@diskferry/provider-testkit";
 import { type LocalOptions, provider } from "../../src/index.ts";
 import { openQcow2Reader } from "../../src/qcow2/qcow2-reader.ts";
@@ -152,19 +161,61 @@ export function qcow2Source(folder: string): Judged {
   });
 }
 
-/** An export that a live guest writes, of a server that keeps what it flushed when it is killed. */
+/** Memory that tells which of its blocks hold nothing but zeroes, as a file tells of its holes. */
+function sparseBackend(bytes: Uint8Array): NbdBackend {
+  const unit = 4096;
+  return {
+    ...memoryBackend(bytes),
+    async *extents(from, length) {
+      for (let offset = from - (from % unit); offset < from + length; offset += unit) {
+        const block = bytes.subarray(offset, offset + unit);
+        const zero = block.every((byte) => byte === 0);
+        yield { offset, length: block.byteLength, hole: zero, zero };
+      }
+    },
+  };
+}
+
+/**
+ * Exports that a live guest writes through the server, which marks what it changes in a bitmap. Whoever runs the server
+ * clears it at the moment the first point in time of a connection is fixed, as for a job's first run, and leaves it alone
+ * after that: the suite records nothing, so that every later listing is one since that first point. When tracking breaks,
+ * the server is one that was started again without its bitmap, until another connection begins anew.
+ */
 export async function nbdSource(folder: string): Promise<Judged> {
-  const bytes = new Uint8Array(oddSize);
-  const second = new Uint8Array(2 * mebi);
+  const name = "backup";
+  const disks: Record<string, { backend: NbdBackend; tracking: ChangeTracking }> = {};
+  const put = (key: string, bytes: Uint8Array): void => {
+    const tracking = trackChanges({ name, size: bytes.byteLength, granularity: 4096 });
+    disks[key] = { backend: sparseBackend(bytes), tracking };
+  };
+  let bytes = new Uint8Array(oddSize);
+  put("vda", bytes);
+  // Of the same size, so that nothing but its name tells its checkpoint from another's.
+  put("vdb", new Uint8Array(oddSize));
+  let tracks = true;
   const server = await serveNbd({
     listen: { path: join(folder, "source") },
-    exports: { vda: { backend: memoryBackend(bytes) }, vdb: { backend: memoryBackend(second) } },
+    exports: (key) => {
+      const disk = disks[key];
+      return disk && { backend: disk.backend, tracking: tracks ? [disk.tracking] : [] };
+    },
   });
+  const guest = async (key: string, act: (disk: NbdClient) => Promise<void>): Promise<void> => {
+    await using disk = await connectNbd(server.uri(key));
+    await act(disk);
+  };
+  /** As a server does that is started again. Once another client has been served, those cut off have noticed. */
+  const restart = async (): Promise<void> => {
+    for (const connection of server.connections()) connection.destroy();
+    await guest("vda", (disk) => disk.flush());
+  };
+  const bitmap = `diskferry:changes:${name}`;
   const config: LocalOptions = {
     machine: "vm",
     disks: [
-      { key: "vda", uri: server.uri("vda") },
-      { key: "vdb", uri: server.uri("vdb") },
+      { key: "vda", uri: server.uri("vda"), bitmap },
+      { key: "vdb", uri: server.uri("vdb"), bitmap },
     ],
   };
   return {
@@ -172,14 +223,36 @@ export async function nbdSource(folder: string): Promise<Judged> {
       name: "NBD exports",
       definition: { provider, config: { uri: server.uri("vda") }, badConfig, uri: server.uri("vda") },
       source: {
-        open: () => provider.source!(config),
+        async open(): Promise<SourceConnector> {
+          tracks = true;
+          let isFirst = true;
+          const source = await provider.source!(config);
+          const snapshot = source.snapshot.bind(source);
+          return Object.assign(source, {
+            snapshot: async (...args: Parameters<SourceConnector["snapshot"]>) => {
+              if (isFirst) for (const { tracking } of Object.values(disks)) tracking.reset();
+              isFirst = false;
+              return snapshot(...args);
+            },
+          });
+        },
         machine: "vm",
         disk: "vda",
-        writeGuest: (offset, data) => bytes.set(data, offset),
-        trimGuest: (offset, length) => void bytes.fill(0, offset, offset + length),
-        second: { key: "vdb", write: (offset, data) => second.set(data, offset) },
+        writeGuest: (offset, data) => guest("vda", (disk) => disk.write(offset, data)),
+        trimGuest: (offset, length) => guest("vda", (disk) => disk.trim(offset, length)),
+        second: { key: "vdb", write: (offset, data) => guest("vdb", (disk) => disk.write(offset, data)) },
         snapshotless,
         unfixed,
+        breakTracking: async () => {
+          tracks = false;
+          await restart();
+        },
+        grow: async () => {
+          const larger = new Uint8Array(bytes.byteLength + mebi);
+          larger.set(bytes);
+          put("vda", (bytes = larger));
+          await restart();
+        },
       },
     },
     [Symbol.asyncDispose]: () => server.close(),
