@@ -7,6 +7,12 @@ export function seedOf(fallback: number): number {
   return given === undefined ? fallback : Number(given);
 }
 
+/** What a fuzz is run with: a seed that is always the same, and one of this run; `DISKFERRY_SEED` alone where it is given. */
+export function seedsOf(fixed: number): number[] {
+  const given = process.env["DISKFERRY_SEED"];
+  return given === undefined ? [fixed, Math.floor(Math.random() * 2 ** 31)] : [Number(given)];
+}
+
 /** A small deterministic generator (mulberry32) of numbers in [0, 1). */
 export function randomFrom(seed: number): () => number {
   let state = seed >>> 0;
