@@ -72,6 +72,19 @@ async function copy(title: string, tracker: { bitmap?: string }): Promise<void> 
   });
   process.stderr.write("\n");
   rows.push(rowOf(title, report));
+  await prove(title, report);
+}
+
+/** Reads server and copy whole, from beginning to end, and compares them. */
+async function prove(title: string, { disks: [copied] }: RunReport): Promise<void> {
+  if (copied?.volume === undefined || copied.verifiedBytes === 0) throw new Error(`the ${title} copy verified nothing`);
+  await using origin = await connectNbd(uri);
+  await using replica = await target.read!(copied.volume);
+  const [here, there] = [new Uint8Array(4 * MIB), new Uint8Array(4 * MIB)];
+  for (let offset = 0; offset < DISK_SIZE; offset += here.length) {
+    await Promise.all([origin.read(offset, here), replica.read(offset, there)]);
+    if (Buffer.compare(here, there) !== 0) throw new Error(`the ${title} copy differs from the disk after ${offset}`);
+  }
 }
 
 function rowOf(title: string, report: RunReport): string[] {
