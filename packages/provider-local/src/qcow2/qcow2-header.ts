@@ -265,6 +265,8 @@ export async function readHeader(file: ImageFile): Promise<Qcow2Header> {
   const refcountOrder = version === 2 ? 4 : cluster.readUInt32BE(96);
   if (refcountOrder > 6) throw bad(path, `it states refcounts of 2^${refcountOrder} bits`);
   checkTable(path, "L1 table", l1Offset, l1Size * 8, { length: L1_LIMIT, clusterSize, fileSize });
+  // QEMU opens no such image either (block/qcow2.c, "Image does not contain a reference count table").
+  if (refcountClusters === 0) throw bad(path, "it states a refcount table of no clusters");
   checkTable(path, "refcount table", refcountOffset, refcountClusters * clusterSize, {
     length: REFCOUNT_TABLE_LIMIT,
     clusterSize,

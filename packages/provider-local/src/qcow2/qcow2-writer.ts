@@ -77,7 +77,7 @@ export async function openQcow2Writer(file: string, options: Qcow2WriterOptions)
 }
 
 function refuseUnwritable(file: string, image: Qcow2Image): void {
-  const { version, snapshots, bitmaps } = image.header;
+  const { version, snapshots, bitmaps, mark, refcountOrder } = image.header;
   const refuse = (what: string, remedy: string): Error =>
     localError("UNSUPPORTED", `${file} ${what} and cannot be written in place: ${remedy}`, { operation: "open" });
   if (version !== 3) throw refuse("is of version 2", `"qemu-img amend -o compat=1.1 ${file}" makes it version 3`);
@@ -85,6 +85,9 @@ function refuseUnwritable(file: string, image: Qcow2Image): void {
     throw refuse(`holds ${snapshots} internal snapshots`, `delete them with "qemu-img snapshot -d", or convert it`);
   if (bitmaps !== undefined)
     throw refuse("holds dirty bitmaps", `remove them with "qemu-img bitmap --remove", or convert it`);
+  // A commit leaves refcounts of 16 bits; one that is opened again writes none.
+  if (mark?.committed === true && refcountOrder !== 4)
+    throw image.corrupt(`it states refcounts of 2^${refcountOrder} bits, and the run that wrote it left others`);
 }
 
 /** Finds which clusters of the file are in use, by who refers to them, and cuts off what nobody does at its end. */

@@ -76,6 +76,15 @@ class ReferenceCounter {
     if (header.bitmaps !== undefined) await this.#countBitmaps(header.bitmaps);
   }
 
+  /**
+   * Clusters kept behind the end of the file follow it closely: of 8 bytes each, its tables have no room to name more. Twice that far
+   * they are taken for damage, lest whoever counts all up to the highest counts for ever.
+   */
+  get #furthest(): number {
+    const { fileSize, header } = this.#image;
+    return 2 * Math.ceil(fileSize / header.clusterSize + fileSize / 8);
+  }
+
   #add(host: number, length: number, exclusive: boolean, what: string): void {
     if (length === 0) return;
     const { clusterSize } = this.#image.header;
@@ -171,6 +180,10 @@ class ReferenceCounter {
     if (mapping.kind === "zero" && mapping.host >= this.#image.fileSize) {
       // Kept for it but never written: the file may end before it, and still the cluster is taken.
       const cluster = mapping.host / header.clusterSize;
+      if (cluster > this.#furthest) {
+        this.#options.problem(`${what} names ${mapping.host}, too far behind the end of the file`);
+        return;
+      }
       this.summary.highest = Math.max(this.summary.highest, cluster);
     }
     this.#addPlain(mapping.host, what);
