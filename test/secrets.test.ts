@@ -31,14 +31,14 @@ test.for([
   ["ghp" + "_0123456789abcdefghijABCDEFGHIJ", "an access token"],
   ["//host/:_auth" + "Token=abc", "an auth line of npm"],
   ["https://registry" + ".npmjs.org/zod", "a registry host"],
-  ["see /home" + "/dk3/disk.raw", "a path of one machine"],
-  ["see /root" + "/disk.raw", "a path of one machine"],
+  ["see /ho" + "me/dk3/disk.raw", "a path of one machine"],
+  ["see /ro" + "ot/disk.raw", "a path of one machine"],
 ] as const)("%s is found", ([text, name]) => {
   expect(findings(text)).toEqual([name]);
 });
 
 test("example ids and general paths are left alone", () => {
-  expect(findings("AKI" + "AIOSFODNN7EXAMPLE, /var/lib/disk.raw, ./root/x, example.org/home/x")).toEqual([]);
+  expect(findings("AKI" + "AIOSFODNN7EXAMPLE, /var/lib/disk.raw, ./ro" + "ot/x, example.org/ho" + "me/x")).toEqual([]);
 });
 
 test("no committed file holds a secret, a registry or a path of one machine", () => {

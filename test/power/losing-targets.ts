@@ -87,11 +87,6 @@ async function rawTarget(size: number): Promise<LosingTarget> {
 }
 
 function losingWriter(writer: BlockWriter, unflushed: Unflushed): BlockWriter {
-  const changing = async (offset: number, length: number, act: () => Promise<void>): Promise<void> => {
-    const settled = unflushed.begin(offset, length);
-    await act();
-    settled();
-  };
   const flushing = async <Result>(act: () => Promise<Result>): Promise<Result> => {
     const durable = unflushed.flushing();
     const result = await act();
@@ -99,8 +94,9 @@ function losingWriter(writer: BlockWriter, unflushed: Unflushed): BlockWriter {
     return result;
   };
   return replaced<BlockWriter>(writer, {
-    write: (offset, data, options) => changing(offset, data.length, () => writer.write(offset, data, options)),
-    zero: (offset, length, wait) => changing(offset, length, () => writer.zero!(offset, length, wait)),
+    write: (offset, data, options) =>
+      unflushed.changing(offset, data.length, () => writer.write(offset, data, options)),
+    zero: (offset, length, wait) => unflushed.changing(offset, length, () => writer.zero!(offset, length, wait)),
     flush: (wait) => flushing(() => writer.flush(wait)),
     commit: (request) => flushing(() => writer.commit(request)),
   });
@@ -140,17 +136,9 @@ async function nbdTarget(size: number): Promise<LosingTarget> {
     multiConnection: true,
     read: (offset, into, options) => memory.read(offset, into, options),
     write: (offset, data, options) =>
-      on(() => {
-        const settled = unflushed.begin(offset, data.length);
-        void memory.write(offset, data, options);
-        settled();
-      }),
+      on(() => unflushed.changing(offset, data.length, async () => memory.write(offset, data, options))),
     zero: (offset, length, options) =>
-      on(() => {
-        const settled = unflushed.begin(offset, length);
-        void memory.zero(offset, length, options);
-        settled();
-      }),
+      on(() => unflushed.changing(offset, length, async () => memory.zero(offset, length, options))),
     flush: () => on(() => unflushed.flushing()()),
   };
   const serve = (): Promise<NbdServer> =>

@@ -21,11 +21,15 @@ export class Unflushed {
     this.#storage = storage;
   }
 
-  /** Notes a range that is about to change; call the result once the change has settled. */
-  begin(offset: number, length: number): () => void {
+  /** Runs what may change a range. It has settled once it ended, well or not: an end in an error may have changed a part. */
+  async changing(offset: number, length: number, act: () => Promise<void>): Promise<void> {
     const change: Change = { offset, before: Uint8Array.from(this.#storage.read(offset, length)), settled: false };
     this.#changes.push(change);
-    return () => void (change.settled = true);
+    try {
+      await act();
+    } finally {
+      change.settled = true;
+    }
   }
 
   /** What settled before now; call the result once a flush has made it durable. */
