@@ -761,12 +761,13 @@ interface PooledBlock extends Disposable {
   forsake(): void;
 }
 /**
- * A bounded set of equal buffers in shared memory, so that other threads can hash them without a copy. Taking one
- * when all are out waits: this is the back-pressure of a transfer and the bound on its memory.
+ * A bounded set of equal buffers in shared memory, so that other threads can hash them without a copy, that begin at pages,
+ * so that a file can be written from them directly. Taking one when all are out waits: this is the back-pressure of a
+ * transfer and the bound on its memory.
  */
 declare class BlockPool {
   #private;
-  /** `count` buffers of `length` bytes; each is made when first needed. */
+  /** `count` buffers of `length` bytes; the system gives each its memory when it is first used. */
   constructor(count: number, length: number);
   /** A block of `length` bytes, at most the pool's. @throws the signal's reason when it aborts first. */
   take(length: number, signal?: AbortSignal): Promise<PooledBlock>;

@@ -34,9 +34,13 @@ export interface OpenRawOptions {
   shared?: boolean;
   /** It is an image of a format of its own, whose length means nothing. */
   anySize?: boolean;
+  /** Past the page cache: O_DIRECT. */
+  direct?: boolean;
 }
 
 const nonBlocking = constants.O_NONBLOCK ?? 0;
+/** Linux alone has it. */
+const directly = constants.O_DIRECT ?? 0;
 
 /**
  * Opens a raw file or block device that exists; nothing is ever created here. What it is gets judged on the open
@@ -60,7 +64,10 @@ export function openRaw(path: string, options: OpenRawOptions = {}): RawFile {
   try {
     fd = openSync(
       real,
-      (options.write === true ? constants.O_RDWR : constants.O_RDONLY) | nonBlocking | (claim ? constants.O_EXCL : 0),
+      (options.write === true ? constants.O_RDWR : constants.O_RDONLY) |
+        nonBlocking |
+        (claim ? constants.O_EXCL : 0) |
+        (options.direct === true ? directly : 0),
     );
   } catch (error) {
     if (claim && errnoOf(error) === "EBUSY") throw inUse(path, deviceNumbers(before.rdev), error);

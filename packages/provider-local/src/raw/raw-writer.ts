@@ -3,6 +3,7 @@ import { dirname } from "node:path";
 import { promisify } from "node:util";
 import type { BlockWriter, Volume } from "@diskferry/core/provider";
 import { localError, translate } from "../errors.ts";
+import { DirectWrites } from "./direct-writes.ts";
 import { openRaw } from "./raw-file.ts";
 import { type WriteGate, checkGate, createGate, enterGate, leaveGate, shutGate } from "../fence/write-gate.ts";
 
@@ -40,14 +41,16 @@ const laneModule = new URL(
   import.meta.url,
 ).href;
 
-/** The next write lies ready when one is done. */
+/** The next write lies ready when one is done; a disk is kept busy by more. */
 const writesAtOnce = 2;
+const directWritesAtOnce = 4;
 const preferredLength = 1024 * 1024;
 
 /** Writes in place into a raw file or block device that exists already and has its full size. */
 export async function openRawWriter(path: string, options: RawWriterOptions): Promise<BlockWriter> {
   const file = openRaw(path, { write: true, place: options.place });
   const { fd, size, blockSize } = file;
+  const direct = DirectWrites.open(file);
   const gate = options.gate ?? createGate();
   const lane: RawWriterLaneData = { path: file.path, place: file.place, size, blockSize, gate };
   let isClosed = false;
@@ -92,7 +95,7 @@ export async function openRawWriter(path: string, options: RawWriterOptions): Pr
   return {
     size,
     blockSize,
-    concurrency: writesAtOnce,
+    concurrency: direct === undefined ? writesAtOnce : directWritesAtOnce,
     preferredLength,
     generation: options.generation,
     ...(options.blank === true ? { blank: true } : {}),
@@ -100,12 +103,15 @@ export async function openRawWriter(path: string, options: RawWriterOptions): Pr
     async write(offset, data, wait): Promise<void> {
       wait?.signal?.throwIfAborted();
       checkRange(file.path, size, offset, data.byteLength);
-      await guarded("writing", () =>
-        inTurn(async () => {
+      await guarded("writing", async () => {
+        const done = direct?.takes(offset, data) === true ? await direct.write(offset, data) : 0;
+        if (done === data.byteLength) return;
+        await inTurn(async () => {
           wait?.signal?.throwIfAborted();
-          await writeFully(fd, file.path, offset, data);
-        }),
-      );
+          checkGate(gate, file.path);
+          await writeFully(fd, file.path, offset + done, data.subarray(done));
+        });
+      });
     },
     async zero(offset, length, wait): Promise<void> {
       wait?.signal?.throwIfAborted();
@@ -133,6 +139,7 @@ export async function openRawWriter(path: string, options: RawWriterOptions): Pr
       if (isClosed) return;
       isClosed = true;
       await shutGate(gate, "closed");
+      direct?.close();
       await closeFd(fd);
       await options.closed?.();
     },
