@@ -3,7 +3,7 @@ import { dirname } from "node:path";
 import { promisify } from "node:util";
 import type { BlockWriter, Volume } from "@diskferry/core/provider";
 import { localError, translate } from "../errors.ts";
-import { DirectWrites } from "./direct-writes.ts";
+import { DirectFile, isAllZero, mostLength, zeroes } from "./direct-file.ts";
 import { openRaw } from "./raw-file.ts";
 import { type WriteGate, checkGate, createGate, enterGate, leaveGate, shutGate } from "../fence/write-gate.ts";
 
@@ -50,7 +50,7 @@ const preferredLength = 1024 * 1024;
 export async function openRawWriter(path: string, options: RawWriterOptions): Promise<BlockWriter> {
   const file = openRaw(path, { write: true, place: options.place });
   const { fd, size, blockSize } = file;
-  const direct = DirectWrites.open(file);
+  const direct = DirectFile.open(file);
   const gate = options.gate ?? createGate();
   const lane: RawWriterLaneData = { path: file.path, place: file.place, size, blockSize, gate };
   let isClosed = false;
@@ -65,6 +65,24 @@ export async function openRawWriter(path: string, options: RawWriterOptions): Pr
     } finally {
       leaveGate(gate);
     }
+  }
+
+  async function put(offset: number, data: Uint8Array, signal: AbortSignal | undefined): Promise<void> {
+    const done = direct?.takes(offset, data) === true ? await direct.write(offset, data) : 0;
+    if (done === data.byteLength) return;
+    await inTurn(async () => {
+      signal?.throwIfAborted();
+      checkGate(gate, file.path);
+      await writeFully(fd, file.path, offset + done, data.subarray(done));
+    });
+  }
+
+  async function isZero(offset: number, length: number, signal: AbortSignal | undefined): Promise<boolean> {
+    const seen = await direct?.isZero(offset, length);
+    if (seen !== undefined) return seen;
+    const bytes = new Uint8Array(length);
+    await readFully(fd, file.path, offset, bytes, signal);
+    return isAllZero(bytes);
   }
 
   let before: Promise<unknown> = Promise.resolve();
@@ -103,20 +121,17 @@ export async function openRawWriter(path: string, options: RawWriterOptions): Pr
     async write(offset, data, wait): Promise<void> {
       wait?.signal?.throwIfAborted();
       checkRange(file.path, size, offset, data.byteLength);
-      await guarded("writing", async () => {
-        const done = direct?.takes(offset, data) === true ? await direct.write(offset, data) : 0;
-        if (done === data.byteLength) return;
-        await inTurn(async () => {
-          wait?.signal?.throwIfAborted();
-          checkGate(gate, file.path);
-          await writeFully(fd, file.path, offset + done, data.subarray(done));
-        });
-      });
+      await guarded("writing", () => put(offset, data, wait?.signal));
     },
     async zero(offset, length, wait): Promise<void> {
       wait?.signal?.throwIfAborted();
       checkRange(file.path, size, offset, length);
-      await guarded("clearing", () => clearRangeAsync(fd, file.path, offset, length, wait?.signal));
+      const signal = wait?.signal;
+      const clearing: Clearing = {
+        isZero: (at, part) => isZero(at, part, signal),
+        write: (at, bytes) => put(at, bytes, signal),
+      };
+      await guarded("clearing", () => clearRange(clearing, offset, length, signal));
     },
     async read(offset, into, wait): Promise<void> {
       checkRange(file.path, size, offset, into.byteLength);
@@ -153,58 +168,45 @@ export function checkRange(path: string, size: number, offset: number, length: n
   }
 }
 
-const zeroes = new Uint8Array(1024 * 1024);
-
 /** Writes all of `bytes` in place, blocking the thread: for worker threads. */
-export function writeFullySync(fd: number, path: string, offset: number, bytes: Uint8Array): void {
-  try {
-    let done = 0;
-    while (done < bytes.byteLength) done += writeSync(fd, bytes, done, bytes.byteLength - done, offset + done);
-  } catch (error) {
-    throw translate(error, "writing", path);
-  }
+export function writeFullySync(fd: number, offset: number, bytes: Uint8Array): void {
+  for (let done = 0; done < bytes.byteLength;)
+    done += writeSync(fd, bytes, done, bytes.byteLength - done, offset + done);
 }
 
-/**
- * Makes a range read as zeroes, blocking the thread. Node cannot punch holes, so what reads as zeroes already is left as
- * it is (a hole stays a hole) and only the rest is written.
- */
-export function clearRange(
-  fd: number,
-  path: string,
-  offset: number,
-  length: number,
-  signal: AbortSignal | undefined,
-): void {
-  const piece = new Uint8Array(Math.min(length, zeroes.byteLength));
-  for (let done = 0; done < length;) {
-    signal?.throwIfAborted();
-    const part = piece.subarray(0, Math.min(piece.byteLength, length - done));
-    const got = readSync(fd, part, 0, part.byteLength, offset + done);
+/** Reads all of `into`, blocking the thread: for worker threads. */
+export function readFullySync(fd: number, path: string, offset: number, into: Uint8Array): void {
+  for (let done = 0; done < into.byteLength;) {
+    const got = readSync(fd, into, done, into.byteLength - done, offset + done);
     if (got === 0) throw localError("CORRUPT", `${path} ended at ${offset + done} bytes while it was cleared`);
-    if (!isZero(part.subarray(0, got))) writeFullySync(fd, path, offset + done, zeroes.subarray(0, got));
     done += got;
   }
 }
 
-async function clearRangeAsync(
-  fd: number,
-  path: string,
+/** How a range is looked at and written to, by the writer itself or by a lane. */
+export interface Clearing {
+  isZero(offset: number, length: number): Promise<boolean>;
+  write(offset: number, bytes: Uint8Array): Promise<void>;
+}
+
+/**
+ * Makes a range read as zeroes. Node cannot punch holes, so what reads as zeroes already is left as it is (a hole stays a hole)
+ * and only the rest is written.
+ */
+export async function clearRange(
+  clearing: Clearing,
   offset: number,
   length: number,
   signal: AbortSignal | undefined,
 ): Promise<void> {
-  const piece = new Uint8Array(Math.min(length, zeroes.byteLength));
-  for (let done = 0; done < length;) {
-    const part = piece.subarray(0, Math.min(piece.byteLength, length - done));
-    await readFully(fd, path, offset + done, part, signal);
-    if (!isZero(part)) await writeFully(fd, path, offset + done, zeroes.subarray(0, part.byteLength));
-    done += part.byteLength;
+  const end = offset + length;
+  for (let at = offset; at < end;) {
+    signal?.throwIfAborted();
+    // All but the first and the last piece are whole pages.
+    const part = Math.min(mostLength - (at % mostLength), end - at);
+    if (!(await clearing.isZero(at, part))) await clearing.write(at, zeroes.subarray(0, part));
+    at += part;
   }
-}
-
-function isZero(bytes: Uint8Array): boolean {
-  return Buffer.compare(bytes, zeroes.subarray(0, bytes.byteLength)) === 0;
 }
 
 async function writeFully(fd: number, path: string, offset: number, data: Uint8Array): Promise<void> {

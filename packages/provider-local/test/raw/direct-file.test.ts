@@ -5,6 +5,7 @@ import {
   readFileSync,
   readdirSync,
   readlinkSync,
+  statSync,
   statfsSync,
   truncateSync,
   writeFileSync,
@@ -13,10 +14,12 @@ import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { MemoryStateStore, openSource, openTarget, transfer } from "@diskferry/core";
 import { afterEach, expect, test, vi } from "vitest";
-import { randomBytes, seedOf } from "../../../../test/seed.ts";
+import { randomBytes, randomFrom, seedOf } from "../../../../test/seed.ts";
+import { BlockPool } from "../../../core/src/engine/block-pool.ts";
 import { provider } from "../../src/index.ts";
-import { DirectWrites } from "../../src/raw/direct-writes.ts";
+import { DirectFile } from "../../src/raw/direct-file.ts";
 import { openRaw } from "../../src/raw/raw-file.ts";
+import { open as openLane } from "../../src/raw/raw-writer-lane.ts";
 import { openRawWriter } from "../../src/raw/raw-writer.ts";
 import { freshFolder } from "../folder.ts";
 
@@ -36,8 +39,8 @@ function fileOf(size: number): { path: string; isTaking: boolean } {
 /** How long each direct write was, and how much of it was taken. */
 function watched(): [length: number, taken: number][] {
   const seen: [number, number][] = [];
-  const { write } = DirectWrites.prototype;
-  vi.spyOn(DirectWrites.prototype, "write").mockImplementation(async function (this: DirectWrites, offset, data) {
+  const { write } = DirectFile.prototype;
+  vi.spyOn(DirectFile.prototype, "write").mockImplementation(async function (this: DirectFile, offset, data) {
     const taken = await write.call(this, offset, data);
     seen.push([data.byteLength, taken]);
     return taken;
@@ -64,6 +67,73 @@ test("a copy's blocks go past the page cache, but for those that are short or do
   const lengths = seen.map(([length]) => length).toSorted((left, right) => left - right);
   expect(lengths).toEqual(isTaking ? [MIB, MIB, MIB, MIB] : []);
   for (const [length, taken] of seen) expect(taken).toBe(length);
+});
+
+test("long, short and clearing writes beside one another, of a writer and its lane, leave what was sent", async () => {
+  const size = 24 * MIB + 512;
+  const { path } = fileOf(size);
+  const random = randomFrom(seed);
+  const below = (limit: number): number => Math.floor(random() * limit);
+  const expected = new Uint8Array(randomBytes(size, seed));
+  writeFileSync(path, expected);
+  // As a copy's blocks lie: at pages, in memory that begins at one.
+  const pool = new BlockPool(8, MIB);
+  let pieces = 0;
+  for (let round = 0; round < 6; round++) {
+    await using writer = await openRawWriter(path, { generation: String(round) });
+    await using lane = await openLane(writer.lane!.data);
+    const writing: (() => Promise<void>)[] = [];
+    for (let at = 0; at < size;) {
+      const unit = [512, 4096, 64 * 1024][below(3)]!;
+      const length = Math.min(random() < 0.4 ? MIB - (at % MIB) : unit * (1 + below(16)), size - at);
+      const offset = at;
+      const to = random() < 0.5 ? writer : lane;
+      at += length;
+      pieces++;
+      if (random() < 0.3) {
+        expected.fill(0, offset, offset + length);
+        writing.push(() => to.zero!(offset, length));
+      } else {
+        const bytes = randomBytes(length, below(1e9));
+        expected.set(bytes, offset);
+        writing.push(async () => {
+          using block = await pool.take(length);
+          block.data.set(bytes);
+          await to.write(offset, block.data);
+        });
+      }
+    }
+    let next = 0;
+    const each = async (): Promise<void> => {
+      while (next < writing.length) await writing[next++]!();
+    };
+    await Promise.all(Array.from({ length: 6 }, each));
+    await writer.flush();
+    expect(Buffer.compare(readFileSync(path), expected), `round ${round}, seed ${seed}`).toBe(0);
+  }
+  expect(pieces).toBeGreaterThan(200);
+});
+
+test("what was cleared takes no room where there was none, and reads as zeroes around no page's beginning", async () => {
+  const size = 8 * MIB;
+  const { path } = fileOf(size);
+  await using writer = await openRawWriter(path, { generation: "1" });
+  await using lane = await openLane(writer.lane!.data);
+  await writer.zero!(0, size);
+  await lane.zero!(0, size);
+  expect(statSync(path).blocks).toBe(0);
+  const expected = new Uint8Array(randomBytes(size, seed));
+  writeFileSync(path, expected, { flag: "r+" });
+  for (const [to, offset, length] of [
+    [writer, 512, 2 * MIB],
+    [lane, 3 * MIB - 512, 2 * MIB + 1024],
+    [writer, 7 * MIB + 1536, 512],
+    [lane, size - 512, 512],
+  ] as const) {
+    expected.fill(0, offset, offset + length);
+    await to.zero!(offset, length);
+  }
+  expect(Buffer.compare(readFileSync(path), expected), `seed ${seed}`).toBe(0);
 });
 
 test("memory that does not begin at a page is written as usual, and not tried again", async () => {
@@ -93,8 +163,8 @@ test("memory that does not begin at a page is written as usual, and not tried ag
 test("a write that the disk took a part of is finished, and one that fails fails", async () => {
   const { path, isTaking } = fileOf(2 * MIB);
   const bytes = randomBytes(MIB, seed);
-  const partly = vi.spyOn(DirectWrites.prototype, "write");
-  vi.spyOn(DirectWrites.prototype, "takes").mockReturnValue(true);
+  const partly = vi.spyOn(DirectFile.prototype, "write");
+  vi.spyOn(DirectFile.prototype, "takes").mockReturnValue(true);
   await using writer = await openRawWriter(path, { generation: "1" });
   partly.mockResolvedValue(4096);
   writeFileSync(path, bytes.subarray(0, isTaking ? 4096 : 0), { flag: "r+" });
@@ -110,7 +180,7 @@ test("a write that still waits for a thread when its writer is closed never goes
   const fifos = Array.from({ length: 32 }, (_, index) => join(folder, `fifo-${index}`));
   execFileSync("mkfifo", fifos);
   const file = openRaw(path, { write: true });
-  const direct = DirectWrites.open(file);
+  const direct = DirectFile.open(file);
   expect(direct === undefined).toBe(!isTaking);
   // Each holds a thread until somebody writes to it.
   const held = fifos.map((fifo) => open(fifo, "r"));
@@ -147,10 +217,10 @@ test("another file that took the name is not written to", () => {
   const { path, isTaking } = fileOf(MIB);
   const file = openRaw(path, { write: true });
   try {
-    const direct = DirectWrites.open(file);
+    const direct = DirectFile.open(file);
     expect(direct === undefined).toBe(!isTaking);
     direct?.close();
-    expect(DirectWrites.open({ ...file, place: "file:0:0" })).toBeUndefined();
+    expect(DirectFile.open({ ...file, place: "file:0:0" })).toBeUndefined();
   } finally {
     closeSync(file.fd);
   }
