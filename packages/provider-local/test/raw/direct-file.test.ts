@@ -15,7 +15,6 @@ import { join } from "node:path";
 import { MemoryStateStore, openSource, openTarget, transfer } from "@diskferry/core";
 import { afterEach, expect, test, vi } from "vitest";
 import { randomBytes, randomFrom, seedOf } from "../../../../test/seed.ts";
-import { BlockPool } from "../../../core/src/engine/block-pool.ts";
 import { provider } from "../../src/index.ts";
 import { DirectFile } from "../../src/raw/direct-file.ts";
 import { openRaw } from "../../src/raw/raw-file.ts";
@@ -76,13 +75,13 @@ test("long, short and clearing writes beside one another, of a writer and its la
   const below = (limit: number): number => Math.floor(random() * limit);
   const expected = new Uint8Array(randomBytes(size, seed));
   writeFileSync(path, expected);
-  // As a copy's blocks lie: at pages, in memory that begins at one.
-  const pool = new BlockPool(8, MIB);
+  // As a copy's blocks lie: in memory that begins at a page.
+  const blocks = Array.from({ length: 6 }, () => new Uint8Array(new SharedArrayBuffer(MIB, { maxByteLength: MIB })));
   let pieces = 0;
   for (let round = 0; round < 6; round++) {
     await using writer = await openRawWriter(path, { generation: String(round) });
     await using lane = await openLane(writer.lane!.data);
-    const writing: (() => Promise<void>)[] = [];
+    const writing: ((block: Uint8Array) => Promise<void>)[] = [];
     for (let at = 0; at < size;) {
       const unit = [512, 4096, 64 * 1024][below(3)]!;
       const length = Math.min(random() < 0.4 ? MIB - (at % MIB) : unit * (1 + below(16)), size - at);
@@ -96,18 +95,17 @@ test("long, short and clearing writes beside one another, of a writer and its la
       } else {
         const bytes = randomBytes(length, below(1e9));
         expected.set(bytes, offset);
-        writing.push(async () => {
-          using block = await pool.take(length);
-          block.data.set(bytes);
-          await to.write(offset, block.data);
+        writing.push((block) => {
+          block.set(bytes);
+          return to.write(offset, block.subarray(0, length));
         });
       }
     }
     let next = 0;
-    const each = async (): Promise<void> => {
-      while (next < writing.length) await writing[next++]!();
+    const each = async (block: Uint8Array): Promise<void> => {
+      while (next < writing.length) await writing[next++]!(block);
     };
-    await Promise.all(Array.from({ length: 6 }, each));
+    await Promise.all(blocks.map(each));
     await writer.flush();
     expect(Buffer.compare(readFileSync(path), expected), `round ${round}, seed ${seed}`).toBe(0);
   }
@@ -122,6 +120,13 @@ test("what was cleared takes no room where there was none, and reads as zeroes a
   await writer.zero!(0, size);
   await lane.zero!(0, size);
   expect(statSync(path).blocks).toBe(0);
+  // One sector in the middle of a page of zeroes is seen, and its neighbours stay.
+  const sectors = new Uint8Array(4096).fill(1, 1024, 1536);
+  writeFileSync(path, sectors, { flag: "r+" });
+  await writer.zero!(512, 512);
+  expect(readFileSync(path).subarray(0, 4096)).toEqual(Buffer.from(sectors));
+  await writer.zero!(1024, 512);
+  expect(readFileSync(path).every((byte) => byte === 0)).toBe(true);
   const expected = new Uint8Array(randomBytes(size, seed));
   writeFileSync(path, expected, { flag: "r+" });
   for (const [to, offset, length] of [
@@ -171,7 +176,9 @@ test("a write that the disk took a part of is finished, and one that fails fails
   await writer.write(0, bytes);
   expect(Buffer.compare(readFileSync(path).subarray(0, MIB), bytes), `seed ${seed}`).toBe(0);
   partly.mockRejectedValue(Object.assign(new Error("full"), { code: "ENOSPC" }));
-  if (isTaking) await expect(writer.write(MIB, bytes)).rejects.toMatchObject({ code: "UNAVAILABLE" });
+  await using lane = await openLane(writer.lane!.data);
+  for (const to of isTaking ? [writer, lane] : [])
+    await expect(to.write(MIB, bytes)).rejects.toMatchObject({ code: "UNAVAILABLE", provider: "local" });
 });
 
 test("a write that still waits for a thread when its writer is closed never goes into the next file that is opened", async () => {
