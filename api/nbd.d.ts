@@ -219,9 +219,11 @@ declare const nbdSchemes: readonly string[];
 declare function parseNbdUri(text: string): NbdAddress;
 /** The URI that identifies an address: no key, no file of keys, no user, only what tells one export from another. */
 declare function formatNbdUri(address: NbdAddress): string;
+/** What the names of all meta contexts of change trackings begin with. */
+declare const changesPrefix = "diskferry:changes:";
 /** What {@link trackChanges} needs. */
 interface ChangeTrackingOptions {
-  /** The last part of the meta context `diskferry:changes:<name>`: 1 to 200 characters, no white space, no colon. */
+  /** The part after `diskferry:changes:` of its meta contexts: 1 to 200 characters, no white space, no colon. */
   name: string;
   /** Of the disk, in bytes. */
   size: number;
@@ -240,6 +242,9 @@ interface TrackedWrite {
  * Records which ranges of an export were written, zeroed or trimmed. Conservative: a range is marked before the write
  * reaches the backend and stays marked when the write fails, and a write under way during `reset` is marked in the new
  * epoch too. Held in memory alone: after a restart `identity` differs, and everything counts as changed.
+ *
+ * Clients see two meta contexts: `diskferry:changes:<name>`, which one begun anew after a restart or a reset bears too,
+ * and {@link ChangeTracking.metaContext}, which none but this one bears.
  */
 declare class ChangeTracking {
   #private;
@@ -251,6 +256,11 @@ declare class ChangeTracking {
   constructor(options: ChangeTrackingOptions);
   /** Counts resets, beginning with 1. */
   get epoch(): number;
+  /**
+   * The meta context of this tracking in this epoch and of no other: `diskferry:changes:<name>:<identity>:<epoch>`.
+   * Whoever remembers it and does not find it any more knows that writes may have gone by unseen.
+   */
+  get metaContext(): string;
   /**
    * What was changed since the last reset (or the beginning) in [from, to), as it is at this moment: ascending,
    * disjoint, widened to the granularity and clipped to the disk. Later writes do not show in a listing already begun.
@@ -428,8 +438,13 @@ type NbdServerAddress = {
 };
 /** A disk in memory: `size` bytes of zeroes, or the given bytes, which are used and not copied. Never durable. */
 declare function memoryBackend(content: number | Uint8Array): NbdBackend;
-/** The bit of a `diskferry:changes:<name>` extent that was written, zeroed or trimmed since the last reset. */
+/** The bit of a `diskferry:changes:` extent that was written, zeroed or trimmed since the last reset. */
 declare const changedFlag = 1;
+/**
+ * The bit of a `diskferry:changes:<name>:<identity>:<epoch>` extent whose epoch is over, reset after the client chose it:
+ * what changed is not known. `changedFlag` is set beside it, for whoever looks at that alone.
+ */
+declare const changesLostFlag = 2;
 /**
  * Serves a reader of the provider contract, read-only. Calls at once stay within its `concurrency`; it stays the
  * caller's to dispose. Where its blocks are larger than NBD allows, or the disk ends within one, reads are widened.
@@ -528,7 +543,8 @@ interface NbdExtent {
   readonly length: number;
   /**
    * By context name. `base:allocation`: 1 hole, 2 reads as zeroes (1 alone promises nothing);
-   * `qemu:dirty-bitmap:…`: 1 dirty; `qemu:allocation-depth`: 0 absent, 1 here, more in a backing file.
+   * `qemu:dirty-bitmap:…`: 1 dirty; `diskferry:changes:…`: 1 changed, 2 what changed is not known;
+   * `qemu:allocation-depth`: 0 absent, 1 here, more in a backing file.
    */
   readonly flags: Readonly<Record<string, number>>;
 }
@@ -672,7 +688,7 @@ interface NbdConnectOptions extends NbdReachOptions {
   readonly exportName?: string | undefined;
   /**
    * Metadata contexts to ask for: `base:allocation`, `qemu:allocation-depth`, `qemu:dirty-bitmap:NAME`, or all of a
-   * kind by a final `*`: `qemu:dirty-bitmap:*`. What was granted is in `metaContexts`.
+   * kind by a final `*`: `qemu:dirty-bitmap:*`, `diskferry:changes:NAME:*`. What was granted is in `metaContexts`.
    */
   readonly metaContexts?: readonly string[] | undefined;
   /** Milliseconds the server may take for one request, from when it is sent. Default 120 000. */
@@ -703,4 +719,4 @@ declare function listNbdExports(where: string | NbdAddress, options?: NbdReachOp
  * @throws ProviderError as `connectNbd` does before TLS; UNAVAILABLE where the server lets clients wait
  */
 declare function holdNbdPlace(where: string | NbdAddress, options?: Omit<NbdReachOptions, "tls">): Promise<AsyncDisposable>;
-export { type AllocationExtent, type BackendWait, ChangeTracking, type ChangeTrackingOptions, type FileBackend, type FileBackendOptions, type FindNbdExport, type NbdAddress, type NbdAuthorize, type NbdBackend, type NbdCapabilities, type NbdClient, type NbdConnectOptions, type NbdConnectionRequest, type NbdEpochs, type NbdErrorName, type NbdExport, type NbdExports, type NbdExtent, type NbdListedExport, type NbdListen, type NbdPreSharedKey, type NbdReachOptions, type NbdReadOptions, type NbdServer, type NbdServerAddress, type NbdServerConnection, NbdServerError, type NbdServerLimits, type NbdServerOptions, type NbdServerTls, type NbdStatusOptions, type NbdTlsFiles, type NbdTlsOptions, type NbdWait, type NbdWriteOptions, type NbdZeroOptions, type Pem, type ReplyStyle, SlowZeroError, type TrackedWrite, allocationFlag, changedFlag, command, commandFlag, connectNbd, defaultMaximumPayload, defaultNbdPort, errorNumber, extendedReplyHeaderLength, extendedReplyMagic, extendedRequestHeaderLength, extendedRequestMagic, fileBackend, formatNbdUri, greetingMagic, handshakeFlag, holdNbdPlace, infoType, listNbdExports, maximumStringLength, memoryBackend, nbdHeadroom, nbdSchemes, oldstyleMagic, option, optionHeaderLength, optionMagic, optionReply, optionReplyHeaderLength, optionReplyMagic, parseNbdUri, readerBackend, replyFlagDone, replyType, requestHeaderLength, requestMagic, serveNbd, simpleReplyHeaderLength, simpleReplyMagic, structuredReplyHeaderLength, structuredReplyMagic, trackChanges, transmissionFlag, writerBackend };
+export { type AllocationExtent, type BackendWait, ChangeTracking, type ChangeTrackingOptions, type FileBackend, type FileBackendOptions, type FindNbdExport, type NbdAddress, type NbdAuthorize, type NbdBackend, type NbdCapabilities, type NbdClient, type NbdConnectOptions, type NbdConnectionRequest, type NbdEpochs, type NbdErrorName, type NbdExport, type NbdExports, type NbdExtent, type NbdListedExport, type NbdListen, type NbdPreSharedKey, type NbdReachOptions, type NbdReadOptions, type NbdServer, type NbdServerAddress, type NbdServerConnection, NbdServerError, type NbdServerLimits, type NbdServerOptions, type NbdServerTls, type NbdStatusOptions, type NbdTlsFiles, type NbdTlsOptions, type NbdWait, type NbdWriteOptions, type NbdZeroOptions, type Pem, type ReplyStyle, SlowZeroError, type TrackedWrite, allocationFlag, changedFlag, changesLostFlag, changesPrefix, command, commandFlag, connectNbd, defaultMaximumPayload, defaultNbdPort, errorNumber, extendedReplyHeaderLength, extendedReplyMagic, extendedRequestHeaderLength, extendedRequestMagic, fileBackend, formatNbdUri, greetingMagic, handshakeFlag, holdNbdPlace, infoType, listNbdExports, maximumStringLength, memoryBackend, nbdHeadroom, nbdSchemes, oldstyleMagic, option, optionHeaderLength, optionMagic, optionReply, optionReplyHeaderLength, optionReplyMagic, parseNbdUri, readerBackend, replyFlagDone, replyType, requestHeaderLength, requestMagic, serveNbd, simpleReplyHeaderLength, simpleReplyMagic, structuredReplyHeaderLength, structuredReplyMagic, trackChanges, transmissionFlag, writerBackend };

@@ -4,14 +4,14 @@ export { defaultNbdPort, formatNbdUri, nbdSchemes, parseNbdUri } from "./uri.ts"
 export type { NbdAddress } from "./uri.ts";
 export { SlowZeroError } from "./server/backend.ts";
 export type { AllocationExtent, BackendWait, NbdBackend, NbdExport } from "./server/backend.ts";
-export { ChangeTracking, trackChanges } from "./server/change-tracking.ts";
+export { ChangeTracking, changesPrefix, trackChanges } from "./server/change-tracking.ts";
 export type { ChangeTrackingOptions, TrackedWrite } from "./server/change-tracking.ts";
 export type { NbdAuthorize, FindNbdExport, NbdConnectionRequest, NbdEpochs, NbdExports } from "./server/exports.ts";
 export { fileBackend } from "./server/file-backend.ts";
 export type { FileBackend, FileBackendOptions } from "./server/file-backend.ts";
 export type { NbdListen, NbdServerAddress } from "./server/listen.ts";
 export { memoryBackend } from "./server/memory-backend.ts";
-export { changedFlag } from "./server/meta-contexts.ts";
+export { changedFlag, changesLostFlag } from "./server/meta-contexts.ts";
 export { readerBackend, writerBackend } from "./server/provider-backend.ts";
 export { serveNbd } from "./server/serve-nbd.ts";
 export type { NbdServer, NbdServerConnection, NbdServerLimits, NbdServerOptions } from "./server/serve-nbd.ts";

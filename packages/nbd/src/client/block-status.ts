@@ -6,7 +6,8 @@ export interface NbdExtent {
   readonly length: number;
   /**
    * By context name. `base:allocation`: 1 hole, 2 reads as zeroes (1 alone promises nothing);
-   * `qemu:dirty-bitmap:…`: 1 dirty; `qemu:allocation-depth`: 0 absent, 1 here, more in a backing file.
+   * `qemu:dirty-bitmap:…`: 1 dirty; `diskferry:changes:…`: 1 changed, 2 what changed is not known;
+   * `qemu:allocation-depth`: 0 absent, 1 here, more in a backing file.
    */
   readonly flags: Readonly<Record<string, number>>;
 }

@@ -28,7 +28,7 @@ export interface NbdConnectOptions extends NbdReachOptions {
   readonly exportName?: string | undefined;
   /**
    * Metadata contexts to ask for: `base:allocation`, `qemu:allocation-depth`, `qemu:dirty-bitmap:NAME`, or all of a
-   * kind by a final `*`: `qemu:dirty-bitmap:*`. What was granted is in `metaContexts`.
+   * kind by a final `*`: `qemu:dirty-bitmap:*`, `diskferry:changes:NAME:*`. What was granted is in `metaContexts`.
    */
   readonly metaContexts?: readonly string[] | undefined;
   /** Milliseconds the server may take for one request, from when it is sent. Default 120 000. */

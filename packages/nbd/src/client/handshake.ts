@@ -168,14 +168,14 @@ export class Handshake {
   }
 
   async #contexts(exportName: Buffer, wanted: readonly string[]): Promise<GrantedContext[]> {
-    const names: string[] = [];
-    for (const each of new Set(wanted)) {
-      if (!each.endsWith("*")) names.push(each);
-      else names.push(...(await this.#matching(exportName, each.slice(0, -1))));
+    const names = new Set<string>();
+    for (const each of wanted) {
+      const found = each.endsWith("*") ? await this.#matching(exportName, each.slice(0, -1)) : [each];
+      for (const name of found) names.add(name);
     }
-    if (names.length === 0) return [];
+    if (names.size === 0) return [];
     const granted: GrantedContext[] = [];
-    for await (const { type, data } of this.#replies(option.setMetaContext, contextRequest(exportName, names))) {
+    for await (const { type, data } of this.#replies(option.setMetaContext, contextRequest(exportName, [...names]))) {
       if (type === optionReply.metaContext) {
         const context = this.#contextOf(data);
         if (granted.some(({ id, name }) => id === context.id || name === context.name)) {
@@ -183,7 +183,7 @@ export class Handshake {
         }
         // A context that nobody asked for would only make replies longer; its replies are still told apart by id.
         granted.push(context);
-        if (granted.length > names.length) throw this.#refuse("UNEXPECTED", "the server granted unasked contexts");
+        if (granted.length > names.size) throw this.#refuse("UNEXPECTED", "the server granted unasked contexts");
       } else if (type !== optionReply.acknowledge) {
         this.#refuseFatal(type, data);
         return [];

@@ -114,6 +114,9 @@ export function checkExport(name: string, entry: NbdExport): void {
   for (const tracking of entry.tracking ?? []) {
     if (tracking.size !== size) fail(`tracking "${tracking.name}" is for ${tracking.size} bytes, the disk has ${size}`);
   }
+  const names = (entry.tracking ?? []).map((tracking) => tracking.name);
+  const twice = names.find((each, index) => names.indexOf(each) !== index);
+  if (twice !== undefined) fail(`two trackings go by the name "${twice}"`);
 }
 
 function isPowerOfTwo(value: number): boolean {

@@ -3,9 +3,12 @@ import { randomUUID } from "node:crypto";
 /** The longest bitmap one tracking may hold, in bytes: 16 TiB of disk at 64 KiB. */
 const maximumBitmapLength = 32 * 1024 * 1024;
 
+/** What the names of all meta contexts of change trackings begin with. */
+export const changesPrefix = "diskferry:changes:";
+
 /** What {@link trackChanges} needs. */
 export interface ChangeTrackingOptions {
-  /** The last part of the meta context `diskferry:changes:<name>`: 1 to 200 characters, no white space, no colon. */
+  /** The part after `diskferry:changes:` of its meta contexts: 1 to 200 characters, no white space, no colon. */
   name: string;
   /** Of the disk, in bytes. */
   size: number;
@@ -26,6 +29,9 @@ export interface TrackedWrite {
  * Records which ranges of an export were written, zeroed or trimmed. Conservative: a range is marked before the write
  * reaches the backend and stays marked when the write fails, and a write under way during `reset` is marked in the new
  * epoch too. Held in memory alone: after a restart `identity` differs, and everything counts as changed.
+ *
+ * Clients see two meta contexts: `diskferry:changes:<name>`, which one begun anew after a restart or a reset bears too,
+ * and {@link ChangeTracking.metaContext}, which none but this one bears.
  */
 export class ChangeTracking {
   readonly name: string;
@@ -63,6 +69,14 @@ export class ChangeTracking {
   /** Counts resets, beginning with 1. */
   get epoch(): number {
     return this.#epoch;
+  }
+
+  /**
+   * The meta context of this tracking in this epoch and of no other: `diskferry:changes:<name>:<identity>:<epoch>`.
+   * Whoever remembers it and does not find it any more knows that writes may have gone by unseen.
+   */
+  get metaContext(): string {
+    return `${changesPrefix}${this.name}:${this.identity}:${this.#epoch}`;
   }
 
   /**

@@ -1,12 +1,18 @@
 import { allocationFlag } from "../protocol.ts";
 import type { AllocationExtent, BackendWait, NbdExport } from "./backend.ts";
-import type { ChangeTracking } from "./change-tracking.ts";
+import { type ChangeTracking, changesPrefix } from "./change-tracking.ts";
 
 /** Descriptors in one reply at most; a client asks again from where they end. */
 const mostDescriptors = 16_384;
 
-/** The bit of a `diskferry:changes:<name>` extent that was written, zeroed or trimmed since the last reset. */
+/** The bit of a `diskferry:changes:` extent that was written, zeroed or trimmed since the last reset. */
 export const changedFlag = 1;
+
+/**
+ * The bit of a `diskferry:changes:<name>:<identity>:<epoch>` extent whose epoch is over, reset after the client chose it:
+ * what changed is not known. `changedFlag` is set beside it, for whoever looks at that alone.
+ */
+export const changesLostFlag = 2;
 
 /** One kind of block status that a client chose. */
 export interface MetaContext {
@@ -20,7 +26,7 @@ export interface MetaContext {
 
 /** Every context of an export. */
 export function contextsOf(entry: NbdExport): MetaContext[] {
-  return [allocationContext(entry), ...(entry.tracking ?? []).map(changesContext)];
+  return [allocationContext(entry), ...(entry.tracking ?? []).flatMap(changesContexts)];
 }
 
 /** Whether a listing's query asks for this context: its name, or the beginning of it up to a colon. */
@@ -52,12 +58,23 @@ function addAllocation(run: DescriptorRun, extent: AllocationExtent, blockSize: 
   return flags === 0 || end <= start ? !run.isFull : run.add(start, end, flags);
 }
 
-function changesContext(tracking: ChangeTracking): MetaContext {
+/** The tracking under its name alone, and as the one it is in the epoch in which the client asks. */
+function changesContexts(tracking: ChangeTracking): MetaContext[] {
+  const { metaContext } = tracking;
+  return [
+    changesContext(changesPrefix + tracking.name, tracking, () => false),
+    changesContext(metaContext, tracking, () => tracking.metaContext !== metaContext),
+  ];
+}
+
+function changesContext(name: string, tracking: ChangeTracking, isOver: () => boolean): MetaContext {
   return {
-    name: `diskferry:changes:${tracking.name}`,
+    name,
     async describe(offset, length, one) {
       const end = offset + length;
       const run = new DescriptorRun(offset, end, one ? 1 : mostDescriptors);
+      // Nothing is awaited from here on, so that no reset comes between this and the map.
+      if (isOver()) run.add(offset, end, changedFlag | changesLostFlag);
       for (let at = offset; at < end && !run.isFull;) {
         const next = tracking.runAt(at, end);
         if (next.changed) run.add(at, at + next.length, changedFlag);

@@ -73,6 +73,21 @@ describe("the map", () => {
     expect([...tracking.changes()]).toEqual([]);
   });
 
+  test("goes by another meta context for every tracking and every reset, and by the same one in between", () => {
+    const trackings = [1, 2].map(() => trackChanges({ name: "t", size: MiB }));
+    const seen = new Set<string>();
+    for (const tracking of trackings) {
+      for (const epoch of [1, 2, 3]) {
+        expect(tracking.metaContext).toBe(`diskferry:changes:t:${tracking.identity}:${epoch}`);
+        seen.add(tracking.metaContext);
+        note(tracking, 0, 1);
+        seen.add(tracking.metaContext);
+        tracking.reset();
+      }
+    }
+    expect(seen.size).toBe(6);
+  });
+
   test("bounds its memory: a huge disk gets a coarser granularity, or a refusal where one was demanded", () => {
     expect(trackChanges({ name: "t", size: 2 ** 50 }).granularity).toBe(4 * MiB);
     expect(() => trackChanges({ name: "t", size: 2 ** 50, granularity: 512 })).toThrow(RangeError);
@@ -104,6 +119,13 @@ describe("an export that is tracked", () => {
     await client.reply();
     expect([...tracking.changes()].map(({ offset }) => offset / KiB)).toEqual([0, 256, 512]);
     client.destroy();
+  });
+
+  test("is refused where two trackings go by one name", async () => {
+    const tracking = [1, 2].map(() => trackChanges({ name: "t", size: MiB }));
+    await expect(serve({ exports: { disk: { backend: memoryBackend(MiB), tracking } } })).rejects.toThrow(
+      /"disk".*two trackings go by the name "t"/,
+    );
   });
 
   test("loses nothing of a write that is under way while a consumer lists and resets", async () => {

@@ -67,7 +67,7 @@ describeWithPeers(["nbdinfo", "nbdcopy"], "libnbd's tools against our server", (
     expect(listed.exports[1]).toMatchObject({
       description: "a disk",
       "export-size": MiB,
-      contexts: ["base:allocation", "diskferry:changes:backup"],
+      contexts: ["base:allocation", "diskferry:changes:backup", tracking[0]?.metaContext],
       is_read_only: false,
       can_flush: true,
       can_fua: true,
@@ -96,13 +96,15 @@ describeWithPeers(["nbdinfo", "nbdcopy"], "libnbd's tools against our server", (
       [4 * MiB, 4 * MiB, 3],
       [8 * MiB, 8 * MiB, 0],
     ]);
-    const changes = JSON.parse(await run("nbdinfo", ["--map=diskferry:changes:t", "--json", server.uri()])) as Record<
-      string,
-      unknown
-    >[];
-    expect(changes.filter(({ type }) => type === 1).map(({ offset, length }) => ({ offset, length }))).toEqual([
-      ...tracking.changes(),
-    ]);
+    for (const context of ["diskferry:changes:t", tracking.metaContext]) {
+      const changes = JSON.parse(await run("nbdinfo", [`--map=${context}`, "--json", server.uri()])) as Record<
+        string,
+        unknown
+      >[];
+      expect(changes.filter(({ type }) => type === 1).map(({ offset, length }) => ({ offset, length }))).toEqual([
+        ...tracking.changes(),
+      ]);
+    }
     await run("nbdcopy", [server.uri(), join(directory, "copy")]);
     expect((await readFile(join(directory, "copy"))).equals(content)).toBe(true);
   });

@@ -4,9 +4,11 @@ import { expect, test } from "vitest";
 import { randomBytes, randomFrom, seedOf } from "../../../../test/seed.ts";
 import { connectNbd, listNbdExports } from "../../src/client/connect.ts";
 import type { NbdExtent } from "../../src/client/block-status.ts";
+import type { NbdClient } from "../../src/client/client.ts";
 import type { NbdBackend } from "../../src/server/backend.ts";
 import { trackChanges } from "../../src/server/change-tracking.ts";
 import { memoryBackend } from "../../src/server/memory-backend.ts";
+import { changedFlag, changesLostFlag } from "../../src/server/meta-contexts.ts";
 import { describeWithPeers } from "../../../../test/peers.ts";
 import { closeAfterEach, folder, onEnd, run, serve } from "./fixture.ts";
 
@@ -96,6 +98,49 @@ test("extended headers carry 64-bit zeroing and status, limited to the contexts 
   const both = await all(client.blockStatus(0, size));
   expect(both.length).toBeGreaterThan(0);
   expect(asked.length).toBeGreaterThan(0);
+});
+
+test("our client finds the tracking that a name stands for, on every connection, until it is begun anew", async () => {
+  const size = 4 * MiB;
+  const tracking = trackChanges({ name: "t", size });
+  const other = trackChanges({ name: "t2", size });
+  let current = [tracking, other];
+  const backend = memoryBackend(size);
+  const server = await serve({ exports: () => ({ backend, tracking: current }) });
+  const connect = async (...metaContexts: string[]): Promise<NbdClient> => {
+    const client = await connectNbd(server.uri(), { metaContexts, connections: 3 });
+    onEnd(() => client.close());
+    expect(client.connections).toBe(3);
+    return client;
+  };
+  const flagsOf = async (client: NbdClient, context: string): Promise<(number | undefined)[]> => {
+    const extents = await all(client.blockStatus(0, size, { contexts: [context] }));
+    return extents.map(({ flags }) => flags[context]);
+  };
+  const first = tracking.metaContext;
+  const client = await connect("diskferry:changes:t:*", "diskferry:changes:t");
+  expect(client.metaContexts).toEqual(["diskferry:changes:t", first]);
+  // What a listing brings may be asked for by name beside it.
+  expect((await connect(first, "diskferry:changes:*")).metaContexts).toHaveLength(4);
+  await client.write(MiB, Buffer.alloc(512, 1));
+  const again = await connect("diskferry:changes:t:*");
+  expect(again.metaContexts).toEqual([first]);
+  for (const each of [client, again, again, again]) expect(await flagsOf(each, first)).toEqual([0, 1, 0]);
+
+  other.reset();
+  expect(await flagsOf(client, first)).toEqual([0, 1, 0]);
+  tracking.reset();
+  // Whoever chose the epoch that is over is told so, and that all may have changed; the name alone tells of the new one.
+  for (const each of [client, again]) expect(await flagsOf(each, first)).toEqual([changedFlag | changesLostFlag]);
+  expect(await flagsOf(client, "diskferry:changes:t")).toEqual([0]);
+  expect((await connect(first)).metaContexts).toEqual([]);
+  const second = (await connect("diskferry:changes:t:*")).metaContexts;
+  expect(second).toEqual([tracking.metaContext]);
+
+  // As after a restart.
+  current = [trackChanges({ name: "t", size })];
+  expect((await connect(...second)).metaContexts).toEqual([]);
+  expect((await connect("diskferry:changes:t:*")).metaContexts).toEqual([current[0]?.metaContext]);
 });
 
 test("our client lists our exports, and our refusals reach it as errors that say why", async () => {

@@ -123,12 +123,28 @@ describe("handshake", () => {
     await client.ask(option.structuredReply);
     const names = async (kind: number, wanted: string[]): Promise<string[]> =>
       (await client.askAll(kind, queries("", wanted))).slice(0, -1).map(({ data }) => data.toString("utf8", 4));
-    const all = ["base:allocation", "diskferry:changes:one", "diskferry:changes:two"];
+    const [one, two] = tracking.map(({ identity }) => identity);
+    const all = [
+      "base:allocation",
+      "diskferry:changes:one",
+      `diskferry:changes:one:${one}:1`,
+      "diskferry:changes:two",
+      `diskferry:changes:two:${two}:1`,
+    ];
     expect(await names(option.listMetaContext, [])).toEqual(all);
     expect(await names(option.listMetaContext, ["base:"])).toEqual(all.slice(0, 1));
     expect(await names(option.listMetaContext, ["diskferry:changes:", "other:x"])).toEqual(all.slice(1));
+    expect(await names(option.listMetaContext, ["diskferry:changes:two:"])).toEqual(all.slice(4));
+    expect(await names(option.listMetaContext, [`diskferry:changes:one:${one}:`])).toEqual(all.slice(2, 3));
+    expect(await names(option.listMetaContext, [`diskferry:changes:one:${two}:`])).toEqual([]);
     expect(await names(option.setMetaContext, ["base:", "diskferry:", "base:unknown"])).toEqual([]);
-    expect(await names(option.setMetaContext, [all[2] ?? "", "base:allocation"])).toEqual([all[0], all[2]]);
+    expect(await names(option.setMetaContext, [`diskferry:changes:one:${two}:1`, "diskferry:changes:two:"])).toEqual(
+      [],
+    );
+    expect(await names(option.setMetaContext, [all[4] ?? "", "base:allocation"])).toEqual([all[0], all[4]]);
+    tracking[1]?.reset();
+    expect(await names(option.setMetaContext, [all[4] ?? "", all[3] ?? ""])).toEqual([all[3]]);
+    expect(await names(option.listMetaContext, ["diskferry:changes:two:"])).toEqual([`diskferry:changes:two:${two}:2`]);
     client.destroy();
   });
 });
