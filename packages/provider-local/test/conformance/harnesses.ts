@@ -180,25 +180,24 @@ function sparseBackend(bytes: Uint8Array): NbdBackend {
  * Exports that a live guest writes through the server, which marks what it changes in a bitmap. Whoever runs the server
  * clears it at the moment the first point in time of a connection is fixed, as for a job's first run, and leaves it alone
  * after that: the suite records nothing, so that every later listing is one since that first point. When tracking breaks,
- * the server is one that was started again without its bitmap, until another connection begins anew.
+ * the server is one that was started again, whose bitmap of the same name knows nothing of what was written before.
  */
 export async function nbdSource(folder: string): Promise<Judged> {
   const name = "backup";
   const disks: Record<string, { backend: NbdBackend; tracking: ChangeTracking }> = {};
+  const track = (size: number): ChangeTracking => trackChanges({ name, size, granularity: 4096 });
   const put = (key: string, bytes: Uint8Array): void => {
-    const tracking = trackChanges({ name, size: bytes.byteLength, granularity: 4096 });
-    disks[key] = { backend: sparseBackend(bytes), tracking };
+    disks[key] = { backend: sparseBackend(bytes), tracking: track(bytes.byteLength) };
   };
   let bytes = new Uint8Array(oddSize);
   put("vda", bytes);
   // Of the same size, so that nothing but its name tells its checkpoint from another's.
   put("vdb", new Uint8Array(oddSize));
-  let tracks = true;
   const server = await serveNbd({
     listen: { path: join(folder, "source") },
     exports: (key) => {
       const disk = disks[key];
-      return disk && { backend: disk.backend, tracking: tracks ? [disk.tracking] : [] };
+      return disk && { backend: disk.backend, tracking: [disk.tracking] };
     },
   });
   const guest = async (key: string, act: (disk: NbdClient) => Promise<void>): Promise<void> => {
@@ -224,7 +223,6 @@ export async function nbdSource(folder: string): Promise<Judged> {
       definition: { provider, config: { uri: server.uri("vda") }, badConfig, uri: server.uri("vda") },
       source: {
         async open(): Promise<SourceConnector> {
-          tracks = true;
           let isFirst = true;
           const source = await provider.source!(config);
           const snapshot = source.snapshot.bind(source);
@@ -244,7 +242,7 @@ export async function nbdSource(folder: string): Promise<Judged> {
         snapshotless,
         unfixed,
         breakTracking: async () => {
-          tracks = false;
+          for (const disk of Object.values(disks)) disk.tracking = track(disk.backend.size);
           await restart();
         },
         grow: async () => {
