@@ -65,6 +65,16 @@ export function startQemuNbd(args: readonly string[], options: ServerOptions = {
   ]);
 }
 
+/** Serves a qcow2 image by qemu-storage-daemon with these dirty bitmaps, of which qemu-nbd shows one alone. */
+export function startQemuStorageDaemon(image: string, bitmaps: readonly string[]): Promise<RunningServer> {
+  return start("qemu-storage-daemon", { exportName: "disk" }, (place) => [
+    `--pidfile=${place.pidFile}`,
+    `--blockdev=driver=qcow2,node-name=disk,file.driver=file,file.filename=${image}`,
+    `--nbd-server=addr.type=unix,addr.path=${place.socket}`,
+    `--export=type=nbd,id=disk,node-name=disk,writable=on${bitmaps.map((name, at) => `,bitmaps.${at}=${name}`).join("")}`,
+  ]);
+}
+
 /** One export of nbd-server: further lines are settings of its config file, such as `readonly = true`. */
 export interface NbdServerExport {
   name: string;

@@ -18,10 +18,14 @@ function lacksIdentity(context: string): boolean {
   return context.startsWith(changesPrefix) && !context.slice(changesPrefix.length).includes(":");
 }
 
-/** What to ask a server for. A checkpoint may name another tracking of our own server than the options do. */
+/**
+ * What to ask a server for: the bitmap, and those of its kind beside it, since a checkpoint may name another one than the
+ * options do.
+ */
 export function contextsToAsk(bitmap: string): string[] {
   const context = contextOf(bitmap);
-  return context.startsWith(changesPrefix) ? [context, `${changesPrefix}*`] : [context];
+  const kind = [bitmapPrefix, changesPrefix].find((prefix) => context.startsWith(prefix));
+  return kind === undefined ? [context] : [context, `${kind}*`];
 }
 
 /**

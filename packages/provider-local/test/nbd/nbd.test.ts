@@ -11,10 +11,10 @@ import type {
   Tile,
   WriterLaneModule,
 } from "@diskferry/core/provider";
-import { holdNbdPlace, memoryBackend, serveNbd, type NbdExtent } from "@diskferry/nbd";
+import { connectNbd, holdNbdPlace, memoryBackend, serveNbd, type NbdExtent } from "@diskferry/nbd";
 import { describeWithPeers } from "../../../../test/peers.ts";
 import { randomBytes, seedOf } from "../../../../test/seed.ts";
-import { startNbdkit, startQemuNbd } from "../../../../test/servers.ts";
+import { startNbdkit, startQemuNbd, startQemuStorageDaemon } from "../../../../test/servers.ts";
 import { type LocalOptions, provider } from "../../src/index.ts";
 import { tilesOf } from "../../src/source/nbd-disk.ts";
 import { freshFolder } from "../folder.ts";
@@ -116,7 +116,7 @@ test("a place at a server is held until it is disposed, and no session is begun"
   expect([begun, server.connections()]).toEqual([0, []]);
 });
 
-describeWithPeers(["qemu-nbd", "qemu-img", "qemu-io"], "NBD sources served by qemu-nbd", () => {
+describeWithPeers(["qemu-nbd", "qemu-storage-daemon", "qemu-img", "qemu-io"], "NBD sources served by QEMU", () => {
   const qemu = (command: string, ...args: string[]): void =>
     void execFileSync(command, args, { stdio: ["ignore", "ignore", "pipe"] });
 
@@ -192,6 +192,25 @@ describeWithPeers(["qemu-nbd", "qemu-img", "qemu-io"], "NBD sources served by qe
     ]) {
       await expect(listed(source.tracker!.changes(disk, { since: wrong })), wrong).rejects.toMatchObject(lost);
     }
+  });
+
+  test("of two dirty bitmaps in turn the one that the checkpoint names is read, and the other is the next checkpoint", async () => {
+    const path = join(freshFolder(), "disk.qcow2");
+    qemu("qemu-img", "create", "-q", "-f", "qcow2", path, String(size));
+    for (const name of ["b0", "b1"]) qemu("qemu-img", "bitmap", "--add", "-g", "65536", path, name);
+    await using server = await startQemuStorageDaemon(path, ["b0", "b1"]);
+    const options = (bitmap: string): LocalOptions => ({ uri: server.uri, bitmap, frozen: true, machine: "vm" });
+    await using before = await sourceOf(options("b0"));
+    const since = await before.tracker!.checkpoint(await momentOf(before));
+    expect(since).toMatch(/\bb0\b/);
+    {
+      await using guest = await connectNbd(server.uri);
+      await guest.write(block, randomBytes(65536, seed));
+    }
+    await using source = await sourceOf(options("b1"));
+    const disk = await momentOf(source);
+    expect(changedOf(await listed(source.tracker!.changes(disk, { since })))).toEqual([[block, 65536, "changed"]]);
+    expect(await source.tracker!.checkpoint(disk)).toMatch(/\bb1\b/);
   });
 
   test("a server that shows no such bitmap leaves no checkpoint, and says what it shows", async () => {
