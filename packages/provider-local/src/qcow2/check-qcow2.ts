@@ -50,17 +50,12 @@ async function checkFile(path: string, file: ImageFile, signal: AbortSignal | un
   };
   const stored = await StoredRefcounts.open(image, problem);
   const fileClusters = Math.ceil(image.fileSize / clusterSize);
-  const counts = new Uint16Array(fileClusters > WINDOW_CLUSTERS ? WINDOW_CLUSTERS : windowLength(image));
+  const counts = new Uint16Array(windowLength(image));
   let end = 1;
   let allocated = 0;
   for (let first = 0; first < Math.max(end, fileClusters); first += WINDOW_CLUSTERS) {
     counts.fill(0);
-    // What the first pass told of, the later ones would tell again.
-    const summary = await countReferences(
-      image,
-      { first, counts },
-      { refcounts: true, signal, problem: first === 0 ? problem : () => undefined },
-    );
+    const summary = await countReferences(image, { first, counts }, { refcounts: true, signal, problem });
     end = Math.max(end, summary.highest + 1);
     allocated = summary.allocated;
     if (dirty) continue;

@@ -68,6 +68,8 @@ export interface Qcow2Header {
   /** Where the bitmap directory lies, when the image has persistent dirty bitmaps that are consistent. */
   readonly bitmaps: { count: number; offset: number; length: number } | undefined;
   readonly mark: RunMark | undefined;
+  /** Features that a writer which does not know them clears before it writes: bitmaps kept up are one. */
+  readonly autoclear: bigint;
   /** The fixed part as it is on disk, and what follows it. */
   readonly fixed: Buffer;
   readonly extensions: readonly Extension[];
@@ -299,6 +301,7 @@ export async function readHeader(file: ImageFile): Promise<Qcow2Header> {
     compression: compressionType === 1 ? "zstd" : "zlib",
     bitmaps: readBitmaps(extensions, autoclear, path),
     mark: readMark(extensions),
+    autoclear,
     fixed: Buffer.from(cluster.subarray(0, headerLength)),
     extensions,
   };
@@ -393,8 +396,8 @@ export function encodeHeader(
     const compatible = fixed.readBigUInt64BE(80);
     fixed.writeBigUInt64BE(change.lazyRefcounts ? compatible | LAZY_REFCOUNTS : compatible & ~LAZY_REFCOUNTS, 80);
   }
-  // Autoclear bits speak of things that a writer which does not keep them up must call stale.
-  if (change.dirty === true) fixed.writeBigUInt64BE(0n, 88);
+  // Autoclear bits speak of things that a writer which does not keep them up must call stale before it writes anything.
+  if (change.mark !== undefined) fixed.writeBigUInt64BE(0n, 88);
   if (change.refcounts !== undefined) {
     fixed.writeBigUInt64BE(BigInt(change.refcounts.offset), 48);
     fixed.writeUInt32BE(change.refcounts.clusters, 56);

@@ -12,7 +12,14 @@ import { type RunMark, SECTOR, changeHeader } from "./qcow2-header.ts";
 import { COPIED_FLAG, type ClusterMapping, Qcow2Image, compressedEntry } from "./qcow2-image.ts";
 import type { WriterLaneData, WriterLaneNote } from "./qcow2-writer-lane.ts";
 import { rebuildRefcounts } from "./refcounts.ts";
-import { COUNT_MASK, countReferences, windowLength } from "./references.ts";
+import {
+  COUNT_MASK,
+  type CountWindow,
+  type ReferenceSummary,
+  WINDOW_CLUSTERS,
+  countReferences,
+  windowLength,
+} from "./references.ts";
 
 export interface Qcow2WriterOptions extends Wait {
   /** The run that writes: the same name finds the same half-written state again. */
@@ -64,7 +71,8 @@ export async function openQcow2Writer(file: string, options: Qcow2WriterOptions)
     const loaded = await Qcow2Image.load(opened, { signal: options.signal });
     const { allocator, allocated } = await surveyFile(loaded, options.signal);
     const mark = markOf(loaded, options.run, allocated);
-    const header = loaded.header.mark === mark ? loaded.header : await changeHeader(opened, loaded.header, { mark });
+    const ours = loaded.header.mark === mark && loaded.header.autoclear === 0n;
+    const header = ours ? loaded.header : await changeHeader(opened, loaded.header, { mark });
     const image = loaded.withHeader(header);
     await top.file.close();
     layers[0] = { layer: top.layer, file: opened, image, empty: false };
@@ -95,18 +103,20 @@ async function surveyFile(
   image: Qcow2Image,
   signal: AbortSignal | undefined,
 ): Promise<{ allocator: ClusterAllocator; allocated: number }> {
-  const counts = new Uint16Array(windowLength(image));
-  const { highest, allocated } = await countReferences(
-    image,
-    { first: 0, counts },
-    {
+  const count = (window: CountWindow): Promise<ReferenceSummary> =>
+    countReferences(image, window, {
       refcounts: true,
       signal,
       problem(message) {
         throw image.corrupt(message);
       },
-    },
-  );
+    });
+  const counts = new Uint16Array(windowLength(image));
+  const { highest, allocated } = await count({ first: 0, counts });
+  // What lies further back is not handed out, but written in place: there too nobody may own a cluster twice.
+  for (let first = WINDOW_CLUSTERS; first <= highest; first += WINDOW_CLUSTERS) {
+    await count({ first, counts: new Uint16Array(WINDOW_CLUSTERS) });
+  }
   const tail = highest + 1;
   const { clusterSize } = image.header;
   if (image.fileSize > tail * clusterSize) {

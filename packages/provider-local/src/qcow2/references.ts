@@ -15,13 +15,27 @@ export const COUNT_MASK = 0x7fff;
 /** Clusters counted per pass: 8 MiB of counts whatever the size of the image, 256 GiB of 64 KiB clusters. */
 export const WINDOW_CLUSTERS: number = 4 * 1024 * 1024;
 
-/** How many counts a window over an image needs: no more than its file has clusters, and a few it may name beyond. */
+/**
+ * Clusters kept behind the end of the file follow it closely: no more than its tables have entries, of 8 bytes each. Twice
+ * that far they are taken for damage, lest whoever counts all up to the highest counts for ever.
+ */
+function furthestCluster(image: Qcow2Image): number {
+  const { header, fileSize, slots } = image;
+  // The tables of snapshots are not known before they are read.
+  const entries = header.snapshots === 0 ? header.l1Size * slots : Infinity;
+  return 2 * Math.ceil(fileSize / header.clusterSize + Math.min(fileSize / 8, entries));
+}
+
+/** How many counts a window over an image needs: no more than its file may name. */
 export function windowLength(image: Qcow2Image): number {
-  return Math.min(WINDOW_CLUSTERS, Math.ceil(image.fileSize / image.header.clusterSize) + 8);
+  return Math.min(WINDOW_CLUSTERS, furthestCluster(image) + 1);
 }
 
 export interface CountOptions extends Wait {
-  /** Told of everything that cannot be right; may throw to end the count. */
+  /**
+   * Told of everything that cannot be right; may throw to end the count. Of clusters that are named twice each window
+   * tells its own, of everything else the first one.
+   */
   problem(message: string): void;
   /** Whether the refcount table and its blocks count as references. */
   refcounts: boolean;
@@ -76,34 +90,27 @@ class ReferenceCounter {
     if (header.bitmaps !== undefined) await this.#countBitmaps(header.bitmaps);
   }
 
-  /**
-   * Clusters kept behind the end of the file follow it closely: of 8 bytes each, its tables have no room to name more. Twice that far
-   * they are taken for damage, lest whoever counts all up to the highest counts for ever.
-   */
-  get #furthest(): number {
-    const { fileSize, header } = this.#image;
-    return 2 * Math.ceil(fileSize / header.clusterSize + fileSize / 8);
+  /** Of what a pass over another window tells too. */
+  #problem(message: string): void {
+    if (this.#window.first === 0) this.#options.problem(message);
   }
 
   #add(host: number, length: number, exclusive: boolean, what: string): void {
     if (length === 0) return;
-    const { clusterSize } = this.#image.header;
+    // A packed cluster's last sectors need not exist, a plain one's end neither; its first byte must.
+    if (host >= this.#image.fileSize) this.#problem(`${what} names ${host}, beyond the end of the file`);
+    else this.#count(host, length, exclusive, what);
+  }
+
+  #count(host: number, length: number, exclusive: boolean, what: string): void {
+    const { clusterSize, snapshots } = this.#image.header;
     const first = Math.floor(host / clusterSize);
     const last = Math.floor((host + length - 1) / clusterSize);
-    // A packed cluster's last sectors need not exist, a plain one's end neither; its first byte must.
-    if (host >= this.#image.fileSize) {
-      this.#options.problem(`${what} names ${host}, beyond the end of the file`);
-      return;
-    }
     if (last > this.summary.highest) this.summary.highest = last;
     const { counts, first: base } = this.#window;
     for (let cluster = Math.max(first, base); cluster <= last && cluster - base < counts.length; cluster++) {
       const before = counts[cluster - base]!;
-      if (
-        (before & COUNT_MASK) !== 0 &&
-        (exclusive || (before & EXCLUSIVE) !== 0) &&
-        this.#image.header.snapshots === 0
-      ) {
+      if ((before & COUNT_MASK) !== 0 && (exclusive || (before & EXCLUSIVE) !== 0) && snapshots === 0) {
         this.#options.problem(`${what} names the cluster at ${cluster * clusterSize}, which something else names too`);
       }
       const flag = before & EXCLUSIVE ? EXCLUSIVE : exclusive ? EXCLUSIVE : 0;
@@ -114,7 +121,14 @@ class ReferenceCounter {
   #aligned(host: number, what: string): boolean {
     const { clusterSize } = this.#image.header;
     if (host % clusterSize === 0 && host >= clusterSize) return true;
-    this.#options.problem(`${what} names ${host}, where no cluster can be`);
+    this.#problem(`${what} names ${host}, where no cluster can be`);
+    return false;
+  }
+
+  /** Whether a table lies inside the file, which bounds the memory it is read into. */
+  #inFile(offset: number, length: number, what: string): boolean {
+    if (offset + length <= this.#image.fileSize) return true;
+    this.#problem(`${what} has a table of ${length} bytes at ${offset}, beyond the end of the file`);
     return false;
   }
 
@@ -128,7 +142,7 @@ class ReferenceCounter {
       const what = `entry ${index} of the refcount table`;
       if (!this.#aligned(host, what)) continue;
       if (host + clusterSize > this.#image.fileSize) {
-        this.#options.problem(`${what} names a block at ${host}, beyond the end of the file`);
+        this.#problem(`${what} names a block at ${host}, beyond the end of the file`);
       } else {
         this.#add(host, clusterSize, true, what);
       }
@@ -148,10 +162,10 @@ class ReferenceCounter {
       if (!this.#aligned(host, what)) continue;
       this.#add(host, clusterSize, true, what);
       if (host + clusterSize > this.#image.fileSize) {
-        this.#options.problem(`${what} names an L2 table at ${host}, beyond the end of the file`);
+        this.#problem(`${what} names an L2 table at ${host}, beyond the end of the file`);
         continue;
       }
-      if (strict && (high & COPIED_FLAG) === 0) this.#options.problem(`${what} is not marked as used once`);
+      if (strict && (high & COPIED_FLAG) === 0) this.#problem(`${what} is not marked as used once`);
       await readFully(file, this.#table, host, "L2 tables");
       for (let slot = 0; slot < slots; slot++) {
         const at = slot * entrySize;
@@ -167,7 +181,7 @@ class ReferenceCounter {
     try {
       mapping = this.#image.mapping(this.#table, slot, index);
     } catch (error) {
-      this.#options.problem(error instanceof Error ? error.message : String(error));
+      this.#problem(error instanceof Error ? error.message : String(error));
       return;
     }
     const what = `entry ${slot} of L2 table ${index}`;
@@ -177,38 +191,24 @@ class ReferenceCounter {
       this.#add(mapping.host, mapping.packed, false, what);
       return;
     }
-    if (mapping.kind === "zero" && mapping.host >= this.#image.fileSize) {
-      // Kept for it but never written: the file may end before it, and still the cluster is taken.
-      const cluster = mapping.host / header.clusterSize;
-      if (cluster > this.#furthest) {
-        this.#options.problem(`${what} names ${mapping.host}, too far behind the end of the file`);
-        return;
-      }
-      this.summary.highest = Math.max(this.summary.highest, cluster);
-    }
-    this.#addPlain(mapping.host, what);
-    if (strict && (this.#table.readUInt32BE(slot * entrySize) & COPIED_FLAG) === 0) {
-      this.#options.problem(`${what} is not marked as used once`);
-    }
-  }
-
-  #addPlain(host: number, what: string): void {
-    const { clusterSize } = this.#image.header;
-    const cluster = host / clusterSize;
-    if (host < this.#image.fileSize) {
-      this.#add(host, clusterSize, true, what);
+    if (mapping.kind === "data" || mapping.host < this.#image.fileSize) {
+      this.#add(mapping.host, header.clusterSize, true, what);
+    } else if (mapping.host / header.clusterSize > furthestCluster(this.#image)) {
+      this.#problem(`${what} names ${mapping.host}, too far behind the end of the file`);
       return;
+    } else {
+      // Kept for it but never written: the file may end before it, and still the cluster is taken.
+      this.#count(mapping.host, header.clusterSize, true, what);
     }
-    const { counts, first } = this.#window;
-    const index = cluster - first;
-    if (index >= 0 && index < counts.length)
-      counts[index] = Math.min((counts[index]! & COUNT_MASK) + 1, COUNT_MASK) | EXCLUSIVE;
+    if (strict && (this.#table.readUInt32BE(slot * entrySize) & COPIED_FLAG) === 0) {
+      this.#problem(`${what} is not marked as used once`);
+    }
   }
 
   async #countSnapshots(): Promise<void> {
     const { file, header } = this.#image;
     if (header.snapshots > SNAPSHOT_LIMIT) {
-      this.#options.problem(`the header states ${header.snapshots} internal snapshots`);
+      this.#problem(`the header states ${header.snapshots} internal snapshots`);
       return;
     }
     let at = header.snapshotsOffset;
@@ -221,6 +221,7 @@ class ReferenceCounter {
       at = Math.ceil(at / 8) * 8;
       const what = `internal snapshot ${index}`;
       if (l1Size * 8 > 32 * 1024 * 1024 || !this.#aligned(l1Offset, what)) continue;
+      if (!this.#inFile(l1Offset, l1Size * 8, what)) continue;
       this.#add(l1Offset, l1Size * 8, true, what);
       const l1 = Buffer.alloc(l1Size * 8);
       await readFully(file, l1, l1Offset, "L1 table of a snapshot");
@@ -231,8 +232,10 @@ class ReferenceCounter {
 
   async #countBitmaps(bitmaps: { count: number; offset: number; length: number }): Promise<void> {
     const { file, header } = this.#image;
-    if (bitmaps.length > 64 * 1024 * 1024 || !this.#aligned(bitmaps.offset, "the bitmap directory")) return;
-    this.#add(bitmaps.offset, bitmaps.length, true, "the bitmap directory");
+    const what = "the bitmap directory";
+    if (bitmaps.length > 64 * 1024 * 1024 || !this.#aligned(bitmaps.offset, what)) return;
+    if (!this.#inFile(bitmaps.offset, bitmaps.length, what)) return;
+    this.#add(bitmaps.offset, bitmaps.length, true, what);
     const directory = Buffer.alloc(bitmaps.length);
     await readFully(file, directory, bitmaps.offset, "bitmap directory");
     let at = 0;
@@ -244,6 +247,7 @@ class ReferenceCounter {
       at = Math.ceil(at / 8) * 8;
       const what = `bitmap ${index}`;
       if (entries * 8 > 64 * 1024 * 1024 || !this.#aligned(tableOffset, what)) continue;
+      if (!this.#inFile(tableOffset, entries * 8, what)) continue;
       this.#add(tableOffset, entries * 8, true, what);
       const table = Buffer.alloc(entries * 8);
       await readFully(file, table, tableOffset, "bitmap table");
