@@ -1,7 +1,7 @@
 import type { Wait } from "@diskferry/core/provider";
 import { type ImageFile, type ImageFiles, localFiles, readFully } from "./image-file.ts";
 import { Qcow2Image } from "./qcow2-image.ts";
-import { COUNT_MASK, WINDOW_CLUSTERS, countReferences, refcountBlocks, windowLength } from "./references.ts";
+import { COUNT_MASK, ReferenceCounter, WINDOW_CLUSTERS, refcountBlocks, windowLength } from "./references.ts";
 
 /** What {@link checkQcow2} found. */
 export interface Qcow2Check {
@@ -50,12 +50,13 @@ async function checkFile(path: string, file: ImageFile, signal: AbortSignal | un
   };
   const stored = await StoredRefcounts.open(image, problem);
   const fileClusters = Math.ceil(image.fileSize / clusterSize);
+  const references = new ReferenceCounter(image, { refcounts: true, signal, problem });
   const counts = new Uint16Array(windowLength(image));
   let end = 1;
   let allocated = 0;
   for (let first = 0; first < Math.max(end, fileClusters); first += WINDOW_CLUSTERS) {
     counts.fill(0);
-    const summary = await countReferences(image, { first, counts }, { refcounts: true, signal, problem });
+    const summary = await references.count({ first, counts });
     end = Math.max(end, summary.highest + 1);
     allocated = summary.allocated;
     if (dirty) continue;

@@ -12,14 +12,7 @@ import { type RunMark, SECTOR, changeHeader } from "./qcow2-header.ts";
 import { COPIED_FLAG, type ClusterMapping, Qcow2Image, compressedEntry } from "./qcow2-image.ts";
 import type { WriterLaneData, WriterLaneNote } from "./qcow2-writer-lane.ts";
 import { rebuildRefcounts } from "./refcounts.ts";
-import {
-  COUNT_MASK,
-  type CountWindow,
-  type ReferenceSummary,
-  WINDOW_CLUSTERS,
-  countReferences,
-  windowLength,
-} from "./references.ts";
+import { COUNT_MASK, ReferenceCounter, WINDOW_CLUSTERS, windowLength } from "./references.ts";
 
 export interface Qcow2WriterOptions extends Wait {
   /** The run that writes: the same name finds the same half-written state again. */
@@ -103,19 +96,18 @@ async function surveyFile(
   image: Qcow2Image,
   signal: AbortSignal | undefined,
 ): Promise<{ allocator: ClusterAllocator; allocated: number }> {
-  const count = (window: CountWindow): Promise<ReferenceSummary> =>
-    countReferences(image, window, {
-      refcounts: true,
-      signal,
-      problem(message) {
-        throw image.corrupt(message);
-      },
-    });
+  const references = new ReferenceCounter(image, {
+    refcounts: true,
+    signal,
+    problem(message) {
+      throw image.corrupt(message);
+    },
+  });
   const counts = new Uint16Array(windowLength(image));
-  const { highest, allocated } = await count({ first: 0, counts });
+  const { highest, allocated } = await references.count({ first: 0, counts });
   // What lies further back is not handed out, but written in place: there too nobody may own a cluster twice.
   for (let first = WINDOW_CLUSTERS; first <= highest; first += WINDOW_CLUSTERS) {
-    await count({ first, counts: new Uint16Array(WINDOW_CLUSTERS) });
+    await references.count({ first, counts: new Uint16Array(WINDOW_CLUSTERS) });
   }
   const tail = highest + 1;
   const { clusterSize } = image.header;

@@ -3,9 +3,9 @@ import { readFully, type ImageFile } from "./image-file.ts";
 import type { Qcow2Image } from "./qcow2-image.ts";
 import {
   COUNT_MASK,
+  ReferenceCounter,
   type CountWindow,
   WINDOW_CLUSTERS,
-  countReferences,
   refcountBlocks,
   windowLength,
 } from "./references.ts";
@@ -68,10 +68,8 @@ export async function rebuildRefcounts(
   const { clusterSize } = header;
   const old = await oldClusters(image);
   let window: CountWindow = { first: 0, counts: new Uint16Array(windowLength(image)) };
-  const count = async (): Promise<number> => {
-    return (await countReferences(image, window, { ...options, refcounts: false })).highest;
-  };
-  const highest = await count();
+  const references = new ReferenceCounter(image, { ...options, refcounts: false });
+  const { highest } = await references.count(window);
   const referenced = highest + 1;
   const inside = planRefcounts(referenced, clusterSize, 0, false);
   const hole = findHole(window.counts, referenced, inside.tableClusters + inside.blocks, old);
@@ -82,7 +80,7 @@ export async function rebuildRefcounts(
   await writeRefcounts(file, clusterSize, place, async (first, into) => {
     if (first >= window.first + WINDOW_CLUSTERS) {
       window = { first, counts: new Uint16Array(WINDOW_CLUSTERS) };
-      await count();
+      await references.count(window);
     }
     for (let index = 0; index < into.length; index++) {
       into[index] = owned(first + index) ? 1 : window.counts[first - window.first + index]! & COUNT_MASK;

@@ -32,10 +32,7 @@ export function windowLength(image: Qcow2Image): number {
 }
 
 export interface CountOptions extends Wait {
-  /**
-   * Told of everything that cannot be right; may throw to end the count. Of clusters that are named twice each window
-   * tells its own, of everything else the first one.
-   */
+  /** Told once of everything that cannot be right; may throw to end the count. */
   problem(message: string): void;
   /** Whether the refcount table and its blocks count as references. */
   refcounts: boolean;
@@ -52,35 +49,42 @@ export interface ReferenceSummary {
 /** Snapshots that an image may have (qemu: QCOW_MAX_SNAPSHOTS). */
 const SNAPSHOT_LIMIT = 65536;
 
-/**
- * Counts who refers to which cluster of an image's file: header, tables, data, internal snapshots and bitmaps. One pass
- * reads every L2 table once and keeps only the window's counts in memory.
- */
-export async function countReferences(
-  image: Qcow2Image,
-  window: CountWindow,
-  options: CountOptions,
-): Promise<ReferenceSummary> {
-  const counter = new ReferenceCounter(image, window, options);
-  await counter.count();
-  return counter.summary;
-}
+/** Who is said to name a cluster; undefined: the entry of an L2 table that is being counted. */
+type Namer = string | undefined;
 
-class ReferenceCounter {
-  readonly summary: ReferenceSummary = { highest: 0, allocated: 0 };
+/**
+ * Counts who refers to which cluster of an image's file: header, tables, data, internal snapshots and bitmaps, of an image
+ * that stays as it is meanwhile. Only one window's counts are in memory; the first one begins at 0. Its pass reads every
+ * L2 table once, and later ones only those that name something in their window.
+ */
+export class ReferenceCounter {
+  readonly #summary: ReferenceSummary = { highest: 0, allocated: 0 };
   readonly #image: Qcow2Image;
-  readonly #window: CountWindow;
   readonly #options: CountOptions;
   readonly #table: Buffer;
+  /** For each L2 table of the active disk the lowest and the highest cluster that it names; none: the highest is -1. */
+  readonly #reach: Float64Array;
+  #window: CountWindow = { first: 0, counts: new Uint16Array(0) };
+  #index = 0;
+  #slot = 0;
+  #lowest = 0;
+  #highest = 0;
 
-  constructor(image: Qcow2Image, window: CountWindow, options: CountOptions) {
+  constructor(image: Qcow2Image, options: CountOptions) {
     this.#image = image;
-    this.#window = window;
     this.#options = options;
     this.#table = Buffer.allocUnsafeSlow(image.header.clusterSize);
+    this.#reach = new Float64Array(image.l1.byteLength / 4);
   }
 
-  async count(): Promise<void> {
+  /** Counts what refers to the window's clusters. Resolves with what the pass over the first window found. */
+  async count(window: CountWindow): Promise<ReferenceSummary> {
+    this.#window = window;
+    await this.#countAll();
+    return this.#summary;
+  }
+
+  async #countAll(): Promise<void> {
     const { header, l1 } = this.#image;
     this.#add(0, header.clusterSize, true, "the header");
     if (this.#options.refcounts) await this.#countRefcounts();
@@ -95,23 +99,30 @@ class ReferenceCounter {
     if (this.#window.first === 0) this.#options.problem(message);
   }
 
-  #add(host: number, length: number, exclusive: boolean, what: string): void {
-    if (length === 0) return;
-    // A packed cluster's last sectors need not exist, a plain one's end neither; its first byte must.
-    if (host >= this.#image.fileSize) this.#problem(`${what} names ${host}, beyond the end of the file`);
-    else this.#count(host, length, exclusive, what);
+  #named(namer: Namer): string {
+    return namer ?? `entry ${this.#slot} of L2 table ${this.#index}`;
   }
 
-  #count(host: number, length: number, exclusive: boolean, what: string): void {
+  #add(host: number, length: number, exclusive: boolean, namer: Namer): void {
+    if (length === 0) return;
+    // A packed cluster's last sectors need not exist, a plain one's end neither; its first byte must.
+    if (host >= this.#image.fileSize) this.#problem(`${this.#named(namer)} names ${host}, beyond the end of the file`);
+    else this.#count(host, length, exclusive, namer);
+  }
+
+  #count(host: number, length: number, exclusive: boolean, namer: Namer): void {
     const { clusterSize, snapshots } = this.#image.header;
     const first = Math.floor(host / clusterSize);
     const last = Math.floor((host + length - 1) / clusterSize);
-    if (last > this.summary.highest) this.summary.highest = last;
+    if (first < this.#lowest) this.#lowest = first;
+    if (last > this.#highest) this.#highest = last;
     const { counts, first: base } = this.#window;
+    if (last > this.#summary.highest) this.#summary.highest = last;
     for (let cluster = Math.max(first, base); cluster <= last && cluster - base < counts.length; cluster++) {
       const before = counts[cluster - base]!;
       if ((before & COUNT_MASK) !== 0 && (exclusive || (before & EXCLUSIVE) !== 0) && snapshots === 0) {
-        this.#options.problem(`${what} names the cluster at ${cluster * clusterSize}, which something else names too`);
+        const place = cluster * clusterSize;
+        this.#options.problem(`${this.#named(namer)} names the cluster at ${place}, which something else names too`);
       }
       const flag = before & EXCLUSIVE ? EXCLUSIVE : exclusive ? EXCLUSIVE : 0;
       counts[cluster - base] = Math.min((before & COUNT_MASK) + 1, COUNT_MASK) | flag;
@@ -158,6 +169,7 @@ class ReferenceCounter {
       const host = entryOffset(high, l1.readUInt32BE(index * 8 + 4));
       if (host === 0) continue;
       this.#options.signal?.throwIfAborted();
+      this.#index = index;
       const what = `L1 entry ${index}`;
       if (!this.#aligned(host, what)) continue;
       this.#add(host, clusterSize, true, what);
@@ -166,13 +178,24 @@ class ReferenceCounter {
         continue;
       }
       if (strict && (high & COPIED_FLAG) === 0) this.#problem(`${what} is not marked as used once`);
+      if (active && !this.#reaches(index)) continue;
       await readFully(file, this.#table, host, "L2 tables");
+      this.#lowest = Infinity;
+      this.#highest = -1;
       for (let slot = 0; slot < slots; slot++) {
         const at = slot * entrySize;
         if (this.#table.readInt32BE(at) === 0 && this.#table.readInt32BE(at + 4) === 0) continue;
+        this.#slot = slot;
         this.#countEntry(slot, index, active, strict);
       }
+      if (active) this.#reach.set([this.#lowest, this.#highest], index * 2);
     }
+  }
+
+  /** Whether an L2 table of the active disk names anything in the window, as far as is known yet. */
+  #reaches(index: number): boolean {
+    const { first, counts } = this.#window;
+    return first === 0 || (this.#reach[index * 2]! < first + counts.length && this.#reach[index * 2 + 1]! >= first);
   }
 
   #countEntry(slot: number, index: number, active: boolean, strict: boolean): void {
@@ -184,24 +207,23 @@ class ReferenceCounter {
       this.#problem(error instanceof Error ? error.message : String(error));
       return;
     }
-    const what = `entry ${slot} of L2 table ${index}`;
     if (mapping.kind === "hole" || mapping.host === undefined) return;
-    if (active && mapping.kind !== "zero") this.summary.allocated++;
+    if (active && this.#window.first === 0 && mapping.kind !== "zero") this.#summary.allocated++;
     if (mapping.kind === "compressed") {
-      this.#add(mapping.host, mapping.packed, false, what);
+      this.#add(mapping.host, mapping.packed, false, undefined);
       return;
     }
     if (mapping.kind === "data" || mapping.host < this.#image.fileSize) {
-      this.#add(mapping.host, header.clusterSize, true, what);
+      this.#add(mapping.host, header.clusterSize, true, undefined);
     } else if (mapping.host / header.clusterSize > furthestCluster(this.#image)) {
-      this.#problem(`${what} names ${mapping.host}, too far behind the end of the file`);
+      this.#problem(`${this.#named(undefined)} names ${mapping.host}, too far behind the end of the file`);
       return;
     } else {
       // Kept for it but never written: the file may end before it, and still the cluster is taken.
-      this.#count(mapping.host, header.clusterSize, true, what);
+      this.#count(mapping.host, header.clusterSize, true, undefined);
     }
     if (strict && (this.#table.readUInt32BE(slot * entrySize) & COPIED_FLAG) === 0) {
-      this.#problem(`${what} is not marked as used once`);
+      this.#problem(`${this.#named(undefined)} is not marked as used once`);
     }
   }
 
