@@ -769,8 +769,8 @@ declare class BlockPool {
   #private;
   /** `count` buffers of `length` bytes; the system gives each its memory when it is first used. */
   constructor(count: number, length: number);
-  /** A block of `length` bytes, at most the pool's. @throws the signal's reason when it aborts first. */
-  take(length: number, signal?: AbortSignal): Promise<PooledBlock>;
+  /** A block of `length` bytes, at most the pool's; at once where one is free. @throws the signal's reason when it aborts first. */
+  take(length: number, signal?: AbortSignal): PooledBlock | Promise<PooledBlock>;
 }
 /** A piece of an item that one call reads. */
 interface ReadPiece extends Extent {
@@ -793,13 +793,20 @@ interface StreamBlock<Item extends Extent = WorkItem> extends Extent, Disposable
   data: Uint8Array | null;
   item: Item;
 }
+/** Where a stream's items come from. */
+interface ItemSource<Item> {
+  /** The next item, at once where there is one; undefined: there are no more. */
+  next(): Item | undefined | Promise<Item | undefined>;
+  /** Nobody asks for more. */
+  end?(): Promise<unknown>;
+}
 /**
  * Reads items of work through a reader, as many at once as there are `next()` calls under way: those calls are the
  * concurrency, the back-pressure and the memory bound. Blocks may come out of order, but every item comes once.
  */
 declare class BlockStream<Item extends WorkItem = WorkItem> implements AsyncIterableIterator<StreamBlock<Item>, void> {
   #private;
-  constructor(reader: BlockReader, items: AsyncIterable<Item>, options: {
+  constructor(reader: BlockReader, items: ItemSource<Item>, options: {
     pool: BlockPool;
     layer?: Layer;
     signal?: AbortSignal | undefined;

@@ -2,8 +2,8 @@ import { execFileSync, spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import { mkdir, mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { type RunningServer, startNbdkit } from "../test/servers.ts";
+import { buildChildren, children } from "./built-children.ts";
 import type { TransferOrder } from "./children/transfer.ts";
 import { makeCompressibleDisk, makeDenseDisk, makeSparseDisk } from "./disks.ts";
 import type { Command } from "./measure.ts";
@@ -14,27 +14,29 @@ export type Where = "memory" | "disk";
 /** How an export is reached; `tls` is TLS over TCP. */
 export type Transport = "unix" | "tcp" | "tls";
 
-const children = fileURLToPath(new URL("./children/", import.meta.url));
-
 /** The folders, disks, servers and certificates that rows share; all of it goes when it is disposed. */
 export class Arena implements AsyncDisposable {
   readonly options: BenchOptions;
   /** What ours runs from. */
   readonly from: "dist" | "source";
   readonly #folders: Record<Where, string>;
+  /** Where its scripts are as JavaScript; where ours runs from source, nowhere. */
+  readonly #built: string | undefined;
   readonly #made = new Map<string, Promise<string>>();
   #count = 0;
 
-  private constructor(options: BenchOptions, folders: Record<Where, string>) {
+  private constructor(options: BenchOptions, folders: Record<Where, string>, built: string | undefined) {
     this.options = options;
     this.#folders = folders;
-    this.from = options.from ?? (existsSync("packages/core/dist/index.js") ? "dist" : "source");
+    this.#built = built;
+    this.from = built === undefined ? "source" : "dist";
   }
 
   static async open(options: BenchOptions): Promise<Arena> {
     const memory = await mkdtemp(join(options.memoryFolder, "diskferry-bench-"));
     const disk = await mkdtemp(join(options.folder, "diskferry-bench-"));
-    return new Arena(options, { memory, disk });
+    const from = options.from ?? (existsSync("packages/core/dist/index.js") ? "dist" : "source");
+    return new Arena(options, { memory, disk }, from === "dist" ? await buildChildren() : undefined);
   }
 
   /** A folder of the wanted kind that all rows share. */
@@ -99,7 +101,8 @@ export class Arena implements AsyncDisposable {
   /** Our own NBD server over a file, on a unix socket. */
   async serveOurs(file: string): Promise<{ clientUri: string } & AsyncDisposable> {
     const socket = this.name("memory", ".sock");
-    const child = spawn(process.execPath, [...this.#conditions(), join(children, "serve.ts"), file, socket.path], {
+    const { command, args } = this.script("serve.ts", [file, socket.path]);
+    const child = spawn(command, args, {
       stdio: ["pipe", "pipe", "inherit"],
     });
     const exited = new Promise<void>((resolve) => child.once("exit", () => resolve()));
@@ -120,25 +123,24 @@ export class Arena implements AsyncDisposable {
   /** A run of ours in a process of its own. */
   ours(order: TransferOrder): Command {
     return {
-      command: process.execPath,
-      args: [...this.#conditions(), join(children, "transfer.ts"), JSON.stringify(order)],
+      ...this.script("transfer.ts", [JSON.stringify(order)]),
       // What is remembered of NBD targets lies here and goes with the bench.
       env: { XDG_STATE_HOME: join(this.#folders.memory, "remembered") },
     };
   }
 
   /** A script of the bench, run by this Node. */
-  script(name: string, args: readonly string[], from: "dist" | "source" = this.from): Command {
-    return { command: process.execPath, args: [...this.#conditions(from), join(children, name), ...args] };
+  script(name: string, args: readonly string[], from: "dist" | "source" = this.from): Command & { args: string[] } {
+    const told =
+      from === "dist" && this.#built !== undefined
+        ? [join(this.#built, name.replace(/ts$/, "js"))]
+        : ["--conditions=diskferry-source", join(children, name)];
+    return { command: process.execPath, args: [...told, ...args] };
   }
 
   /** The path of a child that is no script of Node's. */
   child(name: string): string {
     return join(children, name);
-  }
-
-  #conditions(from: "dist" | "source" = this.from): string[] {
-    return from === "source" ? ["--conditions=diskferry-source"] : [];
   }
 
   /** A folder with an authority and the certificates of a server on 127.0.0.1 and of a client, made on the fly. */

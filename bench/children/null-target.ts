@@ -1,6 +1,7 @@
 import type { BlockWriter, OwnedResource, TargetProvider, Volume } from "@diskferry/core/provider";
 
-const lane = { module: new URL("./null-target-lane.ts", import.meta.url).href };
+const laneFile = import.meta.url.endsWith(".ts") ? "./null-target-lane.ts" : "./null-target-lane.js";
+const lane = { module: new URL(laneFile, import.meta.url).href };
 
 /** A target that throws everything away, like nbdcopy's `null:`. For measuring how fast a source is read. */
 export function nullTarget(): TargetProvider {

@@ -16,6 +16,13 @@ interface Place {
   start: number;
 }
 
+/** Where blocks are given back. */
+interface Home {
+  accept(place: Place): void;
+  /** What takes the place of a block that is never used again. */
+  replacement(): Place;
+}
+
 /**
  * A bounded set of equal buffers in shared memory, so that other threads can hash them without a copy, that begin at pages,
  * so that a file can be written from them directly. Taking one when all are out waits: this is the back-pressure of a
@@ -26,6 +33,14 @@ export class BlockPool {
   readonly #length: number;
   readonly #free: Place[] = [];
   readonly #waiting: { resolve: (place: Place) => void }[] = [];
+  readonly #home: Home = {
+    accept: (place) => {
+      const next = this.#waiting.shift();
+      if (next !== undefined) next.resolve(place);
+      else this.#free.push(place);
+    },
+    replacement: () => ({ buffer: this.#memoryFor(1), start: this.#startOf(0) }),
+  };
   #memory: SharedArrayBuffer | undefined;
   #used = 0;
 
@@ -35,16 +50,20 @@ export class BlockPool {
     this.#length = length;
   }
 
-  /** A block of `length` bytes, at most the pool's. @throws the signal's reason when it aborts first. */
-  async take(length: number, signal?: AbortSignal): Promise<PooledBlock> {
+  /** A block of `length` bytes, at most the pool's; at once where one is free. @throws the signal's reason when it aborts first. */
+  take(length: number, signal?: AbortSignal): PooledBlock | Promise<PooledBlock> {
     if (length > this.#length) throw new RangeError(`a block of ${length} bytes from a pool of ${this.#length}`);
     signal?.throwIfAborted();
     const free = this.#free.pop();
-    if (free !== undefined) return this.#lend(free, length);
+    if (free !== undefined) return new LentBlock(free, length, this.#home);
     if (this.#used < this.#count) {
       this.#memory ??= this.#memoryFor(this.#count);
-      return this.#lend({ buffer: this.#memory, start: this.#startOf(this.#used++) }, length);
+      return new LentBlock({ buffer: this.#memory, start: this.#startOf(this.#used++) }, length, this.#home);
     }
+    return this.#wait(length, signal);
+  }
+
+  async #wait(length: number, signal: AbortSignal | undefined): Promise<PooledBlock> {
     const place = await new Promise<Place>((resolve, reject) => {
       const waiter = { resolve: take };
       const waiting = this.#waiting;
@@ -60,7 +79,7 @@ export class BlockPool {
       waiting.push(waiter);
       signal?.addEventListener("abort", leave, { once: true });
     });
-    return this.#lend(place, length);
+    return new LentBlock(place, length, this.#home);
   }
 
   /** Pages lie between the blocks: the end of one is the headroom of the block behind it. */
@@ -76,20 +95,27 @@ export class BlockPool {
     const bytes = this.#startOf(count);
     return new SharedArrayBuffer(bytes, { maxByteLength: bytes });
   }
+}
 
-  #lend({ buffer, start }: Place, length: number): PooledBlock {
-    let out = true;
-    const giveBack = (returned: Place): void => {
-      if (!out) return;
-      out = false;
-      const next = this.#waiting.shift();
-      if (next !== undefined) next.resolve(returned);
-      else this.#free.push(returned);
-    };
-    return {
-      data: new Uint8Array(buffer, start, length),
-      forsake: () => giveBack({ buffer: this.#memoryFor(1), start: this.#startOf(0) }),
-      [Symbol.dispose]: () => giveBack({ buffer, start }),
-    };
+/** A block that is out; once it was given back, giving it back again does nothing. */
+class LentBlock implements PooledBlock {
+  readonly data: Uint8Array;
+  readonly #home: Home;
+  #place: Place | undefined;
+
+  constructor(place: Place, length: number, home: Home) {
+    this.data = new Uint8Array(place.buffer, place.start, length);
+    this.#place = place;
+    this.#home = home;
+  }
+
+  forsake(): void {
+    if (this.#place !== undefined) this.#home.accept(this.#home.replacement());
+    this.#place = undefined;
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#place !== undefined) this.#home.accept(this.#place);
+    this.#place = undefined;
   }
 }

@@ -14,13 +14,21 @@ export interface StreamBlock<Item extends Extent = WorkItem> extends Extent, Dis
 
 const direct: Layer = (call, run) => run(call);
 
+/** Where a stream's items come from. */
+export interface ItemSource<Item> {
+  /** The next item, at once where there is one; undefined: there are no more. */
+  next(): Item | undefined | Promise<Item | undefined>;
+  /** Nobody asks for more. */
+  end?(): Promise<unknown>;
+}
+
 /**
  * Reads items of work through a reader, as many at once as there are `next()` calls under way: those calls are the
  * concurrency, the back-pressure and the memory bound. Blocks may come out of order, but every item comes once.
  */
 export class BlockStream<Item extends WorkItem = WorkItem> implements AsyncIterableIterator<StreamBlock<Item>, void> {
   readonly #reader: BlockReader;
-  readonly #items: AsyncIterator<Item, void>;
+  readonly #items: ItemSource<Item>;
   readonly #pool: BlockPool;
   readonly #layer: Layer;
   readonly #signal: AbortSignal | undefined;
@@ -28,11 +36,11 @@ export class BlockStream<Item extends WorkItem = WorkItem> implements AsyncItera
 
   constructor(
     reader: BlockReader,
-    items: AsyncIterable<Item>,
+    items: ItemSource<Item>,
     options: { pool: BlockPool; layer?: Layer; signal?: AbortSignal | undefined },
   ) {
     this.#reader = reader;
-    this.#items = items[Symbol.asyncIterator]() as AsyncIterator<Item, void>;
+    this.#items = items;
     this.#pool = options.pool;
     this.#layer = options.layer ?? direct;
     this.#signal = options.signal;
@@ -52,28 +60,26 @@ export class BlockStream<Item extends WorkItem = WorkItem> implements AsyncItera
   }
 
   async return(): Promise<IteratorResult<StreamBlock<Item>, void>> {
-    await this.#items.return?.();
+    await this.#items.end?.();
     return { done: true, value: undefined };
   }
 
+  // Waits only for what is not there yet: this runs for every MiB.
   async #take(): Promise<IteratorResult<StreamBlock<Item>, void>> {
-    const next = await this.#items.next();
-    if (next.done === true) return { done: true, value: undefined };
-    const item = next.value;
-    const { offset, length } = item;
-    if (item.kind === "zero")
-      return { done: false, value: { offset, length, data: null, item, [Symbol.dispose]() {} } };
-    const block = await this.#pool.take(length, this.#signal);
+    const next = this.#items.next();
+    const item = next instanceof Promise ? await next : next;
+    if (item === undefined) return { done: true, value: undefined };
+    if (item.kind === "zero") return { done: false, value: new ItemBlock(item, undefined) };
+    const lent = this.#pool.take(item.length, this.#signal);
+    const block = lent instanceof Promise ? await lent : lent;
     try {
-      await this.#readAll(item, item.pieces ?? [{ offset, length }], block);
+      if (item.pieces === undefined) await this.#read(item, item, block);
+      else await this.#readAll(item, item.pieces, block);
     } catch (error) {
       block[Symbol.dispose]();
       throw error;
     }
-    return {
-      done: false,
-      value: { offset, length, data: block.data, item, [Symbol.dispose]: () => block[Symbol.dispose]() },
-    };
+    return { done: false, value: new ItemBlock(item, block) };
   }
 
   /** Reads the pieces of an item, together where the reader serves any order and no two of them touch one of its blocks. */
@@ -122,6 +128,26 @@ export class BlockStream<Item extends WorkItem = WorkItem> implements AsyncItera
   }
 }
 
+class ItemBlock<Item extends Extent> implements StreamBlock<Item> {
+  readonly offset: number;
+  readonly length: number;
+  readonly data: Uint8Array | null;
+  readonly item: Item;
+  readonly #block: PooledBlock | undefined;
+
+  constructor(item: Item, block: PooledBlock | undefined) {
+    this.offset = item.offset;
+    this.length = item.length;
+    this.data = block?.data ?? null;
+    this.item = item;
+    this.#block = block;
+  }
+
+  [Symbol.dispose](): void {
+    this.#block?.[Symbol.dispose]();
+  }
+}
+
 function isMultiple({ offset, length }: Extent, unit: number): boolean {
   return (offset + length) % unit === 0;
 }
@@ -153,7 +179,14 @@ export function blockStream(
     );
   }
   const items = workOf(tiles, { leaf: reader.blockSize, size: reader.size, itemLength, zeroLength: itemLength });
-  return new BlockStream(reader, items, {
+  const source: ItemSource<WorkItem> = {
+    async next() {
+      const next = await items.next();
+      return next.done === true ? undefined : next.value;
+    },
+    end: () => items.return(),
+  };
+  return new BlockStream(reader, source, {
     pool: new BlockPool(options.blocks ?? 4, itemLength),
     signal: options.signal,
   });

@@ -92,7 +92,8 @@ export class Copier {
   readonly #queue: Queued[] = [];
   readonly #stop = new AbortController();
   readonly #workers: Promise<void>[] = [];
-  #wake: (() => void) | undefined;
+  /** Workers without an item. */
+  readonly #idle: ((item: Queued | undefined) => void)[] = [];
   #closed = false;
   #failure: { error: unknown } | undefined;
 
@@ -100,7 +101,8 @@ export class Copier {
     this.#options = options;
     // Stops with `signal` too, and costs each call less than a signal composed of both.
     const stop = this.#stop.signal;
-    const stream = new BlockStream<Queued>(options.reader, this.#items(), {
+    const items = { next: () => this.#next() };
+    const stream = new BlockStream<Queued>(options.reader, items, {
       pool: new BlockPool(options.depth, options.itemLength),
       layer: options.layer,
       signal: stop,
@@ -127,18 +129,20 @@ export class Copier {
       };
       if (batch.items.length === 0) return resolve(result);
       this.#progress.set(batch, { left: batch.items.length, result, resolve, reject });
-      for (const [index, item] of batch.items.entries()) this.#queue.push({ ...item, batch, index });
-      this.#wake?.();
+      for (const [index, item] of batch.items.entries()) this.#give({ ...item, batch, index });
     });
   }
 
-  async *#items(): AsyncGenerator<Queued, void> {
-    for (;;) {
-      const item = this.#queue.shift();
-      if (item !== undefined) yield item;
-      else if (this.#closed) return;
-      else await new Promise<void>((resolve) => (this.#wake = resolve));
-    }
+  #give(item: Queued): void {
+    const idle = this.#idle.shift();
+    if (idle !== undefined) idle(item);
+    else this.#queue.push(item);
+  }
+
+  #next(): Queued | undefined | Promise<Queued | undefined> {
+    const item = this.#queue.shift();
+    if (item !== undefined || this.#closed) return item;
+    return new Promise((resolve) => this.#idle.push(resolve));
   }
 
   async #work(stream: BlockStream<Queued>, signal: AbortSignal): Promise<void> {
@@ -146,14 +150,19 @@ export class Copier {
       for (;;) {
         const next = await stream.next();
         if (next.done === true) return;
-        using block = next.value;
-        const progress = this.#progress.get(block.item.batch);
-        if (progress === undefined) return;
-        await this.#copy(block, progress.result, signal);
-        progress.left--;
-        if (progress.left === 0) {
-          this.#progress.delete(block.item.batch);
-          progress.resolve(progress.result);
+        const block = next.value;
+        // By hand, since what `using` is compiled to for Node 22 is a tenth of the garbage of a copy.
+        try {
+          const progress = this.#progress.get(block.item.batch);
+          if (progress === undefined) return;
+          await this.#copy(block, progress.result, signal);
+          progress.left--;
+          if (progress.left === 0) {
+            this.#progress.delete(block.item.batch);
+            progress.resolve(progress.result);
+          }
+        } finally {
+          block[Symbol.dispose]();
         }
       }
     } catch (error) {
@@ -169,7 +178,7 @@ export class Copier {
     for (const progress of this.#progress.values()) progress.reject(error);
     this.#progress.clear();
     this.#stop.abort(error);
-    this.#wake?.();
+    for (const idle of this.#idle.splice(0)) idle(undefined);
   }
 
   async #copy(block: StreamBlock<Queued>, result: BatchResult, signal: AbortSignal): Promise<void> {

@@ -383,12 +383,11 @@ class DiskCopy {
       const result = work.results.get(batch)!;
       for (const [index, item] of batch.items.entries()) {
         const { offset, length } = item;
-        const digests = await this.#learn(item, result.digests[index]!);
-        durable.push(digests === undefined ? { offset, length } : { offset, length, digests });
+        const digests = this.#learn(item, result.digests[index]!);
+        if (digests === undefined) append(durable, offset, length);
+        else durable.push({ offset, length, digests: await digests });
       }
-      for (let at = 0; at < result.sent.length; at += 2) {
-        sent.push({ offset: result.sent[at]!, length: result.sent[at + 1]! });
-      }
+      for (let at = 0; at < result.sent.length; at += 2) append(sent, result.sent[at]!, result.sent[at + 1]!);
       this.#counts.read += result.read;
       this.#counts.written += result.written;
       this.#counts.zeroed += result.zeroed;
@@ -400,16 +399,16 @@ class DiskCopy {
     onProgress({ durable: work.group.extents.reduce((sum, extent) => sum + extent.length, 0) });
   }
 
-  /** Takes an item's digests into the manifest in the making. */
-  async #learn(item: Extent & { kind: "copy" | "zero" }, computed: Uint8Array): Promise<Uint8Array | undefined> {
+  /** Notes that an item is done, and takes its digests, where there are any, into the manifest in the making. */
+  #learn(item: Extent & { kind: "copy" | "zero" }, computed: Uint8Array): Promise<Uint8Array> | undefined {
     const { knowledge, algorithm } = this.#request;
     const [first, count] = knowledge.leavesOf(item);
     knowledge.done.set(first, count);
     knowledge.suspect.clear(first, count);
-    if (knowledge.builder === undefined || algorithm === "none") return undefined;
+    const { builder } = knowledge;
+    if (builder === undefined || algorithm === "none") return undefined;
     const digests = item.kind === "zero" ? zeroDigests(algorithm, knowledge, first, count) : computed;
-    await knowledge.builder.setMany(first, digests);
-    return digests;
+    return builder.setMany(first, digests).then(() => digests);
   }
 
   /** Runs a step, and runs it again after every failure that opening source and target anew may mend. */
@@ -489,4 +488,11 @@ class DiskCopy {
     await this.#settling?.catch(() => {});
     this.#settling = undefined;
   }
+}
+
+/** Adds a range to extents without digests; what goes on where the last ends makes that one longer. */
+function append(extents: WrittenExtent[], offset: number, length: number): void {
+  const last = extents.at(-1);
+  if (last !== undefined && last.digests === undefined && last.offset + last.length === offset) last.length += length;
+  else extents.push({ offset, length });
 }

@@ -29,42 +29,32 @@ export interface GridOptions {
   zeroLength: number;
 }
 
-/**
- * Lays tiles onto the grid of leaves: `changed` widens outward to whole leaves, `zero` shrinks inward and its edges
- * become data, `unchanged` leaves drop out. Items come ascending and never overlap.
- */
+/** Lays tiles onto the grid of leaves, see {@link Grid}. */
 export async function* workOf(tiles: AsyncIterable<Tile>, options: GridOptions): AsyncGenerator<WorkItem, void> {
-  const { leaf, size } = options;
-  let pending: WorkItem | undefined;
-  let partial: Tile[] = [];
+  const grid = new Grid(options);
+  for await (const tile of tiles) yield* grid.lay(tile);
+  yield* grid.end();
+}
 
-  function* add(item: WorkItem): Generator<WorkItem, void> {
-    const limit = item.kind === "copy" ? options.itemLength : options.zeroLength;
-    if (pending !== undefined && mergeable(pending, item, limit)) {
-      pending.length += item.length;
-      if (item.pieces !== undefined) pending.pieces?.push(...item.pieces);
-      return;
-    }
-    if (pending !== undefined) yield pending;
-    pending = item;
+/**
+ * Lays tiles, one after the other, onto the grid of leaves: `changed` widens outward to whole leaves, `zero` shrinks inward
+ * and its edges become data, `unchanged` leaves drop out. Items come ascending and never overlap; the last one comes with
+ * the tile behind it, or at the end.
+ */
+export class Grid {
+  readonly #options: GridOptions;
+  #pending: WorkItem | undefined;
+  /** The pieces of tiles that fill the leaf so far which several of them share. */
+  #partial: Tile[] = [];
+
+  constructor(options: GridOptions) {
+    this.#options = options;
   }
 
-  function* addRange(offset: number, length: number, kind: "copy" | "zero", hint: unknown): Generator<WorkItem, void> {
-    const limit = kind === "copy" ? options.itemLength : options.zeroLength;
-    let position = offset;
-    const end = offset + length;
-    while (position < end) {
-      // Items begin at multiples of their limit, so that they fall on the boundaries storage likes.
-      const stop = Math.min(end, (Math.floor(position / limit) + 1) * limit);
-      const item: WorkItem = { offset: position, length: stop - position, kind };
-      if (hint !== undefined && kind === "copy") item.pieces = [{ offset: position, length: stop - position, hint }];
-      yield* add(item);
-      position = stop;
-    }
-  }
-
-  for await (const tile of tiles) {
-    const before = partial.at(-1);
+  /** @throws ProviderError CORRUPT when the tiles before broke off inside a leaf. */
+  *lay(tile: Tile): Generator<WorkItem, void> {
+    const { leaf, size } = this.#options;
+    const before = this.#partial.at(-1);
     if (before !== undefined && before.offset + before.length !== tile.offset) throw brokenOff(before, leaf);
     let position = tile.offset;
     const end = tile.offset + tile.length;
@@ -74,7 +64,7 @@ export async function* workOf(tiles: AsyncIterable<Tile>, options: GridOptions):
       if (position === leafStart && end >= leafEnd) {
         const wholeEnd = end >= size ? size : end - (end % leaf);
         if (tile.kind !== "unchanged") {
-          yield* addRange(position, wholeEnd - position, tile.kind === "zero" ? "zero" : "copy", tile.hint);
+          yield* this.#layRange(position, wholeEnd, tile.kind === "zero" ? "zero" : "copy", tile.hint);
         }
         position = wholeEnd;
         continue;
@@ -82,18 +72,54 @@ export async function* workOf(tiles: AsyncIterable<Tile>, options: GridOptions):
       const stop = Math.min(end, leafEnd);
       const piece: Tile = { offset: position, length: stop - position, kind: tile.kind };
       if (tile.hint !== undefined) piece.hint = tile.hint;
-      partial.push(piece);
+      this.#partial.push(piece);
       position = stop;
       if (stop === leafEnd) {
-        const item = mixedLeaf(leafStart, leafEnd - leafStart, partial);
-        if (item !== undefined) yield* add(item);
-        partial = [];
+        const item = mixedLeaf(leafStart, leafEnd - leafStart, this.#partial);
+        const whole = item === undefined ? undefined : this.#add(item);
+        if (whole !== undefined) yield whole;
+        this.#partial = [];
       }
     }
   }
-  const rest = partial.at(-1);
-  if (rest !== undefined) throw brokenOff(rest, leaf);
-  if (pending !== undefined) yield pending;
+
+  /** The last item. @throws ProviderError CORRUPT when the tiles broke off inside a leaf. */
+  *end(): Generator<WorkItem, void> {
+    const rest = this.#partial.at(-1);
+    if (rest !== undefined) throw brokenOff(rest, this.#options.leaf);
+    if (this.#pending !== undefined) yield this.#pending;
+    this.#pending = undefined;
+  }
+
+  *#layRange(offset: number, end: number, kind: "copy" | "zero", hint: unknown): Generator<WorkItem, void> {
+    const limit = this.#limit(kind);
+    let position = offset;
+    while (position < end) {
+      // Items begin at multiples of their limit, so that they fall on the boundaries storage likes.
+      const stop = Math.min(end, (Math.floor(position / limit) + 1) * limit);
+      const item: WorkItem = { offset: position, length: stop - position, kind };
+      if (hint !== undefined && kind === "copy") item.pieces = [{ offset: position, length: stop - position, hint }];
+      const whole = this.#add(item);
+      if (whole !== undefined) yield whole;
+      position = stop;
+    }
+  }
+
+  /** Takes an item in; the one before it comes out, unless both are one. */
+  #add(item: WorkItem): WorkItem | undefined {
+    const pending = this.#pending;
+    if (pending !== undefined && mergeable(pending, item, this.#limit(item.kind))) {
+      pending.length += item.length;
+      if (item.pieces !== undefined) pending.pieces?.push(...item.pieces);
+      return undefined;
+    }
+    this.#pending = item;
+    return pending;
+  }
+
+  #limit(kind: WorkItem["kind"]): number {
+    return kind === "copy" ? this.#options.itemLength : this.#options.zeroLength;
+  }
 }
 
 /** Tiles that end inside a leaf would leave bytes of it out without a word. */

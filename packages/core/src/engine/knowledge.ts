@@ -166,7 +166,8 @@ export class Knowledge {
 
   /** Whether any leaf of a range is suspect. */
   isSuspect(extent: Extent): boolean {
-    return this.nextSuspect(extent.offset, extent.offset + extent.length) !== undefined;
+    const [first, count] = this.leavesOf(extent);
+    return this.suspect.touches(first, first + count);
   }
 }
 

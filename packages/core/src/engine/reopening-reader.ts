@@ -11,6 +11,8 @@ export class ReopeningReader implements BlockReader {
   readonly #open: (wait: Wait) => Promise<BlockReader>;
   readonly #first: BlockReader;
   #live: Promise<BlockReader> | undefined;
+  /** The live one, once it is open. */
+  #ready: BlockReader | undefined;
   #closed = false;
   readonly #retired = new WeakSet<BlockReader>();
   /** How often a reader had to be opened again. */
@@ -21,11 +23,16 @@ export class ReopeningReader implements BlockReader {
     this.#first = first;
     this.#open = open;
     this.#live = Promise.resolve(first);
+    this.#ready = first;
     if (first.digests !== undefined) {
       this.digests = async (offset, length, options) => {
-        const reader = await this.#current(options);
+        const reader = this.#ready ?? (await this.#current(options));
         if (reader.digests === undefined) throw new ProviderError("UNSUPPORTED", "the reopened reader has no digests");
-        return this.#guarded(reader, options.signal, () => reader.digests!(offset, length, options));
+        try {
+          return await reader.digests(offset, length, options);
+        } catch (error) {
+          throw this.#judged(reader, error, options.signal);
+        }
       };
     }
   }
@@ -44,44 +51,39 @@ export class ReopeningReader implements BlockReader {
   }
 
   async read(offset: number, into: Uint8Array, options: ReadOptions = {}): Promise<void> {
-    const reader = await this.#current(options);
-    await this.#guarded(reader, options.signal, () => reader.read(offset, into, options));
+    const reader = this.#ready ?? (await this.#current(options));
+    try {
+      await reader.read(offset, into, options);
+    } catch (error) {
+      throw this.#judged(reader, error, options.signal);
+    }
   }
 
-  async #guarded<T>(reader: BlockReader, signal: AbortSignal | undefined, run: () => Promise<T>): Promise<T> {
-    try {
-      return await run();
-    } catch (error) {
-      const timedOut = signal?.aborted === true && isProviderError(signal.reason);
-      // A stream that failed in any way does not stand where it stood: it cannot be asked for the same again.
-      const restarted = this.order === "ascending" && isProviderError(error) && error.retryable;
-      const died = isProviderError(error) && (error.code === "UNAVAILABLE" || restarted);
-      // A call that shared the reader with one that died fails because the reader was closed under it.
-      const shared = this.#retired.has(reader) && signal?.aborted !== true;
-      if (!timedOut && !died && !shared) throw error;
-      this.#retire(reader);
-      if (timedOut || (died && error.retryable)) throw error;
-      throw new ProviderError("UNAVAILABLE", (error as Error).message, {
-        operation: "read",
-        retryable: true,
-        cause: error,
-      });
-    }
+  /** What a call's failure is to its caller; a reader that died of it is retired. */
+  #judged(reader: BlockReader, error: unknown, signal: AbortSignal | undefined): unknown {
+    const timedOut = signal?.aborted === true && isProviderError(signal.reason);
+    // A stream that failed in any way does not stand where it stood: it cannot be asked for the same again.
+    const restarted = this.order === "ascending" && isProviderError(error) && error.retryable;
+    const died = isProviderError(error) && (error.code === "UNAVAILABLE" || restarted);
+    // A call that shared the reader with one that died fails because the reader was closed under it.
+    const shared = this.#retired.has(reader) && signal?.aborted !== true;
+    if (!timedOut && !died && !shared) return error;
+    this.#retire(reader);
+    if (timedOut || (died && error.retryable)) return error;
+    return new ProviderError("UNAVAILABLE", (error as Error).message, {
+      operation: "read",
+      retryable: true,
+      cause: error,
+    });
   }
 
   #retire(dead: BlockReader): void {
     this.#retired.add(dead);
-    const live = this.#live;
-    if (live === undefined) return;
-    void live.then(
-      (reader) => {
-        if (reader !== dead || this.#live !== live) return;
-        this.#live = undefined;
-        // A reader that died may be unable to say goodbye; its replacement must not wait for that.
-        void dead[Symbol.asyncDispose]().catch(() => {});
-      },
-      () => {},
-    );
+    if (this.#ready !== dead) return;
+    this.#live = undefined;
+    this.#ready = undefined;
+    // A reader that died may be unable to say goodbye; its replacement must not wait for that.
+    void dead[Symbol.asyncDispose]().catch(() => {});
   }
 
   async #current(wait: Wait): Promise<BlockReader> {
@@ -90,9 +92,14 @@ export class ReopeningReader implements BlockReader {
       this.reopened++;
       const opening = this.#reopen(wait);
       this.#live = opening;
-      opening.catch(() => {
-        if (this.#live === opening) this.#live = undefined;
-      });
+      opening.then(
+        (reader) => {
+          if (this.#live === opening) this.#ready = reader;
+        },
+        () => {
+          if (this.#live === opening) this.#live = undefined;
+        },
+      );
     }
     return this.#live;
   }
@@ -113,6 +120,7 @@ export class ReopeningReader implements BlockReader {
     this.#closed = true;
     const live = this.#live;
     this.#live = undefined;
+    this.#ready = undefined;
     const reader = await live?.catch(() => undefined);
     await reader?.[Symbol.asyncDispose]();
   }

@@ -8,15 +8,27 @@ export class Slots {
   }
 
   /** Runs `work` when a slot is free. Whoever waits is bounded by the callers. */
-  async use<T>(work: () => Promise<T>): Promise<T> {
-    if (this.#free > 0) this.#free--;
-    else await new Promise<void>((resolve) => this.#waiting.push(resolve));
+  use<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#free === 0)
+      return new Promise<void>((resolve) => this.#waiting.push(resolve)).then(() => this.#run(work));
+    this.#free--;
+    return this.#run(work);
+  }
+
+  #run<T>(work: () => Promise<T>): Promise<T> {
     try {
-      return await work();
-    } finally {
-      const next = this.#waiting.shift();
-      if (next === undefined) this.#free++;
-      else next();
+      const running = work();
+      running.then(this.#release, this.#release);
+      return running;
+    } catch (error) {
+      this.#release();
+      return Promise.reject(error);
     }
   }
+
+  readonly #release = (): void => {
+    const next = this.#waiting.shift();
+    if (next === undefined) this.#free++;
+    else next();
+  };
 }

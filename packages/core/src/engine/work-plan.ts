@@ -1,8 +1,9 @@
 import { digestLength, zeroDigest } from "../manifest/digest.ts";
+import type { ManifestBuilder } from "../manifest/manifest-builder.ts";
 import type { DigestAlgorithm } from "../provider/reader.ts";
 import type { Extent, Tile } from "../provider/extents.ts";
 import type { Batch, CopyItem } from "./copier.ts";
-import { workOf } from "./grid.ts";
+import { Grid, type WorkItem } from "./grid.ts";
 import type { Knowledge } from "./knowledge.ts";
 import { narrowed, type FarDigests } from "./narrow.ts";
 import { distrust } from "./tiles.ts";
@@ -75,33 +76,37 @@ export async function* planWork(tiles: AsyncIterable<Tile>, options: WorkPlanOpt
   };
 
   let position = options.from;
-  for await (const whole of workOf(wanted, { leaf, size, itemLength, zeroLength })) {
-    if (whole.offset > position) options.settled(whole.offset - position);
-    position = whole.offset + whole.length;
-    for (const item of undone(whole, knowledge, options.settled)) {
-      const work = await decideItem(item, options);
-      if (work === undefined) {
-        options.settled(item.length);
-        continue;
+  for await (const wholes of laid(wanted, new Grid({ leaf, size, itemLength, zeroLength }))) {
+    for (const whole of wholes) {
+      if (whole.offset > position) options.settled(whole.offset - position);
+      position = whole.offset + whole.length;
+      for (const item of undone(whole, knowledge, options.settled)) {
+        // Waited for only where digests are looked up: there are as many items as the disk has MiB.
+        const decided = decideItem(item, options);
+        const work = decided instanceof Promise ? await decided : decided;
+        if (work === undefined) {
+          options.settled(item.length);
+          continue;
+        }
+        batch.items.push(work);
+        items++;
+        if (work.kind === "copy") {
+          batchBytes += work.length;
+          group.bytes += work.length;
+        }
+        const last = group.extents.at(-1);
+        if (last !== undefined && last.offset + last.length === work.offset) last.length += work.length;
+        else group.extents.push({ offset: work.offset, length: work.length });
+        if (batchBytes >= BATCH_BYTES || batch.items.length >= BATCH_ITEMS) closeBatch();
       }
-      batch.items.push(work);
-      items++;
-      if (work.kind === "copy") {
-        batchBytes += work.length;
-        group.bytes += work.length;
+      const late = items > 0 && performance.now() - begunAt >= options.groupMs;
+      if (group.bytes >= options.groupBytes() || items >= GROUP_ITEMS || late) {
+        closeBatch();
+        yield group;
+        group = { batches: [], extents: [], bytes: 0 };
+        items = 0;
+        begunAt = performance.now();
       }
-      const last = group.extents.at(-1);
-      if (last !== undefined && last.offset + last.length === work.offset) last.length += work.length;
-      else group.extents.push({ offset: work.offset, length: work.length });
-      if (batchBytes >= BATCH_BYTES || batch.items.length >= BATCH_ITEMS) closeBatch();
-    }
-    const late = items > 0 && performance.now() - begunAt >= options.groupMs;
-    if (group.bytes >= options.groupBytes() || items >= GROUP_ITEMS || late) {
-      closeBatch();
-      yield group;
-      group = { batches: [], extents: [], bytes: 0 };
-      items = 0;
-      begunAt = performance.now();
     }
   }
   if (options.to > position) options.settled(options.to - position);
@@ -109,12 +114,14 @@ export async function* planWork(tiles: AsyncIterable<Tile>, options: WorkPlanOpt
   if (group.batches.length > 0) yield group;
 }
 
+/** The items of each tile, and the last one. */
+async function* laid(tiles: AsyncIterable<Tile>, grid: Grid): AsyncGenerator<Iterable<WorkItem>, void> {
+  for await (const tile of tiles) yield grid.lay(tile);
+  yield grid.end();
+}
+
 /** The pieces of an item whose leaves are not done yet. */
-function* undone(
-  item: CopyItemShape,
-  knowledge: Knowledge,
-  settled: (bytes: number) => void,
-): Generator<CopyItemShape> {
+function* undone(item: WorkItem, knowledge: Knowledge, settled: (bytes: number) => void): Generator<WorkItem> {
   const [first, count] = knowledge.leavesOf(item);
   const end = item.offset + item.length;
   let position = item.offset;
@@ -128,10 +135,8 @@ function* undone(
   if (position < end) yield position === item.offset ? item : slice(item, position, end);
 }
 
-type CopyItemShape = Omit<CopyItem, "base" | "blank">;
-
-function slice(item: CopyItemShape, start: number, end: number): CopyItemShape {
-  const piece: CopyItemShape = { offset: start, length: end - start, kind: item.kind };
+function slice(item: WorkItem, start: number, end: number): WorkItem {
+  const piece: WorkItem = { offset: start, length: end - start, kind: item.kind };
   const inside = <T extends Extent>(extents: readonly T[]): T[] =>
     extents
       .map((extent) => {
@@ -145,25 +150,36 @@ function slice(item: CopyItemShape, start: number, end: number): CopyItemShape {
 }
 
 /** What an item needs; undefined: nothing, the target holds it already. */
-async function decideItem(item: CopyItemShape, options: WorkPlanOptions): Promise<CopyItem | undefined> {
+function decideItem(item: WorkItem, options: WorkPlanOptions): CopyItem | undefined | Promise<CopyItem | undefined> {
   const { knowledge, algorithm } = options;
   const suspect = knowledge.isSuspect(item);
   const work: CopyItem = { ...item, blank: options.blank && !suspect };
   if (suspect || !options.parts) delete work.parts;
-  const [first, count] = knowledge.leavesOf(item);
-  const { builder } = knowledge;
-  if (builder !== undefined && algorithm !== "none") {
-    if (item.kind === "zero") {
-      const zeroes = zeroDigests(algorithm, knowledge, first, count);
-      if (options.compare() && (await builder.holds(first, zeroes))) return undefined;
-      if (work.blank) {
-        await builder.setMany(first, zeroes);
-        return undefined;
-      }
-    } else if (options.compare()) {
-      work.base = await builder.digests(first, count);
+  if (knowledge.builder !== undefined && algorithm !== "none") {
+    return compareItem(work, knowledge, knowledge.builder, algorithm, options.compare);
+  }
+  return item.kind === "zero" && work.blank ? undefined : work;
+}
+
+/** Leaves out what digests show that the target holds. */
+async function compareItem(
+  work: CopyItem,
+  knowledge: Knowledge,
+  builder: ManifestBuilder,
+  algorithm: DigestAlgorithm,
+  compare: () => boolean,
+): Promise<CopyItem | undefined> {
+  const [first, count] = knowledge.leavesOf(work);
+  if (work.kind === "zero") {
+    const zeroes = zeroDigests(algorithm, knowledge, first, count);
+    if (compare() && (await builder.holds(first, zeroes))) return undefined;
+    if (work.blank) {
+      await builder.setMany(first, zeroes);
+      return undefined;
     }
-  } else if (item.kind === "zero" && work.blank) return undefined;
+  } else if (compare()) {
+    work.base = await builder.digests(first, count);
+  }
   return work;
 }
 

@@ -16,59 +16,90 @@ export function runUntilGivenUp(
   graceMs: number,
   clock: Clock,
 ): Promise<void> {
-  const outer = call.signal;
-  if (outer.aborted) return Promise.reject(outer.reason as Error);
-  return new Promise((resolve, reject) => {
-    const controller = new AbortController();
-    let failure: ProviderError | undefined;
-    let cancelGrace: (() => void) | undefined;
-    let over = false;
-    const running = Promise.withResolvers<void>();
-
-    const finish = (): boolean => {
-      running.resolve();
-      if (over) return false;
-      over = true;
-      disarm();
-      cancelGrace?.();
-      outer.removeEventListener("abort", abortedOutside);
-      return true;
-    };
-    const stop = (reason: unknown): void => {
-      if (over || controller.signal.aborted) return;
-      controller.abort(reason);
-      cancelGrace = clock.after(graceMs, () => {
-        if (over) return;
-        call.unsettled = running.promise;
-        over = true;
-        disarm();
-        outer.removeEventListener("abort", abortedOutside);
-        reject(failure === undefined ? (outer.reason as Error) : ignoredAbort(call, failure));
-      });
-    };
-    const abortedOutside = (): void => stop(outer.reason);
-    const disarm = arm((error) => {
-      if (over || controller.signal.aborted) return;
-      failure = error;
-      stop(error);
-    });
-    outer.addEventListener("abort", abortedOutside, { once: true });
-    call.signal = controller.signal;
-
-    run(call).then(
-      () => {
-        if (!finish()) return;
-        call.signal = outer;
-        resolve();
-      },
-      (error: Error) => {
-        if (!finish()) return;
-        call.signal = outer;
-        reject(failure === undefined || error === failure ? error : withCause(failure, error));
-      },
-    );
-  });
+  if (call.signal.aborted) return Promise.reject(call.signal.reason as Error);
+  return new Attempt(call, graceMs, clock).run(run, arm);
 }
+
+/** A call under way. One object and few functions, since there is one for every MiB read and another for its write. */
+class Attempt {
+  readonly #call: Call;
+  readonly #outer: AbortSignal;
+  readonly #graceMs: number;
+  readonly #clock: Clock;
+  readonly #controller = new AbortController();
+  #failure: ProviderError | undefined;
+  #disarm: (() => void) | undefined;
+  #cancelGrace: (() => void) | undefined;
+  /** Whether the caller was answered. */
+  #over = false;
+  /** Told when a call settles that outlived its grace. */
+  #letGo: (() => void) | undefined;
+  #reject: ((reason: unknown) => void) | undefined;
+
+  constructor(call: Call, graceMs: number, clock: Clock) {
+    this.#call = call;
+    this.#outer = call.signal;
+    this.#graceMs = graceMs;
+    this.#clock = clock;
+  }
+
+  run(run: Run, arm: (giveUp: (error: ProviderError) => void) => () => void): Promise<void> {
+    this.#disarm = arm((error) => {
+      if (this.#over || this.#controller.signal.aborted) return;
+      this.#failure = error;
+      this.#stop(error);
+    });
+    this.#outer.addEventListener("abort", this, ONCE);
+    this.#call.signal = this.#controller.signal;
+    return new Promise((resolve, reject) => {
+      this.#reject = reject;
+      run(this.#call).then(
+        () => {
+          if (this.#finish()) resolve();
+        },
+        (error: unknown) => {
+          if (!this.#finish()) return;
+          const failure = this.#failure;
+          reject(failure === undefined || error === failure ? error : withCause(failure, error));
+        },
+      );
+    });
+  }
+
+  /** The caller gave up. */
+  handleEvent(): void {
+    this.#stop(this.#outer.reason);
+  }
+
+  /** Ends the wait of the call itself. False: the caller was answered before. */
+  #finish(): boolean {
+    this.#letGo?.();
+    if (this.#over) return false;
+    this.#answer();
+    this.#cancelGrace?.();
+    this.#call.signal = this.#outer;
+    return true;
+  }
+
+  #answer(): void {
+    this.#over = true;
+    this.#disarm?.();
+    this.#outer.removeEventListener("abort", this);
+  }
+
+  #stop(reason: unknown): void {
+    if (this.#over || this.#controller.signal.aborted) return;
+    this.#controller.abort(reason);
+    this.#cancelGrace = this.#clock.after(this.#graceMs, () => {
+      if (this.#over) return;
+      this.#call.unsettled = new Promise((resolve) => (this.#letGo = resolve));
+      this.#answer();
+      this.#reject?.(this.#failure === undefined ? this.#outer.reason : ignoredAbort(this.#call, this.#failure));
+    });
+  }
+}
+
+const ONCE = { once: true };
 
 function withCause(failure: ProviderError, cause: unknown): ProviderError {
   const { code, message, retryable, operation } = failure;

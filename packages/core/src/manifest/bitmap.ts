@@ -32,6 +32,11 @@ export class LeafBitmap {
     return ((this.#pages[Math.floor(leaf / pageBits)]?.[bit >>> 5] ?? 0) & (1 << (bit & 31))) !== 0;
   }
 
+  /** Whether any leaf of [from, to) is in the set. */
+  touches(from: number, to: number): boolean {
+    return this.#next(from, to, true) < to;
+  }
+
   /** Puts `count` leaves from `leaf` on into the set. */
   set(leaf: number, count = 1): void {
     this.#fill(leaf, count, true);

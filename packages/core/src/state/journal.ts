@@ -146,8 +146,11 @@ export async function* replayJournals(
   for await (const key of store.list(whole, wait)) {
     if (whole === "" || key === whole || key.startsWith(`${whole}/`)) keys.push(key);
   }
-  const order = new Intl.Collator("en", { numeric: true, sensitivity: "variant" });
-  keys.sort((left, right) => order.compare(left, right) || (left < right ? -1 : 1));
+  if (keys.length > 1) {
+    // Not for one: the first collator of a process costs it 10 ms.
+    const order = new Intl.Collator("en", { numeric: true, sensitivity: "variant" });
+    keys.sort((left, right) => order.compare(left, right) || (left < right ? -1 : 1));
+  }
   for (const key of keys) yield* replayLog(store, key, wait);
 }
 

@@ -185,19 +185,16 @@ export class SpreadClient implements NbdClient {
       throw new RangeError("slack: into is not followed by 32 bytes of its buffer");
     }
     const flags = options.dontFragment === true && this.flags.canDf ? commandFlag.doNotFragment : 0;
-    await this.#inPieces(
-      length,
-      this.maximumPayload,
-      (from, to) => ({
-        command: command.read,
-        flags,
-        offset: offset + from,
-        length: to - from,
-        into: from === 0 && to === length ? into : into.subarray(from, to),
-        slack: options.slack === true && to === length,
-      }),
-      options,
-    );
+    const asked = (from: number, to: number): Asked => ({
+      command: command.read,
+      flags,
+      offset: offset + from,
+      length: to - from,
+      into: from === 0 && to === length ? into : into.subarray(from, to),
+      slack: options.slack === true && to === length,
+    });
+    if (length > this.maximumPayload) await this.#inPieces(length, asked, options);
+    else if (length > 0) await this.#ask(asked(0, length), options);
   }
 
   async write(offset: number, data: Uint8Array, options: NbdWriteOptions = {}): Promise<void> {
@@ -208,19 +205,16 @@ export class SpreadClient implements NbdClient {
       throw new RangeError("headroom: data is not preceded by 32 bytes of its buffer");
     }
     const flags = this.#fua(options.fua);
-    await this.#inPieces(
-      length,
-      this.maximumPayload,
-      (from, to) => ({
-        command: command.write,
-        flags,
-        offset: offset + from,
-        length: to - from,
-        data: from === 0 && to === length ? data : data.subarray(from, to),
-        headroom: options.headroom === true && from === 0,
-      }),
-      options,
-    );
+    const asked = (from: number, to: number): Asked => ({
+      command: command.write,
+      flags,
+      offset: offset + from,
+      length: to - from,
+      data: from === 0 && to === length ? data : data.subarray(from, to),
+      headroom: options.headroom === true && from === 0,
+    });
+    if (length > this.maximumPayload) await this.#inPieces(length, asked, options);
+    else if (length > 0) await this.#ask(asked(0, length), options);
     if (options.fua === true && flags === 0) await this.flush(options);
   }
 
@@ -324,20 +318,12 @@ export class SpreadClient implements NbdClient {
     return chosen;
   }
 
-  async #inPieces(
-    length: number,
-    limit: number,
-    piece: (from: number, to: number) => Asked,
-    wait: RequestWait,
-  ): Promise<void> {
-    if (length === 0) return;
-    if (length <= limit) {
-      await this.#ask(piece(0, length), wait);
-      return;
-    }
+  /** Asks for what one request of this server cannot carry. */
+  async #inPieces(length: number, asked: (from: number, to: number) => Asked, wait: RequestWait): Promise<void> {
+    const limit = this.maximumPayload;
     const asks: Promise<unknown>[] = [];
     for (let from = 0; from < length; from += limit) {
-      asks.push(this.#ask(piece(from, Math.min(from + limit, length)), wait));
+      asks.push(this.#ask(asked(from, Math.min(from + limit, length)), wait));
     }
     // All of them, not the first failure: the buffer is the caller's again only when no piece uses it.
     const failed = (await Promise.allSettled(asks)).find((each) => each.status === "rejected");

@@ -58,6 +58,11 @@ export class NbdPlace {
     return this.#joined.joined;
   }
 
+  /** Begins what `join` waits for, so that a copy finds it done. */
+  prepare(client: NbdClient): void {
+    this.join(client).catch(() => {});
+  }
+
   /** Sessions that are not to be used again: the next call of `client` opens another. */
   async retire(client: NbdClient): Promise<void> {
     const live = this.#live;
@@ -113,19 +118,26 @@ export interface LinkShape {
   concurrency: number;
 }
 
-/** Times two small reads, of which the faster tells the round trip. */
+/** How a lane's connection, which stands alone, is best used. */
 export async function linkShape(client: NbdClient, wait: Wait = {}): Promise<LinkShape> {
+  return shapeFor(client, await isFar(client, wait));
+}
+
+/** Times a small read, and another where the first was slow, as first ones may be: the faster tells the round trip. */
+async function isFar(client: NbdClient, wait: Wait): Promise<boolean> {
   const block = new Uint8Array(blockSizeOf(client));
-  let roundTrip = Infinity;
   for (let count = 0; count < 2; count++) {
     const start = performance.now();
     await client.read(0, block, { signal: wait.signal });
-    roundTrip = Math.min(roundTrip, performance.now() - start);
+    if (performance.now() - start <= farMs) return false;
   }
-  const isFar = roundTrip > farMs;
-  const length = Math.min(isFar ? 4 * 1024 * 1024 : 1024 * 1024, client.maximumPayload);
+  return true;
+}
+
+function shapeFor(client: NbdClient, far: boolean): LinkShape {
+  const length = Math.min(far ? 4 * 1024 * 1024 : 1024 * 1024, client.maximumPayload);
   // The window is a power of two of at least one block, so that requests stay on the server's grid.
-  return { preferredLength: 2 ** Math.floor(Math.log2(length)), concurrency: isFar ? 16 : nearConcurrency };
+  return { preferredLength: 2 ** Math.floor(Math.log2(length)), concurrency: far ? 16 : nearConcurrency };
 }
 
 /** What a lane says of its cost: encryption is worth a thread. A long way is not, as one thread has several connections. */
@@ -134,8 +146,8 @@ export function laneCost(client: NbdClient): { demanding?: true } {
 }
 
 const mostLanes = 4;
-/** Connections of one thread beside its first; more than these bring nothing on two cores. */
-const mostBeside = 3;
+/** Connections of one thread beside its first, near and far; more than these bring nothing on two cores. */
+const mostBeside = { near: 1, far: 3 };
 /** Left to lanes before one is kept for the calling thread. */
 const leastLanes = 2;
 const probeTimeoutMs = 1_000;
@@ -149,10 +161,9 @@ export interface Joined {
   connections: number;
   /**
    * The calling thread's, the given one first: the server works on some while this thread takes from another. The others
-   * come after the first use, and while the first works already: threads with lanes need none, and some servers look at
-   * their whole disk for every connection.
+   * come while the first works already, since some servers look at their whole disk for every connection.
    */
-  readonly use: () => readonly NbdClient[];
+  readonly clients: readonly NbdClient[];
   /** Closes those that came beside the first. */
   part(): Promise<void>;
 }
@@ -162,12 +173,12 @@ export interface Joined {
  * several are safe, none.
  */
 async function joinMore(address: NbdAddress, client: NbdClient, wait: Wait): Promise<Joined> {
-  const shape = await linkShape(client, wait);
-  const room = client.flags.canMultiConn ? await roomFor(mostLanes + mostBeside, address, wait) : 0;
-  const beside = Math.max(0, Math.min(mostBeside, room - leastLanes));
+  const far = await isFar(client, wait);
+  const most = far ? mostBeside.far : mostBeside.near;
+  const room = client.flags.canMultiConn ? await roomFor(mostLanes + most, address, wait) : 0;
+  const beside = Math.max(0, Math.min(most, room - leastLanes));
   const clients = [client];
   const parting = new AbortController();
-  let opening: Promise<unknown> | undefined;
 
   async function openAnother(): Promise<void> {
     const another = await connectNbd(address, { signal: parting.signal });
@@ -175,15 +186,13 @@ async function joinMore(address: NbdAddress, client: NbdClient, wait: Wait): Pro
     else await another.close();
   }
 
+  // One that does not come is not needed.
+  const opening = Promise.allSettled(Array.from({ length: beside }, openAnother));
   return {
-    shape,
+    shape: shapeFor(client, far),
     limit: Math.min(mostLanes, room - beside),
     connections: 1 + beside,
-    use(): readonly NbdClient[] {
-      // One that does not come is not needed.
-      opening ??= Promise.allSettled(Array.from({ length: beside }, openAnother));
-      return clients;
-    },
+    clients,
     async part(): Promise<void> {
       parting.abort();
       await opening;

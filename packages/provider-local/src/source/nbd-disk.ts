@@ -93,7 +93,9 @@ export function nbdDisk(options: DiskOptions & { uri: string }): DiskSource {
       return { size: (await sound(wait)).size, name: options.name ?? uri };
     },
     async moment(key: string, wait?: Wait): Promise<DiskMoment> {
-      const { size, metaContexts } = await current(wait);
+      const live = await current(wait);
+      const { size, metaContexts } = live;
+      place.prepare(live);
       // What is shown when the run is recorded may have begun since, and would not know what was written before.
       const tracking = options.bitmap === undefined ? undefined : shownAs(options.bitmap, metaContexts);
       const data = tracking === undefined ? { uri } : { uri, tracking };
