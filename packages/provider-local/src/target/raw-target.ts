@@ -1,5 +1,6 @@
-import { closeSync, ftruncateSync, openSync, rmSync, statSync } from "node:fs";
+import { closeSync, fsync, fsyncSync, ftruncateSync, openSync, rmSync, statSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
+import { promisify } from "node:util";
 import type {
   BlockReader,
   BlockWriter,
@@ -13,6 +14,7 @@ import type {
 import { localError, translate } from "../errors.ts";
 import { forgetEpochs, takeFence } from "../fence/fence.ts";
 import { claimPlace } from "../open-places.ts";
+import { dataExtents } from "../raw/data-extents.ts";
 import { type RawFile, contentStamp, openRaw } from "../raw/raw-file.ts";
 import { openRawReader } from "../raw/raw-reader.ts";
 import { openRawWriter, syncFolder } from "../raw/raw-writer.ts";
@@ -86,6 +88,7 @@ export function rawTarget(options: RawTargetOptions): TargetProvider {
     if (known?.key !== undefined && known.key !== request.key) await forgetEpochs(folder);
     if (made || wasCut || known?.key !== request.key || known.size !== size) {
       const created = made || (known?.created ?? false);
+      const stamp = made ? contentStamp(file.fd) : await stampOfHole(file, request);
       const state: TargetState = {
         ...(known?.key === request.key && !wasCut ? known : {}),
         key: request.key,
@@ -93,7 +96,7 @@ export function rawTarget(options: RawTargetOptions): TargetProvider {
         size,
         created,
         identity: file.identity,
-        ...(made ? { stamp: contentStamp(file.fd) } : {}),
+        ...(stamp === undefined ? {} : { stamp }),
       };
       await writeTargetState(folder, state);
     }
@@ -140,9 +143,8 @@ export function rawTarget(options: RawTargetOptions): TargetProvider {
         `${file.path} is not the file that the last run wrote: it was removed, replaced or cut; it takes a full copy`,
       );
     }
-    // Only a file that nobody touched since it was made, or only this run, is proven to be blank elsewhere.
-    const untouched =
-      known.created && known.run === undefined && known.committed === undefined && known.stamp === file.stamp;
+    // Only a file that nobody touched since it was found to be blank, or only this run, is proven to be so elsewhere.
+    const untouched = known.run === undefined && known.committed === undefined && known.stamp === file.stamp;
     const state = await beginRun(folder, known, request.run, untouched);
     const blank = request.base === undefined && state.firstRun === request.run;
     const current = async (): Promise<TargetState> => (await readTargetState(folder, file.identity)) ?? state;
@@ -205,6 +207,8 @@ function makeFile(path: string, size: number): boolean {
     const fd = openSync(path, isEmpty ? "r+" : "wx", 0o600);
     try {
       ftruncateSync(fd, size);
+      // What it held before it was emptied must not come back with a power loss.
+      if (isEmpty) fsyncSync(fd);
     } finally {
       closeSync(fd);
     }
@@ -212,6 +216,26 @@ function makeFile(path: string, size: number): boolean {
   } catch (error) {
     throw translate(error, "creating", path);
   }
+}
+
+const fsyncOf: (fd: number) => Promise<void> = promisify(fsync);
+
+/**
+ * The content's stamp of a file that was there before us and is one hole from end to end, as `truncate` makes them: as blank as
+ * one that we made. Undefined for any other, and where holes cannot be listed.
+ */
+async function stampOfHole(file: RawFile, wait: Wait): Promise<string | undefined> {
+  if (file.kind !== "file" || file.allocated !== 0) return undefined;
+  const stamp = contentStamp(file.fd);
+  // What was punched out or cut off a moment ago must not come back with a power loss.
+  await fsyncOf(file.fd);
+  const listing = dataExtents(file.fd, file.size, wait);
+  const first = await listing.next();
+  if (first.done !== true) {
+    await listing.return({ complete: false });
+    return undefined;
+  }
+  return first.value.complete && contentStamp(file.fd) === stamp ? stamp : undefined;
 }
 
 function volumeOf(file: RawFile, size: number, key: string | undefined): Volume {

@@ -19,7 +19,7 @@ export interface TargetState {
   created: boolean;
   /** Identity of the file or device; a state of another one is void. */
   identity: string;
-  /** The content's stamp when it was made: unchanged means that nobody wrote before the first run. */
+  /** The content's stamp when it was made, or found to be one hole: unchanged means that nobody wrote before the first run. */
   stamp?: string;
   /** The run whose half-written state the target holds. */
   run?: string;

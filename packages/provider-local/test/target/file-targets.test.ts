@@ -22,6 +22,11 @@ const seed = seedOf(23);
 const size = 4 * 1024 * 1024;
 const block = 1024 * 1024;
 
+function sparseFile(path: string): void {
+  writeFileSync(path, "");
+  truncateSync(path, size);
+}
+
 for (const shape of fileShapes) {
   describe(shape.name, () => {
     test("a disk is created once per key, written, committed, read back and removed", async () => {
@@ -173,13 +178,45 @@ describe("raw file", () => {
     expect(statSync(path).blocks * 512).toBeLessThanOrEqual(2 * block);
   });
 
-  test("a file that was written to between creation and first run is not taken for blank", async () => {
+  test.for(["made", "found"])(
+    "a file that was written to between being %s and the first run is not taken for blank",
+    async (how) => {
+      const path = join(freshFolder(), "disk.raw");
+      if (how === "found") sparseFile(path);
+      await using target = await targetOf({ path });
+      const volume = await target.create({ key: "disk", size });
+      writeFileSync(path, new Uint8Array(size).fill(3));
+      await using writer = await target.open(volume, { run: "run", epoch: 1 });
+      expect(writer.blank).toBeUndefined();
+    },
+  );
+
+  test("a file that exists already as one hole is blank for its first run, and is never removed", async () => {
     const path = join(freshFolder(), "disk.raw");
+    sparseFile(path);
     await using target = await targetOf({ path });
     const volume = await target.create({ key: "disk", size });
-    writeFileSync(path, new Uint8Array(size).fill(3));
-    await using writer = await target.open(volume, { run: "run", epoch: 1 });
-    expect(writer.blank).toBeUndefined();
+    const first = await target.open(volume, { run: "one", epoch: 1 });
+    expect(first.blank).toBe(true);
+    await first.write(0, new Uint8Array(block).fill(3));
+    await commit(first);
+    await first[Symbol.asyncDispose]();
+    const second = await target.open(volume, { run: "two", epoch: 1 });
+    expect(second.blank).toBeUndefined();
+    await second[Symbol.asyncDispose]();
+    await target.remove(volume);
+    expect(existsSync(path)).toBe(true);
+  });
+
+  test("a file with anything written in it, were it zeroes, is no hole", async () => {
+    for (const bytes of [512, size]) {
+      const path = join(freshFolder(), "disk.raw");
+      sparseFile(path);
+      writeFileSync(path, new Uint8Array(bytes), { flag: "r+" });
+      await using target = await targetOf({ path });
+      await using writer = await target.open(await target.create({ key: "disk", size }), { run: "run", epoch: 1 });
+      expect(writer.blank).toBeUndefined();
+    }
   });
 
   test("a file that exists already is written in place, is never blank and never removed", async () => {
@@ -207,6 +244,7 @@ describe("raw file", () => {
       code: "EXISTS",
       message: expect.stringContaining("one"),
     });
+    writeFileSync(path, new Uint8Array(512).fill(3), { flag: "r+" });
     await using taking = await targetOf({ path, overwrite: true });
     await taking.create({ key: "two", size });
     const writer = await taking.open(await taking.create({ key: "two", size }), { run: "run", epoch: 1 });
