@@ -161,9 +161,10 @@ export interface Joined {
   connections: number;
   /**
    * The calling thread's, the given one first: the server works on some while this thread takes from another. The others
-   * come while the first works already, since some servers look at their whole disk for every connection.
+   * come while the first works already, since some servers look at their whole disk for every connection, and over TLS with
+   * the first use alone, since threads with lanes need none.
    */
-  readonly clients: readonly NbdClient[];
+  readonly use: () => readonly NbdClient[];
   /** Closes those that came beside the first. */
   part(): Promise<void>;
 }
@@ -179,6 +180,7 @@ async function joinMore(address: NbdAddress, client: NbdClient, wait: Wait): Pro
   const beside = Math.max(0, Math.min(most, room - leastLanes));
   const clients = [client];
   const parting = new AbortController();
+  let opening: Promise<unknown> | undefined;
 
   async function openAnother(): Promise<void> {
     const another = await connectNbd(address, { signal: parting.signal });
@@ -186,13 +188,18 @@ async function joinMore(address: NbdAddress, client: NbdClient, wait: Wait): Pro
     else await another.close();
   }
 
-  // One that does not come is not needed.
-  const opening = Promise.allSettled(Array.from({ length: beside }, openAnother));
+  function use(): readonly NbdClient[] {
+    // One that does not come is not needed.
+    opening ??= Promise.allSettled(Array.from({ length: beside }, openAnother));
+    return clients;
+  }
+
+  if (laneCost(client).demanding !== true) use();
   return {
     shape: shapeFor(client, far),
     limit: Math.min(mostLanes, room - beside),
     connections: 1 + beside,
-    clients,
+    use,
     async part(): Promise<void> {
       parting.abort();
       await opening;

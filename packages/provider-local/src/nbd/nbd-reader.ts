@@ -19,8 +19,8 @@ const laneModule = new URL(
 export async function openNbdReader(place: NbdPlace, size: number | undefined, wait: Wait = {}): Promise<BlockReader> {
   const client = await place.client(wait);
   checkSize(client, size);
-  const { shape, limit, connections, clients } = await place.join(client, wait);
-  const reader = readerOver(client, clients, size, async (error) => {
+  const { shape, limit, connections, use } = await place.join(client, wait);
+  const reader = readerOver(client, use, size, async (error) => {
     if (error !== undefined) await place.retire(client);
   });
   const data: NbdReaderLaneData = { address: place.address, size: reader.size };
@@ -37,7 +37,12 @@ export async function openNbdReader(place: NbdPlace, size: number | undefined, w
 export async function openNbdReaderLane(data: NbdReaderLaneData, wait: Wait = {}): Promise<BlockReader> {
   const client = await connectNbd(data.address, { signal: wait.signal });
   try {
-    const reader = readerOver(client, [client], data.size, () => client.close());
+    const reader = readerOver(
+      client,
+      () => [client],
+      data.size,
+      () => client.close(),
+    );
     return Object.assign(reader, await linkShape(client, wait));
   } catch (error) {
     await client.close();
@@ -56,10 +61,10 @@ function checkSize(client: NbdClient, expected: number | undefined): number {
   );
 }
 
-/** Reads over all of `clients` in turn, of which some may come later; they live and die together. */
+/** Reads over all that `use` tells of in turn; they live and die together. */
 function readerOver(
   client: NbdClient,
-  clients: readonly NbdClient[],
+  use: () => readonly NbdClient[],
   expected: number | undefined,
   done: (error: unknown) => Promise<void>,
 ): BlockReader {
@@ -72,6 +77,7 @@ function readerOver(
     blockSize: blockSizeOf(client),
     async read(offset, into, options): Promise<void> {
       try {
+        const clients = use();
         const next = clients[turn++ % clients.length] ?? client;
         await next.read(offset, into, { signal: options?.signal });
       } catch (error) {

@@ -38,8 +38,8 @@ export interface NbdWriterOptions extends Wait {
 export async function openNbdWriter(place: NbdPlace, options: NbdWriterOptions): Promise<BlockWriter> {
   const client = await place.client(options);
   checkWritable(client, options.size);
-  const { shape, limit, clients } = await place.join(client, options);
-  const session = new WriteSession(client, clients);
+  const { shape, limit, use } = await place.join(client, options);
+  const session = new WriteSession(client, use);
   const data: NbdWriterLaneData = { address: place.address, size: client.size };
 
   return {
@@ -74,7 +74,7 @@ export async function openNbdWriterLane(data: NbdWriterLaneData, wait: Wait = {}
     if (!client.flags.canMultiConn) {
       throw localError("UNSUPPORTED", `${client.uri} no longer says that several connections are safe; start again`);
     }
-    const session = new WriteSession(client, [client]);
+    const session = new WriteSession(client, () => [client]);
     return {
       size: client.size,
       blockSize: blockSizeOf(client),
@@ -98,20 +98,21 @@ export async function openNbdWriterLane(data: NbdWriterLaneData, wait: Wait = {}
  */
 class WriteSession {
   readonly #first: NbdClient;
-  readonly #clients: readonly NbdClient[];
+  readonly #use: () => readonly NbdClient[];
   /** Those that were written over. */
   readonly #used = new Set<NbdClient>();
   #turn = 0;
   #lost: Error | undefined;
   #isGivenUp = false;
 
-  constructor(first: NbdClient, clients: readonly NbdClient[]) {
+  constructor(first: NbdClient, use: () => readonly NbdClient[]) {
     this.#first = first;
-    this.#clients = clients;
+    this.#use = use;
   }
 
   get #next(): NbdClient {
-    const next = this.#clients[this.#turn++ % this.#clients.length] ?? this.#first;
+    const clients = this.#use();
+    const next = clients[this.#turn++ % clients.length] ?? this.#first;
     this.#used.add(next);
     return next;
   }

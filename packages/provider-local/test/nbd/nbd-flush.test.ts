@@ -33,7 +33,7 @@ function openSeveral(): void {
       shape: { preferredLength: MIB, concurrency: 8 },
       limit: 2,
       connections: clients.length,
-      clients,
+      use: () => clients,
       part: async () => void (await Promise.all(beside.map((each) => each.close()))),
     };
   });
