@@ -1,6 +1,7 @@
 import { realpathSync, truncateSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { afterEach, expect, test, vi } from "vitest";
+import { provider } from "../src/index.ts";
 import { createQcow2 } from "../src/qcow2/create-qcow2.ts";
 import { localFiles } from "../src/qcow2/image-file.ts";
 import { openQcow2Writer } from "../src/qcow2/qcow2-writer.ts";
@@ -24,7 +25,11 @@ vi.mock("node:fs", async (original) => {
     asked.synced.push(`${name} ${real.readlinkSync(`/proc/self/fd/${fd}`)}`);
     asked.answer(() => (asked.failure === undefined ? real[name](fd, done) : done(asked.failure)));
   };
-  return { ...real, fsync: told("fsync"), fdatasync: told("fdatasync") };
+  const fsyncSync = (fd: number): void => {
+    asked.synced.push(`fsync ${real.readlinkSync(`/proc/self/fd/${fd}`)}`);
+    real.fsyncSync(fd);
+  };
+  return { ...real, fsync: told("fsync"), fsyncSync, fdatasync: told("fdatasync") };
 });
 
 afterEach(() => {
@@ -65,6 +70,17 @@ test("a raw file is durable when its flush resolves, and its name with the first
   await writer.write(0, new Uint8Array(1 << 20).fill(2));
   await expectPatience(() => writer.flush(), [`fdatasync ${path}`]);
   await expectPatience(() => writer.commit({ written: none() }), [`fdatasync ${path}`]);
+});
+
+test("a raw file is durably empty before it is called blank: what it held does not come back with a power loss", async () => {
+  const hole = emptyFile();
+  await using target = await provider.target!({ path: hole });
+  await expectPatience(() => target.create({ key: "disk", size: 4 << 20 }), [`fsync ${hole}`]);
+  const emptied = join(dirname(hole), "emptied.raw");
+  writeFileSync(emptied, "");
+  await using second = await provider.target!({ path: emptied });
+  await second.create({ key: "disk", size: 4 << 20 });
+  expect(asked.synced).toEqual([`fsync ${emptied}`]);
 });
 
 test("a raw file that could not be made durable is neither flushed nor written to any more", async () => {
