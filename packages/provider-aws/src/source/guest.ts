@@ -66,6 +66,9 @@ export async function runInGuest(
   }
 }
 
+/** So many seconds the guard of a freeze may take to come up. */
+const GUARD_TURNS = 30;
+
 /** What stands in the guest while a freeze is guarded: whoever takes it away thaws, and nobody else. */
 const guardOf = (id: string): string => `/run/diskferry-guard.${id}`;
 
@@ -87,7 +90,9 @@ export function guardedCommands(
     // Nothing is frozen where the guard could not know whether it is wanted.
     `: >${guard}`,
     // In a session of its own: the agent kills the whole group of a command that takes too long or is cancelled.
-    `$(command -v setsid || true) nohup sh -c 'sleep ${seconds}; rm ${guard} && ${thaw}' >/dev/null 2>&1 </dev/null &`,
+    `$(command -v setsid || true) nohup sh -c 'echo up >${guard}; sleep ${seconds}; rm ${guard} && ${thaw}' >/dev/null 2>&1 </dev/null &`,
+    // Nor before it is there.
+    `turns=${GUARD_TURNS}; until [ -s ${guard} ]; do [ "$turns" -gt 0 ]; turns=$((turns - 1)); sleep 1; done`,
     ...pre,
   ];
 }

@@ -102,14 +102,19 @@ test("a freeze that nobody ended does not end the next one before its time", asy
   expect(guest.notes()).toEqual([]);
 });
 
-test("a guest whose commands are cut off with all that they began is thawed all the same", async () => {
-  const guest = playedGuest(minuteMs);
-  const { pre, post } = guest.application.linux;
-  const lines = guardedCommands([...pre, "tail -f /dev/null"], post, { id: "cut", seconds: 120 });
-  expect(await guest.run(lines, { cutOffWhenFrozen: true })).toMatchObject({ status: "Failed" });
-  expect(guest.isFrozen()).toBe(true);
-  await vi.waitFor(() => expect(guest.isFrozen()).toBe(false), soon);
-});
+test.for([0, 30])(
+  "a guest whose commands are cut off with all that they began is thawed all the same (%i)",
+  async (slow) => {
+    const guest = playedGuest(minuteMs);
+    const { pre, post } = guest.application.linux;
+    // Until it is in a session of its own, what guards the freeze ends with the commands too: a busy guest takes its time.
+    const delay = slow > 0 ? [`setsid() { sleep ${slow}; command setsid "$@"; }`] : [];
+    const lines = [...delay, ...guardedCommands([...pre, "tail -f /dev/null"], post, { id: "cut", seconds: 120 })];
+    expect(await guest.run(lines, { cutOffWhenFrozen: true })).toMatchObject({ status: "Failed" });
+    expect(guest.isFrozen()).toBe(true);
+    await vi.waitFor(() => expect(guest.isFrozen()).toBe(false), soon);
+  },
+);
 
 test("a guest that cannot be guarded is not frozen", async () => {
   const guest = playedGuest(minuteMs);
