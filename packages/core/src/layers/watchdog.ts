@@ -19,8 +19,11 @@ export interface WatchdogOptions {
 const namedCalls = 3;
 
 interface UnderWay {
-  startedAt: number;
-  giveUp: (error: ProviderError) => void;
+  readonly call: Call;
+  readonly startedAt: number;
+  readonly giveUp: (error: ProviderError) => void;
+  /** Its index among those that are. */
+  place: number;
 }
 
 /**
@@ -31,33 +34,42 @@ interface UnderWay {
 export function watchdog(options: WatchdogOptions): Layer {
   const { idleMs, graceMs = 5000, onStall, clock = systemClock } = options;
   if (!(idleMs > 0)) throw new RangeError(`idleMs is ${idleMs}; more than 0 is needed`);
-  const underWay = new Map<Call, UnderWay>();
+  // No map: its table is replaced every few dozen calls, and the old ones, each linked to the next, keep calls that ended
+  // alive until the next full collection.
+  const underWay: UnderWay[] = [];
+  const leave = (one: UnderWay): void => {
+    const last = underWay.pop();
+    if (last === undefined || last === one) return;
+    last.place = one.place;
+    underWay[one.place] = last;
+  };
   let progressAt = clock.now();
   let cancelTimer: (() => void) | undefined;
 
   const look = (): void => {
     cancelTimer = undefined;
     const now = clock.now();
-    const working = [...underWay].filter(([call]) => call.heldSince === undefined);
-    const ages = working.map(([call, { startedAt }]) => now - startedAt - (call.heldMs ?? 0));
+    const working = underWay.filter(({ call }) => call.heldSince === undefined);
+    const ages = working.map(({ call, startedAt }) => now - startedAt - (call.heldMs ?? 0));
     const idleFor = Math.min(now - progressAt, Math.max(0, ...ages));
     if (idleFor < idleMs) {
       cancelTimer = clock.after(Math.max(1, idleMs - idleFor), look);
       return;
     }
-    const named = working.slice(0, namedCalls).map(([call]) => describeCall(call));
+    const oldest = working.toSorted((left, right) => left.startedAt - right.startedAt);
+    const named = oldest.slice(0, namedCalls).map(({ call }) => describeCall(call));
     if (working.length > namedCalls) named.push(`${working.length - namedCalls} more`);
     const message = `no progress for ${idleMs} ms with ${working.length} under way: ${named.join(", ")}`;
     const error = new ProviderError("UNAVAILABLE", message, { operation: "watchdog", retryable: false });
     progressAt = now;
     cancelTimer = clock.after(idleMs, look);
     onStall?.(error);
-    for (const { giveUp } of underWay.values()) giveUp(error);
+    for (const { giveUp } of [...underWay]) giveUp(error);
   };
 
   return async (call, run) => {
     const startedAt = clock.now();
-    if (underWay.size === 0) {
+    if (underWay.length === 0) {
       progressAt = startedAt;
       cancelTimer ??= clock.after(idleMs, look);
     }
@@ -66,15 +78,16 @@ export function watchdog(options: WatchdogOptions): Layer {
         call,
         run,
         (giveUp) => {
-          underWay.set(call, { startedAt, giveUp });
-          return () => void underWay.delete(call);
+          const one = { call, startedAt, giveUp, place: underWay.length };
+          underWay.push(one);
+          return () => leave(one);
         },
         graceMs,
         clock,
       );
       progressAt = clock.now();
     } finally {
-      if (underWay.size === 0) {
+      if (underWay.length === 0) {
         cancelTimer?.();
         cancelTimer = undefined;
       }

@@ -1,8 +1,10 @@
 import { describe, expect, test } from "vitest";
+import { oldBytesPerCall } from "../../../../test/old-space.ts";
 import { compose } from "../../src/layers/layer.ts";
 import type { Call, Run } from "../../src/layers/layer.ts";
 import { retry } from "../../src/layers/retry.ts";
 import { timeout } from "../../src/layers/timeout.ts";
+import { watchdog } from "../../src/layers/watchdog.ts";
 import { ProviderError } from "../../src/provider/error.ts";
 import { makeCall } from "./call.ts";
 import { FakeClock, settle } from "./fake-clock.ts";
@@ -177,6 +179,13 @@ describe("timeout", () => {
     }
     process.off("warning", onWarning);
     expect(warnings).toEqual([]);
+  });
+
+  test("leaves nothing of a call in old memory, nor do the layers around it", async () => {
+    const { signal } = new AbortController();
+    const layer = compose([watchdog({ idleMs: 60_000 }), retry({}), timeout({ perAttemptMs: 60_000 })]);
+    const run: Run = () => new Promise((resolve) => void setImmediate(resolve));
+    expect(await oldBytesPerCall(() => layer(makeCall({ signal }), run))).toBeLessThan(200);
   });
 
   test("the error of the call itself comes out unchanged", async () => {

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Worker } from "node:worker_threads";
 import { expect, it } from "vitest";
+import { oldBytesPerCall } from "../../../../test/old-space.ts";
 import { describeWithPeers } from "../../../../test/peers.ts";
 import { randomBytes, randomFrom, seedOf } from "../../../../test/seed.ts";
 import { startNbdkit } from "../../../../test/servers.ts";
@@ -40,6 +41,15 @@ async function readAll(client: NbdClient): Promise<Uint8Array> {
 }
 
 describeWithPeers(["nbdkit"], "the client with nbdkit", () => {
+  it("leaves nothing of a read or write in old memory", async () => {
+    await using server = await startNbdkit(["memory", "1M"]);
+    await using client = await connectNbd(server.uri);
+    const bytes = new Uint8Array(512);
+    const { signal } = new AbortController();
+    expect(await oldBytesPerCall(() => client.read(0, new Uint8Array(512), { signal }))).toBeLessThan(200);
+    expect(await oldBytesPerCall(() => client.write(0, bytes, { signal }))).toBeLessThan(200);
+  });
+
   for (const transport of ["unix", "tcp"] as const) {
     for (const [replies, args] of [
       ["structured", []],
