@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { PauseGate, gate } from "../../src/layers/gate.ts";
 import { compose } from "../../src/layers/layer.ts";
-import type { Run } from "../../src/layers/layer.ts";
+import type { Call, Run } from "../../src/layers/layer.ts";
 import { Limit, throttle } from "../../src/layers/throttle.ts";
 import { watchdog } from "../../src/layers/watchdog.ts";
 import type { ProviderError } from "../../src/provider/error.ts";
@@ -28,6 +28,34 @@ describe("watchdog", () => {
     await judged;
     expect(stalls.map(({ message }) => message)).toEqual([
       "no progress for 1000 ms with 5 under way: reading 1 MiB at offset 0 of source disk sda, reading 1 MiB at offset 1048576 of source disk sda, reading 1 MiB at offset 2097152 of source disk sda, 2 more",
+    ]);
+    expect(clock.timers).toBe(0);
+  });
+
+  test("knows what is under way whatever order calls end in, and names the oldest", async () => {
+    const clock = new FakeClock();
+    const stalls: string[] = [];
+    const layer = watchdog({ idleMs: 1000, clock, onStall: ({ message }) => void stalls.push(message) });
+    const ends: (() => void)[] = [];
+    const calls: Promise<void>[] = [];
+    for (let index = 0; index < 8; index++) {
+      const run = (call: Call): Promise<void> =>
+        new Promise((resolve, reject) => {
+          ends[index] = resolve;
+          call.signal.addEventListener("abort", () => reject(call.signal.reason as Error), { once: true });
+        });
+      calls.push(layer(makeCall({ offset: index * 1048576 }), run));
+      await clock.advance(1);
+    }
+    for (const index of [1, 7, 0, 4]) {
+      ends[index]?.();
+      await calls[index];
+    }
+    const judged = [2, 3, 5, 6].map((index) => expect(calls[index]).rejects.toMatchObject({ code: "UNAVAILABLE" }));
+    await clock.advance(1000);
+    await Promise.all(judged);
+    expect(stalls).toEqual([
+      "no progress for 1000 ms with 4 under way: reading 1 MiB at offset 2097152 (source), reading 1 MiB at offset 3145728 (source), reading 1 MiB at offset 5242880 (source), 1 more",
     ]);
     expect(clock.timers).toBe(0);
   });
