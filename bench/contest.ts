@@ -40,6 +40,8 @@ export interface Row {
   title: string;
   /** Bytes that throughput and processor time are told by; 0: they are not told. */
   bytes: number;
+  /** Bytes of new memory that a run fills, with files on tmpfs or in the page cache. Default: `bytes`. */
+  newBytes?: number;
   aims: readonly Aim[];
   /** Fewer rounds than asked for, where one takes long. */
   mostRounds?: number;
@@ -60,8 +62,8 @@ export interface RowResult {
 const MOST_WARMED = 2 * 2 ** 30;
 
 /**
- * Runs a row in alternating rounds, each beginning with another contestant, after one round that is not counted and
- * in which every contestant proves its result.
+ * Runs a row in alternating rounds, each beginning with another contestant and every other one backwards, so that nobody
+ * always follows the same one; after one round that is not counted and in which every contestant proves its result.
  */
 export async function contest(
   row: Row,
@@ -73,10 +75,10 @@ export async function contest(
   const results = opened.contestants.map(({ name }): RowResult["contestants"][number] => ({ name, runs: [] }));
   for (let round = 0; round <= rounds; round++) {
     for (let turn = 0; turn < results.length; turn++) {
-      const index = (turn + round) % results.length;
+      const index = ((round % 2 === 0 ? turn : results.length - 1 - turn) + round) % results.length;
       const contestant = opened.contestants[index]!;
       await using prepared = await contestant.prepare();
-      await arena.warm(Math.min(row.bytes, MOST_WARMED));
+      await arena.warm(Math.min(row.newBytes ?? row.bytes, MOST_WARMED));
       const run = await measure(prepared.command, arena.folder("memory"));
       const measured = { ...run, told: { ...run.told, ...(await prepared.told?.(run.work.seconds)) } };
       if (round === 0) await prepared.check?.();

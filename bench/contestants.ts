@@ -14,6 +14,8 @@ export interface Copy {
   target: "null" | "raw" | "nbd";
   where: Where;
   transport: Transport;
+  /** The target's file has its memory already, see {@link Arena.kept}. Absent: every run makes a new one. */
+  kept?: true;
   /** Of the source's server. */
   filters?: readonly string[];
   parameters?: readonly string[];
@@ -48,7 +50,7 @@ export function ours(arena: Arena, copy: Copy, options: JobOptions = PLAIN, name
         copy.target === "null"
           ? "null"
           : copy.target === "raw"
-            ? { path: ends.target, format: "raw" }
+            ? { path: ends.target, format: "raw", ...(copy.kept === true ? { overwrite: true } : {}) }
             : { uri: ends.target },
       options,
     });
@@ -87,7 +89,7 @@ export function qemuImg(arena: Arena, copy: Copy, name = "qemu-img convert"): Co
     if (copy.target === "null") {
       args.push("-n", "--target-image-opts", ends.source, `driver=null-co,size=${copy.size}`);
     } else {
-      args.push(...(copy.target === "nbd" ? ["-n"] : []), "-O", "raw", ends.source, ends.target);
+      args.push(...(copy.target === "nbd" || copy.kept === true ? ["-n"] : []), "-O", "raw", ends.source, ends.target);
     }
     return { command: "qemu-img", args };
   });
@@ -135,11 +137,11 @@ async function makeEnds(arena: Arena, copy: Copy, stack: AsyncDisposableStack): 
       ? file
       : stack.use(await arena.serve(file, copy.transport, { readOnly: true, filters, parameters })).clientUri;
   if (copy.target === "null") return { source, target: "null:", written: undefined, stack };
-  const target = stack.use(arena.name(copy.where, ".target"));
-  if (copy.target === "raw") return { source, target: target.path, written: target.path, stack };
-  await arena.blank(target.path, size);
-  const server = stack.use(await arena.serve(target.path, copy.transport));
-  return { source, target: server.clientUri, written: target.path, stack };
+  const written = copy.kept === true ? await arena.kept(size) : stack.use(arena.name(copy.where, ".target")).path;
+  if (copy.target === "raw") return { source, target: written, written, stack };
+  if (copy.kept !== true) await arena.blank(written, size);
+  const server = stack.use(await arena.serve(written, copy.transport));
+  return { source, target: server.clientUri, written, stack };
 }
 
 /** @vates/nbd-client, which reads over TCP alone; undefined, and said so, where it cannot be installed. */

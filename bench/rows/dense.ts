@@ -52,10 +52,13 @@ function denseRow(arena: Arena, shape: Shape, transport: Transport): Row {
     name: `${shape.name}-${transport}`,
     title: `${shape.title}, ${transport === "tls" ? "TLS over TCP" : transport}`,
     bytes: size,
+    newBytes: shape.where === "disk" ? size : 0,
     aims,
     async open() {
       const { source, target, where } = shape;
-      const copy: Copy = { file: await arena.disk("dense", size), size, source, target, where, transport };
+      const file = await arena.disk("dense", size);
+      const kept = where === "memory" ? { kept: true as const } : {};
+      const copy: Copy = { file, size, source, target, where, transport, ...kept };
       return {
         contestants: [
           ours(arena, copy),

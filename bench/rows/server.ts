@@ -12,6 +12,7 @@ export function serverRows(arena: Arena): Row[] {
     name,
     title,
     bytes: size,
+    newBytes: 0,
     aims: [{ kind: "speed", peers: ["nbdkit"], atLeast, label: `≥ ${atLeast.toFixed(2)} of nbdkit` }],
     async open() {
       const dense = await arena.disk("dense", size);
@@ -21,19 +22,15 @@ export function serverRows(arena: Arena): Row[] {
       ): Contestant => ({
         name: who,
         async prepare(): Promise<Prepared> {
-          const target = arena.name("memory", ".target");
-          if (!reads) await arena.blank(target.path, size);
-          const server = await serve(reads ? dense : target.path);
+          const target = reads ? dense : await arena.kept(size);
+          const server = await serve(target);
           const ends = reads ? [server.clientUri, "null:"] : ["--flush", dense, server.clientUri];
           return {
             command: { command: "nbdcopy", args: ends },
             check: async () => {
-              if (!reads) execFileSync("cmp", [dense, target.path]);
+              if (!reads) execFileSync("cmp", [dense, target]);
             },
-            async [Symbol.asyncDispose]() {
-              await server[Symbol.asyncDispose]();
-              await target[Symbol.asyncDispose]();
-            },
+            [Symbol.asyncDispose]: () => server[Symbol.asyncDispose](),
           };
         },
       });

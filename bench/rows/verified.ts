@@ -37,11 +37,13 @@ export function verifiedRows(arena: Arena): Row[] {
     name,
     title,
     bytes: size,
+    newBytes: 0,
     mostRounds: 3,
     aims: AIMS,
     async open() {
       const file = await arena.disk("dense", size);
-      const copy: Copy = { file, size, source: "nbd", target: "raw", where: "memory", transport: "unix" };
+      const ends = { source: "nbd", target: "raw", where: "memory", transport: "unix" } as const;
+      const copy: Copy = { file, size, ...ends, kept: true };
       return {
         contestants: [ours(arena, copy, options), ...nbdcopies(arena, copy), nbdcopyThenDigest(arena, copy)],
         async [Symbol.asyncDispose]() {},
