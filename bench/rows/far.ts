@@ -16,6 +16,7 @@ export function farRows(arena: Arena): Row[] {
     name: `far-${delayMs}ms`,
     title: `NBD→null, TCP, ${delayMs} ms round trip, 1 GiB`,
     bytes: size,
+    newBytes: 0,
     aims: [
       { kind: "speed", peers: ["nbdcopy"], atLeast: 2, label: "≥ 2 × nbdcopy's defaults" },
       { kind: "speed", peers: Object.keys(TUNED), atLeast: 0.95, label: "≥ 0.95 of nbdcopy tuned for the link" },
