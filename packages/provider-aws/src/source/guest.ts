@@ -88,11 +88,11 @@ export function guardedCommands(
     `for left in ${guardOf("*")}; do if [ -e "$left" ] && rm "$left" 2>/dev/null; then ${thaw}; fi; done`,
     "set -e",
     // Nothing is frozen where the guard could not know whether it is wanted.
-    `: >${guard}`,
+    `: >${guard}.new`,
     // In a session of its own: the agent kills the whole group of a command that takes too long or is cancelled.
-    `$(command -v setsid || true) nohup sh -c 'echo up >${guard}; sleep ${seconds}; rm ${guard} && ${thaw}' >/dev/null 2>&1 </dev/null &`,
-    // Nor before it is there.
-    `turns=${GUARD_TURNS}; until [ -s ${guard} ]; do [ "$turns" -gt 0 ]; turns=$((turns - 1)); sleep 1; done`,
+    `$(command -v setsid || true) nohup sh -c 'mv ${guard}.new ${guard} || exit; sleep ${seconds}; rm ${guard} && ${thaw}' >/dev/null 2>&1 </dev/null &`,
+    // Nor before it is there. One that comes too late finds the next freeze to have taken its file away, and strikes nobody.
+    `turns=${GUARD_TURNS}; until [ -e ${guard} ]; do [ "$turns" -gt 0 ]; turns=$((turns - 1)); sleep 1; done`,
     ...pre,
   ];
 }

@@ -116,6 +116,22 @@ test.for([0, 30])(
   },
 );
 
+test("a guest whose guard comes up too late is not frozen, and the next freeze is not ended by it", async () => {
+  const guest = playedGuest(minuteMs);
+  const { pre, post } = guest.application.linux;
+  const delay = `setsid() { command setsid sh -c 'sleep 90; exec "$@"' late "$@"; }`;
+  expect(await guest.run([delay, ...guardedCommands(pre, post, { id: "late", seconds: 10 })])).toMatchObject({
+    status: "Failed",
+  });
+  expect(guest.isFrozen()).toBe(false);
+  expect(await guest.run(guardedCommands(pre, post, { id: "next", seconds: 600 }))).toMatchObject({
+    status: "Success",
+  });
+  await pause(2 * minuteMs);
+  expect(guest.isFrozen()).toBe(true);
+  expect(await guest.run(releaseCommands(post, "next"))).toMatchObject({ status: "Success" });
+}, 300_000);
+
 test("a guest that cannot be guarded is not frozen", async () => {
   const guest = playedGuest(minuteMs);
   const { pre, post } = guest.application.linux;
