@@ -1,19 +1,13 @@
-import { close, constants, fdatasync, fstat, open, read, write, type Stats } from "node:fs";
+import { close, constants, fdatasync, fstat, open, read, type Stats } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { promisify } from "node:util";
 import { ProviderError } from "@diskferry/core/provider";
 import { SlowZeroError, type AllocationExtent, type NbdBackend } from "./backend.ts";
 import { ChangeTracking } from "./change-tracking.ts";
-import { Turnstile } from "./turnstile.ts";
+import { WriteQueue } from "./write-queue.ts";
 
 /** Writes of zeroes go out in pieces of this many bytes. */
 const zeroes: Buffer = Buffer.alloc(1024 * 1024);
-
-/**
- * Writes of one file under way at once. Parallel writes of one file fight for its lock: unlimited, they took twice the
- * processor time on ext4 and were slower.
- */
-const parallelWrites = 2;
 
 /** Options of {@link fileBackend}. */
 export interface FileBackendOptions {
@@ -44,12 +38,12 @@ export async function fileBackend(path: string, options: FileBackendOptions = {}
 }
 
 function makeBackend(path: string, descriptor: number, readOnly: boolean, size: number, blank: boolean): FileBackend {
-  const turnstile = new Turnstile(parallelWrites);
+  const queue = new WriteQueue(descriptor);
   const written = blank ? new ChangeTracking({ name: "written", size }) : undefined;
   const makeDurable = promisify(fdatasync);
-  const put = async (offset: number, data: Uint8Array): Promise<void> => {
+  const put = (offset: number, data: Uint8Array): Promise<void> => {
     if (written !== undefined) written.end(written.begin(offset, data.byteLength));
-    await turnstile.pass(() => writeAll(descriptor, data, offset));
+    return queue.write(offset, data);
   };
   return {
     size,
@@ -57,9 +51,9 @@ function makeBackend(path: string, descriptor: number, readOnly: boolean, size: 
     multiConnection: true,
     description: path,
     read: (offset, into) => readAll(descriptor, into, offset),
-    async write(offset, data, { fua }) {
-      await put(offset, data);
-      if (fua) await makeDurable(descriptor);
+    write(offset, data, { fua }) {
+      const done = put(offset, data);
+      return fua ? done.then(() => makeDurable(descriptor)) : done;
     },
     async zero(offset, length, { noHole, fast, fua, signal }) {
       const everything = noHole || written === undefined;
@@ -99,19 +93,6 @@ function readAll(descriptor: number, into: Uint8Array, offset: number): Promise<
         if (error !== null) reject(error);
         else if (count === 0) reject(new Error("the file ended before its size: it was cut while it was served"));
         else if (at + count === into.byteLength) resolve();
-        else step(at + count);
-      });
-    };
-    step(0);
-  });
-}
-
-function writeAll(descriptor: number, data: Uint8Array, offset: number): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const step = (at: number): void => {
-      write(descriptor, data, at, data.byteLength - at, offset + at, (error, count) => {
-        if (error !== null) reject(error);
-        else if (at + count === data.byteLength) resolve();
         else step(at + count);
       });
     };

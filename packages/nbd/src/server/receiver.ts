@@ -56,6 +56,7 @@ export class Receiver {
     };
     const { data, end, close, error } = this.#listeners;
     socket.on("data", data).on("end", end).on("close", close).on("error", error);
+    this.#tap();
   }
 
   /** Bytes received and not asked for yet. */
@@ -95,6 +96,21 @@ export class Receiver {
   detach(): void {
     const { data, end, close, error } = this.#listeners;
     this.#socket.off("data", data).off("end", end).off("close", close).off("error", error).pause();
+  }
+
+  /**
+   * Takes bytes that somebody waits for where a Readable would begin to queue them, which saves a twentieth of the whole
+   * time (docs/decisions/003-nbd-server-receive-path.md). All others come as `data`, and so can be paused; and while some
+   * of those are still queued nothing may pass them.
+   */
+  #tap(): void {
+    const push = this.#socket.push.bind(this.#socket);
+    this.#socket.push = (bytes: unknown, encoding?: BufferEncoding): boolean => {
+      const inLine = this.#pending === undefined || this.#socket.readableLength > 0;
+      if (inLine || !(bytes instanceof Uint8Array)) return push(bytes, encoding);
+      this.#receive(bytes);
+      return true;
+    };
   }
 
   #request(target: Uint8Array | undefined, length: number, begins: boolean): Promise<void> | undefined {

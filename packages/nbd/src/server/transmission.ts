@@ -151,14 +151,11 @@ export class Transmission {
     }
     const length = needsBlock(request) ? request.length : 0;
     if (this.#inFlight > 0 && this.#heldBytes + length > limits.bufferBytes) await this.#roomFor(length);
-    const lease = length === 0 ? undefined : await this.#acquire(length);
+    const lending = length === 0 ? undefined : this.#parts.pool.acquire(length, this.#parts.gone);
+    const lease = lending instanceof Promise ? await lending : lending;
     if (request.hasPayload && lease !== undefined) {
-      try {
-        await this.#receivePayload(lease, request.length);
-      } catch (error) {
-        lease.release();
-        throw error;
-      }
+      const waiting = this.#parts.receiver.fill(lease.data);
+      if (waiting !== undefined) await this.#receivePayload(waiting, lease);
     }
     if (this.#stopped) {
       lease?.release();
@@ -195,16 +192,15 @@ export class Transmission {
     this.#parts.expect("payload", 0);
   }
 
-  async #receivePayload(lease: BlockLease, length: number): Promise<void> {
-    const waiting = this.#parts.receiver.fill(lease.data);
-    if (waiting === undefined) return;
-    this.#parts.expect("payload", length);
-    await waiting;
+  async #receivePayload(waiting: Promise<void>, lease: BlockLease): Promise<void> {
+    this.#parts.expect("payload", lease.data.byteLength);
+    try {
+      await waiting;
+    } catch (error) {
+      lease.release();
+      throw error;
+    }
     this.#parts.expect("payload", 0);
-  }
-
-  async #acquire(length: number): Promise<BlockLease> {
-    return this.#parts.pool.acquire(length, this.#parts.gone);
   }
 
   /** Never rejects: whatever goes wrong becomes the client's error reply. */

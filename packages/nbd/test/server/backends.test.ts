@@ -1,8 +1,9 @@
 import { mkdir, readFile, stat, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
 import type { BlockReader, BlockWriter } from "@diskferry/core/provider";
-import { randomBytes } from "../../../../test/seed.ts";
+import { randomBytes, randomFrom, seedOf } from "../../../../test/seed.ts";
 import { SlowZeroError, type AllocationExtent, type NbdBackend } from "../../src/server/backend.ts";
 import { fileBackend } from "../../src/server/file-backend.ts";
 import { readerBackend, writerBackend } from "../../src/server/provider-backend.ts";
@@ -59,6 +60,47 @@ describe("a file", () => {
     expect((await readFile(path)).equals(content)).toBe(true);
     await truncate(path, 100);
     await expect(backend.read(0, into, { signal })).rejects.toThrow(/cut/);
+  });
+
+  test("gets every write at once where it belongs, whatever order they come in and however long they are", async () => {
+    const path = join(await folder(), "disk");
+    const content = Buffer.from(randomBytes(8 * MiB, 10));
+    await writeFile(path, Buffer.alloc(content.length));
+    const backend = await fileBackend(path);
+    onEnd(() => backend[Symbol.asyncDispose]());
+    const random = randomFrom(seedOf(11));
+    const parts: { offset: number; data: Buffer }[] = [];
+    for (let at = 0; at < content.length;) {
+      const length = Math.min(content.length - at, 1 + Math.floor(random() ** 4 * 300_000));
+      parts.push({ offset: at, data: content.subarray(at, at + length) });
+      at += length;
+    }
+    // Long runs in order, and places where one ends.
+    for (let at = 0; at < parts.length; at += 17)
+      parts.splice(Math.floor(random() * parts.length), 0, ...parts.splice(at, 3));
+    await Promise.all(parts.map(async ({ offset, data }) => backend.write?.(offset, data, { fua: false, signal })));
+    expect((await readFile(path)).equals(content)).toBe(true);
+  });
+
+  test("that takes a part of several writes at once says so to those alone that it did not take", async () => {
+    const path = join(await folder(), "disk");
+    await writeFile(path, "");
+    await truncate(path, 160_000);
+    const child = fileURLToPath(new URL("limited-writes.ts", import.meta.url));
+    // A process whose files end at 64 KiB, as on a full disk: of sixteen writes of 10,000 bytes six fit.
+    const limited = 'trap "" XFSZ; ulimit -f 128; exec "$0" "$@"';
+    const printed = await run("sh", ["-c", limited, process.execPath, child, path]);
+    expect(JSON.parse(printed)).toEqual([
+      ...Array<string>(6).fill("written"),
+      ...Array<string>(10).fill("EFBIG"),
+      "written",
+    ]);
+    const content = await readFile(path);
+    expect(
+      content
+        .subarray(0, 60_000)
+        .equals(Buffer.concat(Array.from({ length: 6 }, (_, at) => Buffer.alloc(10_000, at === 2 ? 99 : at + 1)))),
+    ).toBe(true);
   });
 
   test("that is none is refused by name", async () => {
