@@ -58,11 +58,6 @@ export class NbdPlace {
     return this.#joined.joined;
   }
 
-  /** Begins what `join` waits for, so that a copy finds it done. */
-  prepare(client: NbdClient): void {
-    this.join(client).catch(() => {});
-  }
-
   /** Sessions that are not to be used again: the next call of `client` opens another. */
   async retire(client: NbdClient): Promise<void> {
     const live = this.#live;

@@ -17,6 +17,7 @@ import { openNbdReader } from "../nbd/nbd-reader.ts";
 import { claimPlace } from "../open-places.ts";
 import type { DiskOptions } from "../options.ts";
 import type { DiskMoment, DiskSource } from "./disk-source.ts";
+import { ListingAhead } from "./listing-ahead.ts";
 import {
   begunAnew,
   contextIn,
@@ -46,6 +47,7 @@ const dirty = 1;
 export function nbdDisk(options: DiskOptions & { uri: string }): DiskSource {
   const contexts = options.bitmap === undefined ? [allocation] : [allocation, ...contextsToAsk(options.bitmap)];
   const place = new NbdPlace(nbdAddress(options), contexts);
+  const ahead = new ListingAhead();
   const { uri } = place;
 
   async function sound(wait: Wait | undefined): Promise<NbdClient> {
@@ -95,12 +97,16 @@ export function nbdDisk(options: DiskOptions & { uri: string }): DiskSource {
     async moment(key: string, wait?: Wait): Promise<DiskMoment> {
       const live = await current(wait);
       const { size, metaContexts } = live;
-      place.prepare(live);
       // What is shown when the run is recorded may have begun since, and would not know what was written before.
       const tracking = options.bitmap === undefined ? undefined : shownAs(options.bitmap, metaContexts);
       const data = tracking === undefined ? { uri } : { uri, tracking };
       // A server tells nothing of its content's age: what tells two points in time apart is the request alone.
-      return { id: hashOf([uri, String(size), key]), size, frozen: options.frozen === true, data };
+      const id = hashOf([uri, String(size), key]);
+      // Found out and asked meanwhile, so that a copy finds it done. What changed is asked for when it is known since when.
+      const joined = place.join(live);
+      joined.catch(() => {});
+      if (tracking === undefined && metaContexts.includes(allocation)) ahead.begin(id, live, [allocation], joined);
+      return { id, size, frozen: options.frozen === true, data };
     },
     async open(disk: DiskSnapshot, _live: boolean, wait?: Wait): Promise<BlockReader> {
       checkHere(disk);
@@ -132,7 +138,7 @@ export function nbdDisk(options: DiskOptions & { uri: string }): DiskSource {
         return;
       }
       try {
-        const extents = live.blockStatus(from, to - from, { contexts: asked, signal: request.signal });
+        const extents = ahead.list(disk.id, live, { from, to, contexts: asked, signal: request.signal });
         yield* tilesOf(stillTracked(extents, tracking), tracking, blockSizeOf(live), to);
       } catch (error) {
         if (endsSession(error)) await place.retire(live);
@@ -154,7 +160,10 @@ export function nbdDisk(options: DiskOptions & { uri: string }): DiskSource {
       const names = shown.join(", ") || "none";
       return { supported: true, enabled, detail: `${uri}: bitmap ${bitmap} asked for, shown: ${names}` };
     },
-    close: () => place.close(),
+    close(): Promise<void> {
+      ahead.drop();
+      return place.close();
+    },
   };
 }
 
