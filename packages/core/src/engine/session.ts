@@ -68,7 +68,12 @@ export class Session implements AsyncDisposable {
       this.#lanes.push(threadLane(mainCopier(options, reopening, pool, signal)));
       this.#owned.push(reopening);
     }
-    const depth = depthOf(reader, writer, mostItems(options, this.threads));
+    const depth = depthOf(
+      reader,
+      writer,
+      mostItems(options, this.threads),
+      this.threads === 0 ? hashedAtOnce(options) : 0,
+    );
     for (let batch = 0; batch < batchesPerLane(depth, options.itemLength); batch++) this.#free.push(...this.#lanes);
   }
 
@@ -198,7 +203,7 @@ function mainCopier(
       passDigests: writer?.digest !== undefined,
       leaf,
       itemLength,
-      depth: depthOf(reader, writer, mostItems(options, 0)),
+      depth: depthOf(reader, writer, mostItems(options, 0), hashedAtOnce(options)),
       hash: pool && ((block, unit, wait) => pool.hash(block, unit, { signal: wait })),
       layer: boundedLayer(reader, writer, options.attempts, options.layers),
     },
@@ -206,16 +211,20 @@ function mainCopier(
   );
 }
 
+/** Items that the process's two hashing threads hold beside those that are read and written: two messages each. */
+function hashedAtOnce({ algorithm }: SessionOptions): number {
+  return algorithm === "none" ? 0 : 4;
+}
+
 /** So many items at once that reads and writes are both as many as their sides allow, within the memory. */
 export function depthOf(
   reader: { readonly concurrency?: number },
   writer: { readonly concurrency?: number } | undefined,
   most: number,
+  beside = 0,
 ): number {
-  return Math.max(
-    1,
-    Math.min(most, (reader.concurrency ?? 1) + (writer === undefined ? 0 : (writer.concurrency ?? 1))),
-  );
+  const written = writer === undefined ? 0 : (writer.concurrency ?? 1);
+  return Math.max(1, Math.min(most, (reader.concurrency ?? 1) + written + beside));
 }
 
 /** Attempts around every call, and never more calls at once than either side allows. */
