@@ -124,6 +124,30 @@ describe("limits", () => {
     expectEqual(await running);
   });
 
+  it.each(["an open one", "none"])("let a run go on when its closed window is replaced by %s", async (by) => {
+    const { place, job, expectEqual } = large();
+    const closed = fakeWindow();
+    closed.owner.pause();
+    const limits = new Limits({ window: closed.gate });
+    const running = replicate(job({ limits }));
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    expect(place.traffic("writer.write").calls).toBe(0);
+    expect(limits.held).toBe("waiting");
+    limits.window = by === "none" ? undefined : fakeWindow().gate;
+    expectEqual(await running);
+  });
+
+  it("reject who waits for a window with the reason of its own signal", async () => {
+    const closed = fakeWindow();
+    closed.owner.pause();
+    const limits = new Limits({ window: closed.gate });
+    const giving = new AbortController();
+    const waiting = limits.pass(1, { signal: giving.signal });
+    const reason = new Error("enough");
+    giving.abort(reason);
+    await expect(waiting).rejects.toBe(reason);
+  });
+
   it("let a rate that is raised while it holds the run take effect at once", async () => {
     const { job, expectEqual } = large();
     const limits = new Limits({ bytesPerSecond: 1 });
