@@ -152,8 +152,6 @@ export interface Joined {
   shape: LinkShape;
   /** How many lanes may have a connection of their own. */
   limit: number;
-  /** How many connections the calling thread will have. */
-  connections: number;
   /**
    * The calling thread's, the given one first: the server works on some while this thread takes from another. The others
    * come while the first works already, since some servers look at their whole disk for every connection, and over TLS with
@@ -193,7 +191,6 @@ async function joinMore(address: NbdAddress, client: NbdClient, wait: Wait): Pro
   return {
     shape: shapeFor(client, far),
     limit: Math.min(mostLanes, room - beside),
-    connections: 1 + beside,
     use,
     async part(): Promise<void> {
       parting.abort();

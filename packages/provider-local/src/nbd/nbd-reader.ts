@@ -9,7 +9,6 @@ export interface NbdReaderLaneData {
   size: number;
 }
 
-const mostUnderWay = 16;
 const laneModule = new URL(
   import.meta.url.endsWith(".ts") ? "./nbd-reader-lane.ts" : "./nbd-reader-lane.js",
   import.meta.url,
@@ -19,7 +18,7 @@ const laneModule = new URL(
 export async function openNbdReader(place: NbdPlace, size: number | undefined, wait: Wait = {}): Promise<BlockReader> {
   const client = await place.client(wait);
   checkSize(client, size);
-  const { shape, limit, connections, use } = await place.join(client, wait);
+  const { shape, limit, use } = await place.join(client, wait);
   const reader = readerOver(client, use, size, async (error) => {
     if (error !== undefined) await place.retire(client);
   });
@@ -27,8 +26,6 @@ export async function openNbdReader(place: NbdPlace, size: number | undefined, w
   return Object.assign(
     reader,
     shape,
-    // What is under way is shared among the connections: each wants enough to never run dry.
-    connections === 1 ? {} : { concurrency: mostUnderWay },
     limit === 0 ? {} : { lane: { module: laneModule, limit, data, ...laneCost(client) } },
   );
 }
