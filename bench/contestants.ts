@@ -82,10 +82,27 @@ export const NBDCOPY_PEERS: readonly string[] = [
   "nbdcopy --flush, tuned",
 ];
 
-/** qemu-img convert with its best flags: writes out of order, no search for zeroes, a flush at the end. */
-export function qemuImg(arena: Arena, copy: Copy, name = "qemu-img convert"): Contestant {
+/** Those of {@link qemuImgs} that end with a flush, as ours does. */
+export const QEMU_PEERS: readonly string[] = ["qemu-img convert", "qemu-img convert, past the page cache"];
+
+/**
+ * qemu-img convert with its best flags, which are writes out of order, no search for zeroes and a flush at the end, onto
+ * disks also past the page cache; and with its defaults, which flush nothing.
+ */
+export function qemuImgs(arena: Arena, copy: Copy): Contestant[] {
+  const best = ["-W", "-S", "0", "-m", "16"];
+  return [
+    qemuImg(arena, copy, "qemu-img convert", [...best, "-t", "writeback"]),
+    ...(copy.where === "disk"
+      ? [qemuImg(arena, copy, "qemu-img convert, past the page cache", [...best, "-t", "none"])]
+      : []),
+    qemuImg(arena, copy, "qemu-img convert, defaults, no flush", []),
+  ];
+}
+
+function qemuImg(arena: Arena, copy: Copy, name: string, flags: readonly string[]): Contestant {
   return contestant(arena, copy, name, (ends) => {
-    const args = ["convert", "-f", "raw", "-W", "-S", "0", "-m", "16", "-t", "writeback"];
+    const args = ["convert", "-f", "raw", ...flags];
     if (copy.target === "null") {
       args.push("-n", "--target-image-opts", ends.source, `driver=null-co,size=${copy.size}`);
     } else {

@@ -1,8 +1,6 @@
 import type { Arena, Transport, Where } from "../arena.ts";
 import type { Aim, Row } from "../contest.ts";
-import { type Copy, NBDCOPY_PEERS, nbdcopies, ours, qemuImg, vates } from "../contestants.ts";
-
-const QEMU = ["qemu-img convert"];
+import { type Copy, NBDCOPY_PEERS, QEMU_PEERS, nbdcopies, ours, qemuImgs, vates } from "../contestants.ts";
 
 interface Shape {
   name: string;
@@ -42,8 +40,8 @@ function denseRow(arena: Arena, shape: Shape, transport: Transport): Row {
             atLeast: shape.atLeast,
             label: `≥ ${shape.atLeast.toFixed(2)} of nbdcopy`,
           },
-          { kind: "speed", peers: QEMU, atLeast: 1, label: "≥ 1.0 of qemu-img" },
-          { kind: "cpu", peers: ["nbdcopy", "nbdcopy --flush"], atMost: 1.1, label: "CPU s/GiB ≤ 1.1 of nbdcopy" },
+          { kind: "speed", peers: QEMU_PEERS, atLeast: 1, label: "≥ 1.0 of qemu-img" },
+          { kind: "cpu", peers: NBDCOPY_PEERS, atMost: 1.1, label: "CPU s/GiB ≤ 1.1 of nbdcopy" },
         ];
   const withVates = shape.target === "null" && transport === "tcp";
   if (withVates)
@@ -63,7 +61,7 @@ function denseRow(arena: Arena, shape: Shape, transport: Transport): Row {
         contestants: [
           ours(arena, copy),
           ...nbdcopies(arena, copy),
-          ...(transport === "tls" ? [] : [qemuImg(arena, copy)]),
+          ...(transport === "tls" ? [] : qemuImgs(arena, copy)),
           ...(withVates ? await vates(arena, copy) : []),
         ],
         async [Symbol.asyncDispose]() {},
