@@ -49,7 +49,7 @@ if (process.send !== undefined) {
     return starts.map((offset) => ({ ticket, disk, range: { offset, length: Math.min(length, size - offset) } }));
   });
   let workers = 0;
-  // Local files are written by one process at a time; over EBS or NBD exports slices may run side by side.
+  // A qcow2 image is written by one process at a time; into raw files, devices, NBD exports and EBS they may run side by side.
   for (let slice = waiting.shift(); slice !== undefined; slice = waiting.shift()) {
     const worker = fork(import.meta.filename, process.argv.slice(2));
     workers++;

@@ -12,6 +12,8 @@ import { closeAfterEach, folder, onEnd, run } from "./fixture.ts";
 closeAfterEach();
 
 const MiB = 1024 * 1024;
+/** A child process reads the sources, as the tests do. */
+const fromSource = ["--conditions=diskferry-source", "--disable-warning=ExperimentalWarning"];
 const { signal } = new AbortController();
 
 async function list(extents: AsyncIterable<AllocationExtent> | undefined): Promise<AllocationExtent[]> {
@@ -89,7 +91,7 @@ describe("a file", () => {
     const child = fileURLToPath(new URL("limited-writes.ts", import.meta.url));
     // A process whose files end at 64 KiB, as on a full disk: of sixteen writes of 10,000 bytes six fit.
     const limited = 'trap "" XFSZ; ulimit -f 128; exec "$0" "$@"';
-    const printed = await run("sh", ["-c", limited, process.execPath, child, path]);
+    const printed = await run("sh", ["-c", limited, process.execPath, ...fromSource, child, path]);
     expect(JSON.parse(printed)).toEqual([
       ...Array<string>(6).fill("written"),
       ...Array<string>(10).fill("EFBIG"),
