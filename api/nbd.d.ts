@@ -411,7 +411,8 @@ interface FileBackendOptions {
 interface FileBackend extends NbdBackend, AsyncDisposable {}
 /**
  * Serves a raw file or a block device. In a file that had nothing allocated when it was opened, the parts never
- * written since are known to be holes: clients are told so, and zeroing them costs nothing.
+ * written since are known to be holes: clients are told so, and zeroing them costs nothing. Trimming is not offered:
+ * Node has no call that punches a hole.
  * @throws ProviderError NOT_FOUND, DENIED or CONFIG_INVALID naming the path.
  */
 declare function fileBackend(path: string, options?: FileBackendOptions): Promise<FileBackend>;
@@ -453,7 +454,8 @@ declare const changesLostFlag = 2;
 declare function readerBackend(reader: BlockReader): NbdBackend;
 /**
  * Serves a writer of the provider contract. Calls at once stay within its `concurrency`; `commit` and disposing stay
- * with the caller, after the server was closed or the epoch fenced. A writer without `read` refuses reads.
+ * with the caller, after the server was closed or the epoch fenced. A writer without `read` refuses reads and caches
+ * nothing; one with `zero` is trimmed by it, since that is what gives its space back.
  * @throws TypeError for a writer whose blocks are larger than NBD allows (64 KiB).
  */
 declare function writerBackend(writer: BlockWriter): NbdBackend;

@@ -3,6 +3,7 @@ import { readFile } from "node:fs/promises";
 import { promisify } from "node:util";
 import { ProviderError } from "@diskferry/core/provider";
 import { SlowZeroError, type AllocationExtent, type NbdBackend } from "./backend.ts";
+import { cacheByReading } from "./cache-by-reading.ts";
 import { ChangeTracking } from "./change-tracking.ts";
 import { WriteQueue } from "./write-queue.ts";
 
@@ -20,7 +21,8 @@ export interface FileBackend extends NbdBackend, AsyncDisposable {}
 
 /**
  * Serves a raw file or a block device. In a file that had nothing allocated when it was opened, the parts never
- * written since are known to be holes: clients are told so, and zeroing them costs nothing.
+ * written since are known to be holes: clients are told so, and zeroing them costs nothing. Trimming is not offered:
+ * Node has no call that punches a hole.
  * @throws ProviderError NOT_FOUND, DENIED or CONFIG_INVALID naming the path.
  */
 export async function fileBackend(path: string, options: FileBackendOptions = {}): Promise<FileBackend> {
@@ -41,6 +43,7 @@ function makeBackend(path: string, descriptor: number, readOnly: boolean, size: 
   const queue = new WriteQueue(descriptor);
   const written = blank ? new ChangeTracking({ name: "written", size }) : undefined;
   const makeDurable = promisify(fdatasync);
+  const get = (offset: number, into: Uint8Array): Promise<void> => readAll(descriptor, into, offset);
   const put = (offset: number, data: Uint8Array): Promise<void> => {
     if (written !== undefined) written.end(written.begin(offset, data.byteLength));
     return queue.write(offset, data);
@@ -50,7 +53,7 @@ function makeBackend(path: string, descriptor: number, readOnly: boolean, size: 
     readOnly,
     multiConnection: true,
     description: path,
-    read: (offset, into) => readAll(descriptor, into, offset),
+    read: get,
     write(offset, data, { fua }) {
       const done = put(offset, data);
       return fua ? done.then(() => makeDurable(descriptor)) : done;
@@ -70,6 +73,8 @@ function makeBackend(path: string, descriptor: number, readOnly: boolean, size: 
     async flush() {
       await makeDurable(descriptor);
     },
+    // Node has no posix_fadvise; what was read is in the page cache too.
+    cache: cacheByReading(get),
     ...(written === undefined ? {} : { extents: (offset, length) => listHoles(written, offset, offset + length) }),
     async [Symbol.asyncDispose]() {
       await promisify(close)(descriptor);

@@ -22,5 +22,8 @@ export function memoryBackend(content: number | Uint8Array): NbdBackend {
     flush() {
       // Memory has nothing that a flush could make more durable.
     },
+    cache() {
+      // It is in memory already.
+    },
   };
 }

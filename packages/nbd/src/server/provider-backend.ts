@@ -1,5 +1,6 @@
 import type { BlockReader, BlockWriter } from "@diskferry/core/provider";
-import { SlowZeroError, type NbdBackend } from "./backend.ts";
+import { SlowZeroError, type BackendWait, type NbdBackend } from "./backend.ts";
+import { cacheByReading } from "./cache-by-reading.ts";
 import { Turnstile } from "./turnstile.ts";
 
 /** The largest unit that the protocol lets a server demand, in bytes (NBD proto.md, "Size constraints"). */
@@ -27,19 +28,23 @@ export function readerBackend(reader: BlockReader): NbdBackend {
     await reader.read(start, wide, { signal });
     into.set(wide.subarray(offset - start, offset - start + into.byteLength));
   };
+  const get: NbdBackend["read"] = (offset, into, { signal }) =>
+    turnstile.pass(() => read(offset, into, signal), signal);
   return {
     size,
     blockSize: widen ? 1 : blockSize,
     ...preferred(reader),
     readOnly: true,
     multiConnection: true,
-    read: (offset, into, { signal }) => turnstile.pass(() => read(offset, into, signal), signal),
+    read: get,
+    cache: cacheByReading(get, blockSize),
   };
 }
 
 /**
  * Serves a writer of the provider contract. Calls at once stay within its `concurrency`; `commit` and disposing stay
- * with the caller, after the server was closed or the epoch fenced. A writer without `read` refuses reads.
+ * with the caller, after the server was closed or the epoch fenced. A writer without `read` refuses reads and caches
+ * nothing; one with `zero` is trimmed by it, since that is what gives its space back.
  * @throws TypeError for a writer whose blocks are larger than NBD allows (64 KiB).
  */
 export function writerBackend(writer: BlockWriter): NbdBackend {
@@ -53,32 +58,44 @@ export function writerBackend(writer: BlockWriter): NbdBackend {
   };
   const write = (offset: number, data: Uint8Array, signal: AbortSignal): Promise<void> =>
     turnstile.pass(() => writer.write(offset, data, { signal }), signal);
+  const get: NbdBackend["read"] = (offset, into, { signal }) => {
+    if (read === undefined) throw Object.assign(new Error("this disk cannot be read"), { code: "ENOTSUP" });
+    return turnstile.pass(() => read.call(writer, offset, into, { signal }), signal);
+  };
+  const clear = async (
+    offset: number,
+    length: number,
+    { noHole, fua, signal }: { noHole: boolean; fua: boolean } & BackendWait,
+  ): Promise<void> => {
+    if (zero !== undefined && !noHole) {
+      await turnstile.pass(() => zero.call(writer, offset, length, { signal }), signal);
+    } else {
+      for (let at = 0; at < length; at += zeroes.length) {
+        await write(offset + at, zeroes.subarray(0, Math.min(zeroes.length, length - at)), signal);
+      }
+    }
+    await settle(fua, signal);
+  };
   return {
     size,
     blockSize,
     ...preferred(writer),
     multiConnection: true,
-    read(offset, into, { signal }) {
-      if (read === undefined) throw Object.assign(new Error("this disk cannot be read"), { code: "ENOTSUP" });
-      return turnstile.pass(() => read.call(writer, offset, into, { signal }), signal);
-    },
+    read: get,
     async write(offset, data, { fua, signal }) {
       await write(offset, data, signal);
       await settle(fua, signal);
     },
-    async zero(offset, length, { noHole, fast, fua, signal }) {
+    async zero(offset, length, { fast, ...options }) {
       // The contract does not say that zeroing is faster than writing, nor that it keeps space allocated.
       if (fast) throw new SlowZeroError();
-      if (zero !== undefined && !noHole) {
-        await turnstile.pass(() => zero.call(writer, offset, length, { signal }), signal);
-      } else {
-        for (let at = 0; at < length; at += zeroes.length) {
-          await write(offset + at, zeroes.subarray(0, Math.min(zeroes.length, length - at)), signal);
-        }
-      }
-      await settle(fua, signal);
+      await clear(offset, length, options);
     },
     flush: ({ signal }) => writer.flush({ signal }),
+    ...(read === undefined ? {} : { cache: cacheByReading(get) }),
+    ...(zero === undefined
+      ? {}
+      : { trim: (offset, length, options) => clear(offset, length, { ...options, noHole: false }) }),
   };
 }
 

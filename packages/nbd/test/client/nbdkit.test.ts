@@ -1,5 +1,5 @@
 import { isProviderError } from "@diskferry/core/provider";
-import { mkdtemp, rm, stat, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Worker } from "node:worker_threads";
@@ -133,6 +133,30 @@ describeWithPeers(["nbdkit"], "the client with nbdkit", () => {
     }
     expect((await stat(file)).blocks * 512).toBeLessThanOrEqual(1.1 * MiB);
     await rm(directory, { recursive: true });
+  });
+
+  it("has a range cached in requests that the server takes, and says where it cannot be", async () => {
+    const directory = await mkdtemp(join(tmpdir(), "diskferry-"));
+    const log = join(directory, "log");
+    {
+      // The log is of what the filter above it reads in order to cache it.
+      const filters = ["--filter=nocache", "--filter=log"];
+      await using server = await startNbdkit([...filters, "pattern", "100M", "cachemode=emulate", `logfile=${log}`]);
+      await using client = await connectNbd(server.uri);
+      expect(client.flags.canCache).toBe(true);
+      await client.cache(4096, 65 * MiB);
+    }
+    const reads = (await readFile(log, "utf8")).matchAll(/ Read id=\d+ offset=(\w+) count=(\w+)/g);
+    expect([...reads].map(([, offset, count]) => [Number(offset), Number(count)])).toEqual([
+      [4096, 32 * MiB],
+      [4096 + 32 * MiB, 32 * MiB],
+      [4096 + 64 * MiB, MiB],
+    ]);
+    await rm(directory, { recursive: true });
+    await using without = await startNbdkit(["--filter=nocache", "pattern", "1M", "cachemode=none"]);
+    await using client = await connectNbd(without.uri);
+    expect(client.flags.canCache).toBe(false);
+    expect(await errorOf(client.cache(0, 512))).toMatchObject({ code: "UNSUPPORTED" });
   });
 
   it("lists exports, and names the one that is missing", async () => {

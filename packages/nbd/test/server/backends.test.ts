@@ -105,6 +105,31 @@ describe("a file", () => {
     ).toBe(true);
   });
 
+  test("is cached by reading the range to its last byte and nothing beyond, and never trimmed", async () => {
+    const path = join(await folder(), "disk");
+    await writeFile(path, Buffer.alloc(3 * MiB));
+    const backend = await fileBackend(path);
+    onEnd(() => backend[Symbol.asyncDispose]());
+    expect(backend.trim).toBeUndefined();
+    // What is read beyond this fails.
+    await truncate(path, 2 * MiB + 13);
+    await backend.cache?.(5, 2 * MiB + 8, { signal });
+    await expect(backend.cache?.(5, 2 * MiB + 9, { signal })).rejects.toThrow(/cut/);
+  });
+
+  test("is cached no further once the client is gone", async () => {
+    const path = join(await folder(), "disk");
+    await writeFile(path, Buffer.alloc(3 * MiB));
+    const backend = await fileBackend(path);
+    onEnd(() => backend[Symbol.asyncDispose]());
+    // The second piece would fail as cut.
+    await truncate(path, MiB);
+    const client = new AbortController();
+    const under = backend.cache?.(0, 3 * MiB, { signal: client.signal });
+    client.abort(new Error("gone"));
+    await expect(under).rejects.toThrow("gone");
+  });
+
   test("that is none is refused by name", async () => {
     const directory = await folder();
     await mkdir(join(directory, "sub"));
@@ -174,6 +199,41 @@ describe("a reader of the contract", () => {
     expect(calls).toEqual([[524_288, MiB + 512 - 524_288]]);
   });
 
+  test("is cached piece by piece, one call at a time and into one buffer, however many calls come", async () => {
+    const { reader: source, calls, most } = reader(512, 4 * MiB, 3);
+    const buffers = new Set<ArrayBufferLike>();
+    const backend = readerBackend({
+      ...source,
+      read: (offset, into) => {
+        buffers.add(into.buffer);
+        return source.read(offset, into);
+      },
+    });
+    await Promise.all([
+      backend.cache?.(1536, 2 * MiB, { signal }),
+      backend.cache?.(3 * MiB, MiB, { signal }),
+      backend.cache?.(512, 512, { signal }),
+    ]);
+    expect(calls).toEqual([
+      [1536, MiB - 1536],
+      [MiB, MiB],
+      [2 * MiB, 1536],
+      [3 * MiB, MiB],
+      [512, 512],
+    ]);
+    expect([most(), buffers.size]).toEqual([1, 1]);
+  });
+
+  test("with blocks larger than a piece has each of them read once to be cached", async () => {
+    const { reader: source, calls } = reader(2 * MiB, 4 * MiB + 512);
+    await readerBackend(source).cache?.(MiB, 3 * MiB + 1, { signal });
+    expect(calls).toEqual([
+      [0, 2 * MiB],
+      [2 * MiB, 2 * MiB],
+      [4 * MiB, 512],
+    ]);
+  });
+
   test("that reads ascending only is refused", () => {
     const { reader: source } = reader(512, MiB);
     expect(() => readerBackend({ ...source, order: "ascending" })).toThrow(TypeError);
@@ -217,6 +277,23 @@ describe("a writer of the contract", () => {
     await expect(zeroing.backend.zero?.(0, 512, { noHole: false, fast: true, fua: false, signal })).rejects.toThrow(
       SlowZeroError,
     );
+  });
+
+  test("is trimmed by its zero, FUA as a flush after it, and cached by its read; without them it offers neither", async () => {
+    const { backend, log } = writer({
+      zero: async (offset, length) => {
+        log.push(`zero ${offset}+${length}`);
+      },
+      read: async (offset, into) => {
+        log.push(`read ${offset}+${into.byteLength}`);
+      },
+    });
+    await backend.trim?.(4096, 8192, { fua: false, signal });
+    await backend.trim?.(0, MiB, { fua: true, signal });
+    await backend.cache?.(4096, MiB - 4096, { signal });
+    expect(log).toEqual(["zero 4096+8192", `zero 0+${MiB}`, "flush", `read 4096+${MiB - 4096}`]);
+    const bare = writer().backend;
+    expect([bare.trim, bare.cache]).toEqual([undefined, undefined]);
   });
 
   test("without read refuses reads as unsupported, and one with huge blocks is refused itself", () => {

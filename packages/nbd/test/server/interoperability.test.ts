@@ -3,12 +3,14 @@ import { readFile, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
+import type { BlockWriter } from "@diskferry/core/provider";
 import { describe, expect, test } from "vitest";
 import { describeWithPeers } from "../../../../test/peers.ts";
 import { randomBytes } from "../../../../test/seed.ts";
 import { trackChanges } from "../../src/server/change-tracking.ts";
 import { fileBackend } from "../../src/server/file-backend.ts";
 import { memoryBackend } from "../../src/server/memory-backend.ts";
+import { writerBackend } from "../../src/server/provider-backend.ts";
 import type { NbdServer } from "../../src/server/serve-nbd.ts";
 import { closeAfterEach, folder, onEnd, run, serve } from "./fixture.ts";
 
@@ -36,6 +38,20 @@ async function blank(directory: string, size: number, name = "blank"): Promise<s
   await writeFile(path, "");
   await truncate(path, size);
   return path;
+}
+
+/** A writer of the contract that only writes. */
+function bareWriter(): BlockWriter {
+  return {
+    size: MiB,
+    blockSize: 512,
+    generation: "1",
+    write: () => Promise.resolve(),
+    flush: () => Promise.resolve(),
+    commit: () => Promise.reject(new Error("never called")),
+    abandon: () => Promise.resolve(),
+    [Symbol.asyncDispose]: () => Promise.resolve(),
+  };
 }
 
 /** A Python that has libnbd's module: Debian's own, where another one comes first in PATH. */
@@ -79,6 +95,30 @@ describeWithPeers(["nbdinfo", "nbdcopy"], "libnbd's tools against our server", (
       block_size_maximum: 32 * MiB,
     });
     expect(listed.exports[2]).toMatchObject({ is_read_only: true, can_trim: false, can_multi_conn: true });
+  });
+
+  test("nbdinfo sees caching and trimming where the backend can", async () => {
+    const { path } = await image(await folder());
+    const file = await fileBackend(path);
+    onEnd(() => file[Symbol.asyncDispose]());
+    const able = { ...bareWriter(), read: () => Promise.resolve(), zero: () => Promise.resolve() };
+    const server = await serve({
+      exports: {
+        bare: { backend: writerBackend(bareWriter()) },
+        file: { backend: file },
+        memory: { backend: memoryBackend(MiB) },
+        writer: { backend: writerBackend(able) },
+      },
+    });
+    const listed = JSON.parse(await run("nbdinfo", ["--list", "--json", server.uri()])) as {
+      exports: Record<string, unknown>[];
+    };
+    expect(listed.exports.map((each) => [each["export-name"], each["can_cache"], each["can_trim"]])).toEqual([
+      ["bare", false, false],
+      ["file", true, false],
+      ["memory", true, true],
+      ["writer", true, true],
+    ]);
   });
 
   test("nbdcopy writes and reads back a disk over many connections, and nbdinfo maps its holes and changes", async () => {
@@ -202,11 +242,10 @@ describe.skipIf(python === undefined && process.env["DISKFERRY_REQUIRE_PEERS"] !
   test("scripts reads, writes, zeroing, trimming, caching, status and errors", async () => {
     const directory = await folder();
     const path = await blank(directory, 8 * MiB);
-    const file = await fileBackend(path);
-    onEnd(() => file[Symbol.asyncDispose]());
-    const backend = { ...file, cache: () => undefined };
+    const backend = await fileBackend(path);
+    onEnd(() => backend[Symbol.asyncDispose]());
     const server = await serve({
-      exports: { disk: { backend, tracking: [trackChanges({ name: "t", size: file.size })] } },
+      exports: { disk: { backend, tracking: [trackChanges({ name: "t", size: backend.size })] } },
     });
     const script = `
 import nbd, errno, sys
@@ -218,6 +257,7 @@ h.connect_uri(sys.argv[1])
 assert h.get_structured_replies_negotiated()
 assert h.get_size() == 8 << 20
 assert h.can_df() and h.can_cache() and h.can_fast_zero() and h.can_multi_conn()
+assert not h.can_trim()
 data = bytes(range(256)) * 512
 h.pwrite(data, 65536, nbd.CMD_FLAG_FUA)
 assert h.pread(len(data), 65536, nbd.CMD_FLAG_DF) == data
@@ -235,7 +275,7 @@ assert seen["base:allocation"] == [131072, 0], seen
 h.zero(65536, 65536, nbd.CMD_FLAG_NO_HOLE)
 assert h.pread(65536, 65536) == bytes(65536)
 h.zero(1 << 20, 4 << 20, nbd.CMD_FLAG_FAST_ZERO)
-h.cache(1 << 20, 0)
+h.cache(3 << 20, 65536)
 h.flush()
 def fails(code, f):
     try:
@@ -248,6 +288,7 @@ fails(errno.EINVAL, lambda: h.pread(512, 8 << 20))
 fails(errno.ENOSPC, lambda: h.pwrite(bytes(1024), (8 << 20) - 512))
 fails(errno.ENOTSUP, lambda: h.zero(65536, 65536, nbd.CMD_FLAG_FAST_ZERO))
 fails(errno.EINVAL, lambda: h.trim(512, 0))
+fails(errno.EINVAL, lambda: h.cache(512, 8 << 20))
 cookies = [h.aio_pread(nbd.Buffer(65536), i * 65536) for i in range(64)]
 while cookies:
     h.poll(-1)
