@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import {
   type JobOptions,
+  type Layer,
   type RunReport,
   beginRun,
   isProviderError,
@@ -162,6 +163,96 @@ describeWithPeers(["nbdkit"], "a source behind nbdkit", () => {
     expect(error).toMatchObject({ code: "CONFIG_INVALID", message: expect.stringMatching(/512/) });
     expect(existsSync(at("target.raw"))).toBe(false);
   });
+
+  test.for([
+    { retries: 5, ours: "nothing" },
+    { retries: 1, ours: "what it gives up" },
+  ])(
+    "that opens its disk again by itself (retries=$retries) leaves us $ours to read again",
+    { timeout: hangMs * 2 },
+    async ({ retries }) => {
+      const trigger = at("fail-now");
+      // The outer filter comes first: for a read that the inner one fails it opens the disk again, a second later.
+      await using server = await startNbdkit([
+        "-r",
+        "--filter=retry",
+        "--filter=error",
+        "file",
+        at("source.raw"),
+        `retries=${retries}`,
+        "retry-delay=1",
+        "retry-exponential=no",
+        "error-pread-rate=100%",
+        `error-pread-file=${trigger}`,
+      ]);
+      const failed = (): number => server.stderr().split("injecting EIO error into pread").length - 1;
+      let reads = 0;
+      let readAgain = 0;
+      const counting: Layer = async (call, next) => {
+        if (call.side === "source" && call.method === "read") {
+          if (++reads === 3) writeFileSync(trigger, "");
+          if (call.attempt > 1) readAgain++;
+        }
+        await next(call);
+      };
+      // The server answers the requests of a connection one after the other, each seconds late where it fails.
+      const patient = { ...attempts, attempts: 8, perAttemptMs: 20_000, totalMs: 25_000 };
+      const running = run({
+        source: overNbd(server.uri),
+        options: { workers: 0, memory: MIB, attempts: patient, layers: [counting] },
+      });
+      const deadline = AbortSignal.timeout(hangMs);
+      // Of one that gives up after its second try both levels are needed: its fault lasts until we read again.
+      while (retries === 1 ? readAgain === 0 : failed() < 3) await sleep(2, undefined, { signal: deadline });
+      rmSync(trigger);
+      const report = await running;
+      // A read that failed is no lost connection: nothing is opened again.
+      expect(report.disks[0]).toMatchObject({ read: size, reopened: 0 });
+      if (retries > 1) expect(readAgain).toBe(0);
+      expectEqual();
+    },
+  );
+
+  test.for([
+    { next: "whole again", later: size, resumed: true },
+    { next: "still short", later: size - MIB, resumed: false },
+  ])(
+    "that is shorter when it comes back ends the run by name; $next, it is copied",
+    { timeout: hangMs * 2 },
+    async ({ later, resumed }) => {
+      const start = (bytes: number): ReturnType<typeof startNbdkit> =>
+        startNbdkit(["-r", "--filter=truncate", "file", at("source.raw"), `truncate=${bytes}`], { transport: "tcp" });
+      await using whole = await start(size);
+      await using shorter = await start(size - MIB);
+      await using proxy = await startCuttingProxy(whole.port);
+      const uri = `nbd://127.0.0.1:${proxy.port}/`;
+      let writes = 0;
+      // In the middle of the copy: the first that was read is about to be written, and most was not read yet.
+      const swapping: Layer = async (call, next) => {
+        if (call.side === "target" && call.method === "write" && ++writes === 1) {
+          proxy.upstream = shorter.port;
+          proxy.cutAll();
+        }
+        await next(call);
+      };
+      const ends = { source: overNbd(uri), options: { workers: 0, memory: MIB } };
+      const error = await failure({ ...ends, options: { ...ends.options, layers: [swapping] } });
+      expect(writes).toBeGreaterThan(0);
+      expect(error.code).toBe("NOT_FOUND");
+      expect(error.message).toContain(
+        `${uri} has ${size - MIB} bytes now and had ${size} when the copy began; start a new run`,
+      );
+      await using store = await openDirectoryState(at("state"));
+      const { record, run: left } = await status(store, "job");
+      expect(record).toBeUndefined();
+      expect(left?.phase).toBe("copying");
+      if (later === size) proxy.upstream = whole.port;
+      else truncateSync(at("source.raw"), later);
+      // The interrupted run goes on with the disk that it began with, and with no other.
+      expect(await run(ends)).toMatchObject({ resumed, disks: [{ size: later }] });
+      expectEqual();
+    },
+  );
 });
 
 describeWithPeers(["nbdkit", "qemu-nbd"], "a target behind a server", () => {
