@@ -92,6 +92,8 @@ class Life implements AsyncDisposable {
   readonly #home: string;
   #server: RunningServer | undefined;
   #version = 0;
+  /** The version that an interrupted run is of and can still read, while the guest has gone on. */
+  #overtaken: number | undefined;
   /** What each version changed. */
   readonly #changes: Extent[][] = [[]];
   #attempts = 0;
@@ -286,11 +288,14 @@ class Life implements AsyncDisposable {
         if (point?.step === "release" || (point?.step === "record" && point.side === "after")) {
           judge();
           copied = true;
+          this.#overtaken = undefined;
         } else if (index === vanishesAt) {
-          // The guest goes on, and with that the snapshot of the interrupted run is gone: another run takes over.
+          // The guest goes on, and with that the snapshot of the interrupted run is gone: another run takes over. In a
+          // chain the layer is still there, below a new one, and the run ends with it.
+          if (this.#sourceIsChain) this.#overtaken = this.#version;
+          else vanished++;
           judge();
-          this.#trace.push("(snapshot gone)");
-          vanished++;
+          this.#trace.push(this.#sourceIsChain ? "(overtaken)" : "(snapshot gone)");
           await this.#change();
         }
         continue;
@@ -358,7 +363,8 @@ class Life implements AsyncDisposable {
 
   async #compare(report: RunReport): Promise<void> {
     const { volume } = report.disks[0]!;
-    const content = this.#content(this.#version);
+    const content = this.#content((report.resumed ? this.#overtaken : undefined) ?? this.#version);
+    this.#overtaken = undefined;
     switch (this.#target) {
       case "raw":
         return this.#equal(content, join(this.#home, "target.raw"));
