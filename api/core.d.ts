@@ -556,13 +556,15 @@ declare class Limit {
  * while they go on.
  */
 declare class Limits {
+  #private;
   readonly rates: Limit;
   readonly pause: PauseGate;
-  /** The backup window; replace it at any time. */
-  window: Gate | undefined;
   constructor(options?: Rates & {
     window?: Gate | undefined;
   });
+  /** The backup window; replace it at any time, also by none: what waits for the old one looks at the new one at once. */
+  get window(): Gate | undefined;
+  set window(window: Gate | undefined);
   /** Resolves when `bytes` more may be moved. */
   pass(bytes: number, wait?: Wait): Promise<void>;
   /** What a held run says of itself; undefined while nothing holds it. */
