@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { isProviderError } from "@diskferry/core";
 import fc from "fast-check";
 import { afterAll, describe, expect, test } from "vitest";
+import { Bounds } from "../../../test/bounds.ts";
 import { seedOf } from "../../../test/seed.ts";
 import { readConfig } from "../src/config/read-config.ts";
 import { goodConfig } from "./good-config.ts";
@@ -80,7 +81,8 @@ describe.each([seedOf(77), Math.floor(Math.random() * 2 ** 31)])("a configuratio
     ["of any bytes", fc.uint8Array({ maxLength: 400 })],
   ])("%s is read or refused by name", async (_, input: fc.Arbitrary<string | Uint8Array>) => {
     const counts = { read: 0, refused: 0 };
-    const judged = fc.asyncProperty(input, async (text) => void counts[await outcomeOf(text)]++);
+    await using bounds = new Bounds(`configuration files, seed ${seed}`);
+    const judged = fc.asyncProperty(input, (text) => bounds.run(async () => void counts[await outcomeOf(text)]++));
     await fc.assert(judged, { seed, numRuns: 150 });
     expect(counts.refused).toBeGreaterThan(0);
   });

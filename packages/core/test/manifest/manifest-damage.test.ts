@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { Bounds } from "../../../../test/bounds.ts";
 import { randomBytes, randomFrom, seedOf, seedsOf } from "../../../../test/seed.ts";
 import { isProviderError } from "../../src/provider/error.ts";
 import type { Json } from "../../src/provider/extents.ts";
@@ -43,6 +44,7 @@ describe("a damaged manifest", () => {
     const good = new Map<string, Uint8Array>();
     for (const key of keys) good.set(key, (await store.bytes(key))!);
     let damages = 0;
+    await using bounds = new Bounds(`manifests, seed ${seed}`);
     await fc.assert(
       fc.asyncProperty(
         fc.constantFrom(...keys),
@@ -53,17 +55,18 @@ describe("a damaged manifest", () => {
           fc.record({ kind: fc.constant("other" as const), other: fc.constantFrom(...keys) }),
           fc.record({ kind: fc.constant("none" as const) }),
         ),
-        async (key, damage) => {
-          damages++;
-          const bytes = Uint8Array.from(good.get(key)!);
-          if (damage.kind === "flip") bytes[damage.at % bytes.length]! ^= 1 << damage.bit;
-          if (damage.kind === "none") await store.delete(key);
-          else if (damage.kind === "cut") await store.put(key, bytes.subarray(0, damage.at % bytes.length));
-          else if (damage.kind === "bytes") await store.put(key, damage.bytes);
-          else await store.put(key, damage.kind === "other" ? good.get(damage.other)! : bytes);
-          await expectWholeOrCorrupt(store, manifest.toJson(), digests);
-          await store.put(key, good.get(key)!);
-        },
+        (key, damage) =>
+          bounds.run(async () => {
+            damages++;
+            const bytes = Uint8Array.from(good.get(key)!);
+            if (damage.kind === "flip") bytes[damage.at % bytes.length]! ^= 1 << damage.bit;
+            if (damage.kind === "none") await store.delete(key);
+            else if (damage.kind === "cut") await store.put(key, bytes.subarray(0, damage.at % bytes.length));
+            else if (damage.kind === "bytes") await store.put(key, damage.bytes);
+            else await store.put(key, damage.kind === "other" ? good.get(damage.other)! : bytes);
+            await expectWholeOrCorrupt(store, manifest.toJson(), digests);
+            await store.put(key, good.get(key)!);
+          }),
       ),
       { numRuns: 60, seed },
     );
@@ -87,6 +90,7 @@ describe("a damaged manifest", () => {
     const store = new MemoryStateStore();
     const { manifest, digests } = await build(store);
     const json = manifest.toJson();
+    await using bounds = new Bounds(`records of manifests, seed ${seed}`);
     await fc.assert(
       fc.asyncProperty(
         fc.oneof(
@@ -95,7 +99,7 @@ describe("a damaged manifest", () => {
             .tuple(fc.constantFrom(...Object.keys(json)), fc.oneof(fc.jsonValue(), fc.integer(), fc.maxSafeNat()))
             .map(([member, value]) => ({ ...json, [member]: value })),
         ),
-        async (damaged) => expectWholeOrCorrupt(store, damaged, digests),
+        (damaged) => bounds.run(() => expectWholeOrCorrupt(store, damaged, digests)),
       ),
       { numRuns: 300, seed },
     );

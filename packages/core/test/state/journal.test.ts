@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { Bounds } from "../../../../test/bounds.ts";
 import { randomBytes, randomFrom, seedOf, seedsOf } from "../../../../test/seed.ts";
 import { isProviderError } from "../../src/provider/error.ts";
 import type { WrittenExtent } from "../../src/provider/target.ts";
@@ -220,6 +221,7 @@ describe("a journal's log", () => {
     async (seed) => {
       const pieces = await frames(4);
       const outcomes = { replayed: 0, refused: 0 };
+      await using bounds = new Bounds(`journals, seed ${seed}`);
       const anyBytes = fc.oneof(
         fc.uint8Array({ maxLength: 300 }),
         fc.constantFrom(...pieces),
@@ -235,15 +237,17 @@ describe("a journal's log", () => {
         }),
       );
       await fc.assert(
-        fc.asyncProperty(fc.array(anyBytes, { maxLength: 6 }), fc.boolean(), async (parts, open) => {
-          try {
-            await replay(Buffer.concat(open ? [pieces[0]!, ...parts] : parts), 700);
-            outcomes.replayed++;
-          } catch (error) {
-            expect(isProviderError(error) && error.code, String(error)).toBe("CORRUPT");
-            outcomes.refused++;
-          }
-        }),
+        fc.asyncProperty(fc.array(anyBytes, { maxLength: 6 }), fc.boolean(), (parts, open) =>
+          bounds.run(async () => {
+            try {
+              await replay(Buffer.concat(open ? [pieces[0]!, ...parts] : parts), 700);
+              outcomes.replayed++;
+            } catch (error) {
+              expect(isProviderError(error) && error.code, String(error)).toBe("CORRUPT");
+              outcomes.refused++;
+            }
+          }),
+        ),
         { numRuns: 1500, seed },
       );
       console.log(

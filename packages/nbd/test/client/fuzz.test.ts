@@ -1,6 +1,7 @@
 import { isProviderError } from "@diskferry/core/provider";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { Bounds } from "../../../../test/bounds.ts";
 import { seedOf } from "../../../../test/seed.ts";
 import type { ReplyStyle } from "../../src/client/handshake.ts";
 import { connectNbd, listNbdExports } from "../../src/client/connect.ts";
@@ -81,17 +82,19 @@ describe.each(seeds)("with seed %i", (seed) => {
 
   it.each(["simple", "structured", "extended"] as ReplyStyle[])(
     "any stream of %s replies is taken or refused, the same however it is cut",
-    (style) => {
+    async (style) => {
+      await using bounds = new Bounds(`${style} replies, seed ${seed}`);
       let answered = 0;
-      fc.assert(
-        fc.property(
+      await fc.assert(
+        fc.asyncProperty(
           wire(style),
           fc.array(fc.integer({ min: 1, max: 300 }), { minLength: 1, maxLength: 8 }),
-          (stream, cuts) => {
-            const whole = run(style, stream, [stream.byteLength + 1]);
-            expect(run(style, stream, cuts)).toEqual(whole);
-            answered += whole.events.filter((event) => event.startsWith("answered")).length;
-          },
+          (stream, cuts) =>
+            bounds.run(() => {
+              const whole = run(style, stream, [stream.byteLength + 1]);
+              expect(run(style, stream, cuts)).toEqual(whole);
+              answered += whole.events.filter((event) => event.startsWith("answered")).length;
+            }),
         ),
         { seed, numRuns: 1500 },
       );
@@ -130,22 +133,27 @@ describe.each(seeds)("with seed %i", (seed) => {
         ]),
       );
     let stream: Buffer = Buffer.alloc(0);
+    await using bounds = new Bounds(`handshakes, seed ${seed}`);
     await using server = await startScripted((peer) => {
       peer.greet();
       peer.send(stream);
       peer.socket.end();
     });
     await fc.assert(
-      fc.asyncProperty(fc.oneof(inOrder, garbage), fc.boolean(), async (bytes, listing) => {
-        stream = bytes;
-        try {
-          if (listing) await listNbdExports(server.uri);
-          else
-            await (await connectNbd(server.uri, { metaContexts: ["base:allocation", "qemu:dirty-bitmap:*"] })).close();
-        } catch (error) {
-          expect(isProviderError(error), String(error)).toBe(true);
-        }
-      }),
+      fc.asyncProperty(fc.oneof(inOrder, garbage), fc.boolean(), (bytes, listing) =>
+        bounds.run(async () => {
+          stream = bytes;
+          try {
+            if (listing) await listNbdExports(server.uri);
+            else
+              await (
+                await connectNbd(server.uri, { metaContexts: ["base:allocation", "qemu:dirty-bitmap:*"] })
+              ).close();
+          } catch (error) {
+            expect(isProviderError(error), String(error)).toBe(true);
+          }
+        }),
+      ),
       { seed, numRuns: 150 },
     );
     expect(server.faults).toEqual([]);

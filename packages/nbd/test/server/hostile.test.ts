@@ -2,6 +2,7 @@ import { readdirSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
 import fc from "fast-check";
+import { Bounds } from "../../../../test/bounds.ts";
 import { seedOf } from "../../../../test/seed.ts";
 import { command, option } from "../../src/protocol.ts";
 import type { NbdBackend } from "../../src/server/backend.ts";
@@ -316,8 +317,11 @@ describe("random input", () => {
       const pieces = fc.array(fc.oneof({ weight: 6, arbitrary: optionPiece }, { weight: 1, arbitrary: rawPiece }), {
         maxLength: 12,
       });
+      await using bounds = new Bounds(`handshakes, seed ${seed}`);
       await fc.assert(
-        fc.asyncProperty(pieces, async (each) => feed(server, await RawClient.greeted(server.address), each)),
+        fc.asyncProperty(pieces, (each) =>
+          bounds.run(async () => feed(server, await RawClient.greeted(server.address), each)),
+        ),
         { seed, numRuns: runs },
       );
       await expectWell(server);
@@ -325,6 +329,7 @@ describe("random input", () => {
 
     test(`in the transmission never hurts the server (seed ${seed})`, async () => {
       const server = await serveMemory({ handshakeMs: 2000, messageMs: 2000 });
+      await using bounds = new Bounds(`transmissions, seed ${seed}`);
       await fc.assert(
         fc.asyncProperty(
           fc.array(requestPiece, { maxLength: 20 }),
@@ -334,7 +339,7 @@ describe("random input", () => {
             { contexts: ["base:allocation", "diskferry:changes:t"] },
             { extended: true },
           ),
-          async (each, how) => feed(server, await RawClient.transmitting(server.address, how), each),
+          (each, how) => bounds.run(async () => feed(server, await RawClient.transmitting(server.address, how), each)),
         ),
         { seed, numRuns: runs },
       );

@@ -238,6 +238,18 @@ describeWithPeers(["fio"], "fio's nbd engine against our server", () => {
 
 const python = pythonWithLibnbd();
 
+describeWithPeers(["nbdsh"], "nbdsh against our server", () => {
+  test("opens an export by its URI, writes, reads and flushes", async () => {
+    const server = await serve({ exports: { disk: { backend: memoryBackend(MiB) } } });
+    const script =
+      'h.pwrite(b"ferry" * 100, 4096); h.flush(); print(h.get_size(), h.pread(500, 4096) == b"ferry" * 100)';
+    // It starts the first python3 in PATH: Debian's has its module.
+    const PATH = `/usr/bin:${process.env["PATH"] ?? ""}`;
+    const printed = await run("nbdsh", ["-u", server.uri("disk"), "-c", script], { PATH });
+    expect(printed.trim()).toBe(`${MiB} True`);
+  });
+});
+
 describe.skipIf(python === undefined && process.env["DISKFERRY_REQUIRE_PEERS"] !== "1")("nbdsh's library", () => {
   test("scripts reads, writes, zeroing, trimming, caching, status and errors", async () => {
     const directory = await folder();

@@ -9,7 +9,7 @@ import { createQcow2 } from "../../src/qcow2/create-qcow2.ts";
 import { openQcow2Reader } from "../../src/qcow2/qcow2-reader.ts";
 import { openQcow2Writer } from "../../src/qcow2/qcow2-writer.ts";
 import { WINDOW_CLUSTERS } from "../../src/qcow2/references.ts";
-import { Bounds } from "./bounds.ts";
+import { Bounds } from "../../../../test/bounds.ts";
 import { SIZE, damageOf, damaged, filesWith, makeImage } from "./image-damage.ts";
 import type { LossyFiles } from "./lossy-files.ts";
 import { temporaryFolder } from "./qemu.ts";

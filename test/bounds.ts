@@ -1,7 +1,7 @@
 import { Worker } from "node:worker_threads";
 import { expect, vi } from "vitest";
 
-/** Bytes that no piece of memory exceeds, whatever an image of 60 KiB states: two of the largest clusters. */
+/** Bytes that no piece of memory exceeds, whatever a small input states: two of qcow2's largest clusters. */
 const MOST_PIECE = 4 << 20;
 /** Bytes of the whole process, at any time; without a bound that is missed by far. */
 const MOST_MEMORY = 1 << 30;
@@ -39,7 +39,7 @@ export class Bounds implements AsyncDisposable {
       execArgv: [],
       workerData: { beats: this.#beats.buffer, most: 3 * MOST_TIME, name },
     });
-    // Every table and packed cluster, whose length an image states, is read into one of these.
+    // What an input states the length of is read into one of these.
     for (const method of ["alloc", "allocUnsafe", "allocUnsafeSlow"] as const) {
       const real = Buffer[method].bind(Buffer);
       vi.spyOn(Buffer, method).mockImplementation((length: number) => {
