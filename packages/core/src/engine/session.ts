@@ -211,9 +211,12 @@ function mainCopier(
   );
 }
 
-/** Items that the process's two hashing threads hold beside those that are read and written: two messages each. */
-function hashedAtOnce({ algorithm }: SessionOptions): number {
-  return algorithm === "none" ? 0 : 4;
+/**
+ * Items that the process's two hashing threads hold beside those that are read: two messages each. Where something is
+ * written too there are enough, and more of them would only have a pause wait longer.
+ */
+function hashedAtOnce({ algorithm, writer }: SessionOptions): number {
+  return algorithm === "none" || writer !== undefined ? 0 : 4;
 }
 
 /** So many items at once that reads and writes are both as many as their sides allow, within the memory. */
