@@ -19,6 +19,9 @@ import {
   launchedMachine,
 } from "./launch-scope.ts";
 
+/** How often a machine is looked at for volumes that are still to be taken out. */
+const mostLooks = 5;
+
 /** What is ended. */
 export interface Ending {
   scope: LaunchScope;
@@ -103,13 +106,20 @@ async function emptied(
     const isItsOwn = own === undefined || (own.key === scope.key && own.note === undefined);
     return volume.type === "ROOT" && isItsOwn && !isReplica(volume);
   };
-  for (const volume of await volumesIn(cloud, machine, wait)) {
-    if (isOwnRoot(volume)) continue;
-    try {
-      await detach(cloud, volume.id, machine.id, wait);
-    } catch (error) {
-      if (!isProviderError(error) || !isOfLaunch(volume.name, scope)) throw error;
-      cloud.notice(`Clone ${volume.id} stays in machine ${machine.id} and is deleted with it. ${error.message}`);
+  // An attachment that was under way when its process died is there only after the first look.
+  const tried = new Set<string>();
+  for (let look = 0; look < mostLooks; look++) {
+    const found = await volumesIn(cloud, machine, wait);
+    const foreign = found.filter((volume) => !isOwnRoot(volume) && !tried.has(volume.id));
+    if (foreign.length === 0) break;
+    for (const volume of foreign) {
+      tried.add(volume.id);
+      try {
+        await detach(cloud, volume.id, machine.id, wait);
+      } catch (error) {
+        if (!isProviderError(error) || !isOfLaunch(volume.name, scope)) throw error;
+        cloud.notice(`Clone ${volume.id} stays in machine ${machine.id} and is deleted with it. ${error.message}`);
+      }
     }
   }
   for (const volume of await volumesIn(cloud, machine, wait)) {
